@@ -1,0 +1,107 @@
+//! Fourth step of a run: stores what is new, each event exactly once.
+//!
+//! New lines are partitioned by day and put as objects that are never changed. What keeps "never lost,
+//! never twice" across crashes and rivals is the protocol in [`mod@deposit`]: claim, write, commit.
+
+pub mod deposit;
+mod layout;
+mod ledger_file;
+mod lookup;
+mod owner;
+mod partition;
+mod takeover;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use deposit::{Deposit, Outcome, StepTimes};
+pub use layout::{Kind, Place, ledger_key};
+pub use ledger_file::Snapshot;
+pub use owner::{Liveness, ThisProcess};
+pub use partition::Draft;
+
+use crate::clock::SharedClock;
+use crate::ledger::LedgerError;
+use crate::store::{SharedStore, StoreError};
+use std::sync::Arc;
+
+/// The archive could not do what was asked. What is in it is as sound as before.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// The store refused or could not be reached.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The ledger cannot be trusted; to start from nothing would store every event again.
+    #[error(
+        "the ledger {location} cannot be used: {source}; `collector repair` rebuilds it from the archive"
+    )]
+    Ledger {
+        /// Where it is.
+        location: String,
+        /// What is wrong with it.
+        #[source]
+        source: LedgerError,
+    },
+    /// The run's time was over before everything was stored. The next run takes it up.
+    #[error("the run's time of {} s was over before everything was stored", .0.as_secs())]
+    Deadline(Duration),
+}
+
+/// How an archive is kept.
+#[derive(Debug, Clone)]
+pub struct ArchiveOptions {
+    /// How many events a full response holds.
+    pub buffer: usize,
+    /// Whether changed content of known events is stored.
+    pub revisions: bool,
+    /// How long others leave a run's claim alone, unless they can tell that its process is dead.
+    pub lease: Duration,
+    /// How long a run may go on.
+    pub deadline: Duration,
+    /// How many requests it makes at a time.
+    pub parallel: usize,
+}
+
+impl Default for ArchiveOptions {
+    fn default() -> Self {
+        Self {
+            buffer: 500,
+            revisions: true,
+            lease: Duration::from_mins(10),
+            deadline: Duration::from_mins(5),
+            parallel: 16,
+        }
+    }
+}
+
+/// An archive in a store.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    store: SharedStore,
+    clock: SharedClock,
+    liveness: Arc<dyn Liveness>,
+    options: ArchiveOptions,
+}
+
+impl Archive {
+    /// The archive in `store`.
+    #[must_use]
+    pub fn new(store: SharedStore, clock: SharedClock, options: ArchiveOptions) -> Self {
+        Self { store, clock, liveness: Arc::new(ThisProcess::default()), options }
+    }
+
+    /// The same, with another way to tell who lives.
+    #[must_use]
+    pub fn with_liveness(mut self, liveness: Arc<dyn Liveness>) -> Self {
+        self.liveness = liveness;
+        self
+    }
+
+    /// The store it is in.
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        &self.store
+    }
+}

@@ -1,0 +1,343 @@
+//! Claim, write, commit: how what is new in a response gets into the archive exactly once.
+//!
+//! 1. *Claim*: swap the ledger, only if it is still the one that was read, for one that also names the run
+//!    and the objects it is about to write. A living claim of another run: leave.
+//! 2. *Write*: create each object, only if there is none of its name.
+//! 3. *Commit*: swap again, with the events remembered and without the claim.
+//!
+//! Whoever meets a conflict, or an answer that cannot be settled, reads the ledger and starts over; what was
+//! stored is found. Why this is enough: `docs/decisions/0003-claim-write-commit.md`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::stream::{self, StreamExt as _};
+use tracing::{debug, info, warn};
+
+use super::layout::Kind;
+use super::ledger_file::{Snapshot, Swap, TRIES};
+use super::owner::ActiveRun;
+use super::partition::{Draft, Names, drafts};
+use super::{Archive, ArchiveError};
+use crate::event::Response;
+use crate::ledger::{Claim, ClaimedObject, Ledger, News, SIZE_LIMIT_BYTES};
+use crate::store::{Key, Write};
+
+/// Room that stays free in a ledger's document.
+const SPARE_BYTES: usize = 2 * 1024;
+
+/// How a deposit ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything new is stored, durably.
+    #[default]
+    Stored,
+    /// Another run is at work. The feed's buffer holds the events until the next run.
+    LeftToAnother {
+        /// Who, as its claim says.
+        owner: String,
+        /// When its claim ends.
+        until: DateTime<Utc>,
+    },
+}
+
+/// How long the steps took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepTimes {
+    /// Deciding what is new by the ledger.
+    pub deduplication: Duration,
+    /// Looking up in the archive what the ledger could not tell.
+    pub lookup: Duration,
+    /// Finishing what dead runs had claimed.
+    pub takeover: Duration,
+    /// Claiming.
+    pub claim: Duration,
+    /// Writing objects.
+    pub save: Duration,
+    /// Committing.
+    pub commit: Duration,
+}
+
+/// What a deposit did.
+#[derive(Debug, Clone, Default)]
+pub struct Deposit {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Events the ledger remembered at the start.
+    pub seen_ids: usize,
+    /// Events of the response that were known before.
+    pub overlap: usize,
+    /// New events, stored now.
+    pub events: usize,
+    /// New versions of known events, stored now.
+    pub revisions: usize,
+    /// Elements that are no events, stored now.
+    pub rejected: usize,
+    /// Elements of the response that are no events.
+    pub rejected_total: usize,
+    /// Events found withdrawn.
+    pub withdrawn: usize,
+    /// Withdrawn events that are back.
+    pub returned: usize,
+    /// Events may have been missed before this response.
+    pub possible_gap: bool,
+    /// The response is no image of the last days.
+    pub sparse: bool,
+    /// Days looked up in the archive.
+    pub days_looked_up: usize,
+    /// The objects written: name, size in bytes.
+    pub objects: Vec<(Key, usize)>,
+    /// How long the steps took.
+    pub times: StepTimes,
+}
+
+/// One deposit under way.
+struct Run<'a> {
+    archive: &'a Archive,
+    response: &'a Response<'a>,
+    start: DateTime<Utc>,
+    began: Duration,
+    active: ActiveRun,
+    names: Names,
+    report: Deposit,
+    planned: bool,
+}
+
+impl Archive {
+    /// Stores what is new in `response`, beginning with a ledger that was read before.
+    ///
+    /// Returns what it did and the ledger as it left it.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] if not everything new is known to be stored. Nothing is stored twice all the same,
+    /// and the next run takes up what is missing.
+    pub async fn deposit(
+        &self,
+        response: &Response<'_>,
+        snapshot: Snapshot,
+        start: DateTime<Utc>,
+    ) -> Result<(Deposit, Snapshot), ArchiveError> {
+        let run = Run {
+            archive: self,
+            response,
+            start,
+            began: self.clock.elapsed(),
+            active: ActiveRun::begin(start),
+            names: Names::of_run(start),
+            report: Deposit { seen_ids: snapshot.ledger.len(), ..Deposit::default() },
+            planned: false,
+        };
+        run.carry_out(snapshot).await
+    }
+}
+
+impl Run<'_> {
+    async fn carry_out(mut self, mut snapshot: Snapshot) -> Result<(Deposit, Snapshot), ArchiveError> {
+        loop {
+            self.check_deadline()?;
+            if let Some(claim) = snapshot.ledger.claim.clone() {
+                if !self.archive.may_take_over(&claim, &self.active) {
+                    return Ok((self.left_to(&claim), snapshot));
+                }
+                let since = self.archive.clock.elapsed();
+                snapshot =
+                    self.archive.finish(&snapshot, self.claim_on(claim.objects.clone()), self.start).await?;
+                self.report.times.takeover += self.archive.clock.since(since);
+                continue;
+            }
+            let news = self.find_news(&snapshot.ledger).await?;
+            let goal = news.apply(self.response, &snapshot.ledger);
+            if news.is_empty() && goal.remembers_the_same(&snapshot.ledger) {
+                return Ok((self.report, snapshot));
+            }
+            let stored = self.store(&news, goal, snapshot).await?;
+            match stored {
+                Swap::Done(done) => return Ok((self.report, *done)),
+                Swap::Lost => {
+                    debug!("the ledger changed meanwhile; starting over");
+                    snapshot = self.archive.open().await?;
+                }
+            }
+        }
+    }
+
+    fn check_deadline(&self) -> Result<(), ArchiveError> {
+        let deadline = self.archive.options.deadline;
+        if self.archive.clock.since(self.began) > deadline {
+            return Err(ArchiveError::Deadline(deadline));
+        }
+        Ok(())
+    }
+
+    fn left_to(mut self, claim: &Claim) -> Deposit {
+        let until = DateTime::from_timestamp(claim.until, 0).unwrap_or_default();
+        info!(owner = %claim.owner, %until, "another run is at work on this archive; leaving it to that one");
+        self.report.outcome = Outcome::LeftToAnother { owner: claim.owner.clone(), until };
+        self.report
+    }
+
+    async fn find_news(&mut self, ledger: &Ledger) -> Result<News, ArchiveError> {
+        let clock = &self.archive.clock;
+        let since = clock.elapsed();
+        let mut news = News::find(self.response, ledger);
+        self.report.times.deduplication += clock.since(since);
+        let since = clock.elapsed();
+        let days = self.archive.settle(self.response, &mut news).await?;
+        self.report.times.lookup += clock.since(since);
+        if !self.planned {
+            // What a later round finds known may be what this run stored itself.
+            self.planned = true;
+            let report = &mut self.report;
+            report.days_looked_up = days;
+            report.overlap = news.known;
+            report.rejected_total = news.rejected_total;
+            report.sparse = news.window.sparse;
+            report.possible_gap = news.possible_gap(self.response, ledger, self.archive.options.buffer);
+        }
+        Ok(news)
+    }
+
+    /// Stores all that is new and makes `goal` the ledger, in as many claims as their size asks for.
+    async fn store(&mut self, news: &News, goal: Ledger, mut held: Snapshot) -> Result<Swap, ArchiveError> {
+        let last_seen = held.ledger.last_updated.clone();
+        let mut waiting: VecDeque<Draft> =
+            drafts(self.response, news, &mut self.names, self.start, &last_seen).into();
+        while !waiting.is_empty() {
+            let batch = self.next_batch(&mut waiting, &held.ledger);
+            let Swap::Done(claimed) = self.claim(&batch, &held).await? else { return Ok(Swap::Lost) };
+            match self.write(&batch, news).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(Swap::Lost),
+                Err(failure) => return Err(self.give_up(failure, &claimed, held.ledger).await),
+            }
+            let after = if waiting.is_empty() { goal.clone() } else { remembering(&held.ledger, &batch) };
+            let since = self.archive.clock.elapsed();
+            let swap = self.archive.swap(&claimed, after, self.start).await?;
+            self.report.times.commit += self.archive.clock.since(since);
+            let Swap::Done(committed) = swap else { return Ok(Swap::Lost) };
+            if waiting.is_empty() {
+                return Ok(Swap::Done(committed));
+            }
+            held = *committed;
+        }
+        self.archive.swap(&held, goal, self.start).await
+    }
+
+    /// As many drafts as fit into one claim beside the ledger; at least one.
+    fn next_batch(&self, waiting: &mut VecDeque<Draft>, ledger: &Ledger) -> Vec<Draft> {
+        let without_objects = ledger.with_claim(self.claim_of(&[])).to_document();
+        let mut room = (SIZE_LIMIT_BYTES - SPARE_BYTES).saturating_sub(without_objects.len());
+        let mut batch = Vec::new();
+        while let Some(draft) = waiting.front() {
+            let size = serde_json::to_vec(&draft.claimed()).map_or(0, |named| named.len() + 1);
+            if size > room && !batch.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(size);
+            batch.extend(waiting.pop_front());
+        }
+        batch
+    }
+
+    fn claim_of(&self, batch: &[Draft]) -> Claim {
+        self.claim_on(batch.iter().map(Draft::claimed).collect())
+    }
+
+    fn claim_on(&self, objects: Vec<ClaimedObject>) -> Claim {
+        let until = (self.archive.clock.now() + self.archive.options.lease).timestamp();
+        Claim { run: self.active.name().to_owned(), owner: self.archive.liveness.name(), until, objects }
+    }
+
+    async fn claim(&mut self, batch: &[Draft], held: &Snapshot) -> Result<Swap, ArchiveError> {
+        let since = self.archive.clock.elapsed();
+        let swap = self.archive.swap(held, held.ledger.with_claim(self.claim_of(batch)), self.start).await;
+        self.report.times.claim += self.archive.clock.since(since);
+        swap
+    }
+
+    /// Creates the objects, several at a time. Whether all of them are there and ours.
+    async fn write(&mut self, batch: &[Draft], news: &News) -> Result<bool, WriteFailure> {
+        let since = self.archive.clock.elapsed();
+        let writes = batch.iter().map(|draft| self.archive.create_once(draft));
+        let results: Vec<_> =
+            stream::iter(writes).buffer_unordered(self.archive.options.parallel).collect().await;
+        self.report.times.save += self.archive.clock.since(since);
+        let traceless =
+            results.iter().all(|result| result.as_ref().is_err_and(|error| !error.outcome_unknown));
+        let mut ours = true;
+        for result in results {
+            match result.map_err(|error| WriteFailure { error, traceless })? {
+                Some(draft) => self.report.count(draft, news),
+                None => ours = false,
+            }
+        }
+        Ok(ours)
+    }
+
+    /// A write failed for good. If it left no trace, the claim is taken back; otherwise the next run
+    /// finishes it.
+    async fn give_up(&self, failure: WriteFailure, claimed: &Snapshot, before: Ledger) -> ArchiveError {
+        if failure.traceless
+            && let Err(error) = self.archive.swap(claimed, before, self.start).await
+        {
+            warn!(%error, "the claim could not be taken back; the next run will finish it");
+        }
+        failure.error.into()
+    }
+}
+
+impl Deposit {
+    fn count(&mut self, draft: &Draft, news: &News) {
+        self.objects.push((draft.key.clone(), draft.bytes.len()));
+        match draft.place.kind {
+            Kind::Events => self.events += draft.events.len(),
+            Kind::Revisions => self.revisions += draft.events.len(),
+            Kind::Rejected => self.rejected += draft.fingerprints.len(),
+            Kind::Withdrawn => {
+                let back = draft.ids.iter().filter(|id| news.window.returned.contains(id)).count();
+                self.returned += back;
+                self.withdrawn += draft.ids.len() - back;
+            }
+        }
+    }
+}
+
+struct WriteFailure {
+    error: crate::store::StoreError,
+    /// No object of the claim exists or can come to exist.
+    traceless: bool,
+}
+
+/// The ledger between two claims of one run.
+fn remembering(ledger: &Ledger, batch: &[Draft]) -> Ledger {
+    let mut next = ledger.clone();
+    for draft in batch {
+        draft.events.iter().for_each(|&event| next.remember(event));
+        next.extend_rejected(draft.fingerprints.iter().copied());
+    }
+    next.forget_oldest_outside_window();
+    next
+}
+
+impl Archive {
+    /// Creates an object. The draft, if it is there now with this content; an answer that was lost is
+    /// settled by reading it.
+    async fn create_once<'d>(&self, draft: &'d Draft) -> Result<Option<&'d Draft>, crate::store::StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.store.create(&draft.key, &draft.bytes).await {
+                Ok(Write::Done(_)) => return Ok(Some(draft)),
+                Ok(Write::Refused) => {
+                    let found = self.store.get(&draft.key).await?;
+                    return Ok(found.filter(|object| object.bytes == draft.bytes).map(|_| draft));
+                }
+                Err(error) if error.outcome_unknown && tries < TRIES => {
+                    warn!(%error, "the answer to a write was lost; asking again");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Reads the ledger, rebuilds it where there is none of ours, and swaps it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tracing::{info, warn};
+
+use super::layout::{Place, ledger_key};
+use super::{Archive, ArchiveError};
+use crate::event::{self, Event};
+use crate::ledger::{CAPACITY, Ledger, LedgerDocument};
+use crate::store::{Key, Object, Version, Write};
+
+/// The ledger as it was read or written, and which state of it that is.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Its version in the store; nothing while there is no such object.
+    pub(super) version: Option<Version>,
+}
+
+/// What became of a swap.
+#[derive(Debug)]
+pub(super) enum Swap {
+    /// The ledger is the new one.
+    Done(Box<Snapshot>),
+    /// Somebody else wrote it, or it cannot be told whether we did: read again and start over.
+    Lost,
+}
+
+impl Swap {
+    fn done(ledger: Ledger, version: Version) -> Self {
+        Self::Done(Box::new(Snapshot { ledger, version: Some(version) }))
+    }
+}
+
+/// How often an operation with an unknown outcome is tried before the run gives up.
+pub(super) const TRIES: usize = 5;
+
+impl Archive {
+    /// Reads the ledger. One small read in an ordinary run.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] if it cannot be read or trusted.
+    pub async fn open(&self) -> Result<Snapshot, ArchiveError> {
+        let key = ledger_key();
+        let Some(Object { bytes, version }) = self.store.get(&key).await? else {
+            return Ok(Snapshot { ledger: self.rebuild_if_any().await?, version: None });
+        };
+        let document = LedgerDocument::parse(&bytes).map_err(|source| ArchiveError::Ledger {
+            location: format!("{key} in {}", self.store.location()),
+            source,
+        })?;
+        let ledger = match document {
+            LedgerDocument::Own(ledger) => *ledger,
+            LedgerDocument::Foreign { ids, last_updated } => {
+                info!(ids = ids.len(), "taking over the ledger of the documented collector");
+                let mut ledger = self.rebuild().await?;
+                for id in ids {
+                    ledger.trust(id);
+                }
+                ledger.last_updated = last_updated;
+                ledger
+            }
+        };
+        Ok(Snapshot { ledger, version: Some(version) })
+    }
+
+    async fn rebuild_if_any(&self) -> Result<Ledger, ArchiveError> {
+        let ledger = self.rebuild().await?;
+        if !ledger.is_empty() {
+            warn!("the archive has events but no ledger; it was rebuilt from the archive");
+        }
+        Ok(ledger)
+    }
+
+    /// Makes a ledger from the archive's newest days, as many as it can remember whole.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] if the archive cannot be read.
+    pub async fn rebuild(&self) -> Result<Ledger, ArchiveError> {
+        let mut days: BTreeMap<NaiveDate, Vec<Key>> = BTreeMap::new();
+        for listed in self.store.list("events/").await? {
+            if let Some(place) = Place::of(listed.key.as_str()) {
+                days.entry(place.day).or_default().push(listed.key);
+            }
+        }
+        let mut events: Vec<Event> = Vec::new();
+        for (&day, keys) in days.iter().rev() {
+            let of_day = self.events_in(keys).await?;
+            if events.len() + of_day.len() > CAPACITY {
+                return Ok(ledger_of(events, day));
+            }
+            events.extend(of_day);
+        }
+        Ok(ledger_of(events, NaiveDate::MIN))
+    }
+
+    async fn events_in(&self, keys: &[Key]) -> Result<Vec<Event>, ArchiveError> {
+        let reads = keys.iter().map(|key| async move {
+            let object = self.store.get(key).await?;
+            Ok::<_, ArchiveError>(object.map_or_else(Vec::new, |object| events_of(key, &object.bytes)))
+        });
+        stream::iter(reads).buffered(self.options.parallel).try_concat().await
+    }
+
+    /// Puts a new ledger in the place of the one that was read, if nobody else has.
+    ///
+    /// `at` is the time of the run, which the ledger states as that of its last change.
+    /// An answer that was lost is settled by reading: no two ledgers of two runs are equal, since a claim
+    /// names its run, and a ledger without claim follows one with it.
+    pub(super) async fn swap(
+        &self,
+        from: &Snapshot,
+        mut to: Ledger,
+        at: DateTime<Utc>,
+    ) -> Result<Swap, ArchiveError> {
+        to.last_updated = at.to_rfc3339_opts(chrono::SecondsFormat::Micros, false);
+        let (key, bytes) = (ledger_key(), to.to_document());
+        let written = match &from.version {
+            Some(version) => self.store.replace(&key, &bytes, version).await,
+            None => self.store.create(&key, &bytes).await,
+        };
+        match written {
+            Ok(Write::Done(version)) => Ok(Swap::done(to, version)),
+            Ok(Write::Refused) => Ok(Swap::Lost),
+            Err(error) if error.outcome_unknown => {
+                warn!(%error, "the answer to a write was lost; reading the ledger to settle it");
+                let found = self.store.get(&key).await?;
+                Ok(match found.filter(|object| object.bytes == bytes) {
+                    Some(object) => Swap::done(to, object.version),
+                    None => Swap::Lost,
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn ledger_of(events: Vec<Event>, complete_after: NaiveDate) -> Ledger {
+    let mut ledger = Ledger::complete_after(complete_after);
+    for event in events {
+        ledger.remember(event);
+    }
+    ledger
+}
+
+/// The events of an object of the archive; lines that are none are named in the log.
+pub(super) fn events_of(key: &Key, bytes: &[u8]) -> Vec<Event> {
+    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let read = lines.map(event::parse_line).inspect(|line| {
+        if let Err(error) = line {
+            warn!(%key, %error, "a line of the archive cannot be read; `collector verify` tells more");
+        }
+    });
+    read.flatten().collect()
+}

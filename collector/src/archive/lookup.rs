@@ -1,0 +1,127 @@
+//! Looks events up in the partitions of their days.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tracing::warn;
+
+use super::layout::Kind;
+use super::{Archive, ArchiveError};
+use crate::event::{self, EventId, Response};
+use crate::ledger::{Doubt, Doubtful, News, Verdict};
+use crate::store::Key;
+
+/// Stored versions of the events that were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Versions {
+    lines: FxHashMap<EventId, Vec<Vec<u8>>>,
+    /// How many days were read.
+    pub(crate) days: usize,
+}
+
+impl Archive {
+    /// Lets the archive judge what the ledger alone cannot. Returns how many days it read.
+    pub(crate) async fn settle(
+        &self,
+        response: &Response<'_>,
+        news: &mut News,
+    ) -> Result<usize, ArchiveError> {
+        let doubtful = std::mem::take(&mut news.doubtful);
+        if doubtful.is_empty() {
+            return Ok(0);
+        }
+        let mut versions = self.look_up(wanted(response, &doubtful)).await?;
+        for item in doubtful {
+            let verdict = versions.judge(response, &item);
+            let skipped = verdict == Verdict::Revised && !self.options.revisions;
+            news.settle(item, if skipped { Verdict::Stored } else { verdict });
+        }
+        Ok(versions.days)
+    }
+
+    /// Every stored version of the wanted events, from the days they are wanted of.
+    async fn look_up(&self, wanted: Wanted) -> Result<Versions, ArchiveError> {
+        let days = wanted.len();
+        let listings = wanted.iter().flat_map(|(&day, ids)| {
+            [Kind::Events, Kind::Revisions].map(|kind| async move {
+                let listed = self.store.list(&kind.day_prefix(day)).await?;
+                Ok::<_, ArchiveError>(listed.into_iter().map(|it| (it.key, ids)).collect::<Vec<_>>())
+            })
+        });
+        let objects: Vec<(Key, &FxHashSet<EventId>)> =
+            stream::iter(listings).buffer_unordered(self.options.parallel).try_concat().await?;
+        let reads = objects.into_iter().map(|(key, ids)| async move {
+            let object = self.store.get(&key).await?;
+            Ok::<_, ArchiveError>(object.map_or_else(Vec::new, |object| lines_of(&key, &object.bytes, ids)))
+        });
+        let mut reads = stream::iter(reads).buffer_unordered(self.options.parallel);
+        let mut versions = Versions { days, ..Versions::default() };
+        while let Some(found) = reads.try_next().await? {
+            for (id, line) in found {
+                versions.lines.entry(id).or_default().push(line);
+            }
+        }
+        Ok(versions)
+    }
+}
+
+type Wanted = BTreeMap<NaiveDate, FxHashSet<EventId>>;
+
+/// Which events to look for in which days: an event's own, and the one it was remembered with.
+fn wanted(response: &Response<'_>, doubtful: &[Doubtful]) -> Wanted {
+    let mut wanted = Wanted::new();
+    for item in doubtful {
+        let elsewhere = match item.doubt {
+            Doubt::Late => None,
+            Doubt::Changed { home } => home,
+            Doubt::Repeated { first } => response.elements()[first].event.ok().map(|event| event.day),
+        };
+        for day in elsewhere.into_iter().chain([item.event.day]) {
+            wanted.entry(day).or_default().insert(item.event.id);
+        }
+    }
+    wanted
+}
+
+fn lines_of(key: &Key, bytes: &[u8], ids: &FxHashSet<EventId>) -> Vec<(EventId, Vec<u8>)> {
+    let mut found = Vec::new();
+    for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        match event::parse_line(line) {
+            Ok(event) if ids.contains(&event.id) => found.push((event.id, line.to_vec())),
+            Ok(_) => {}
+            Err(error) => {
+                warn!(%key, %error, "a line of the archive cannot be read; `collector verify` tells more");
+            }
+        }
+    }
+    found
+}
+
+impl Versions {
+    /// Judges one element. A version judged to be stored or about to be counts for those that follow.
+    fn judge(&mut self, response: &Response<'_>, item: &Doubtful) -> Verdict {
+        let line = response.line(&response.elements()[item.position]).into_owned();
+        if let Doubt::Repeated { first } = item.doubt {
+            let first = response.line(&response.elements()[first]).into_owned();
+            self.lines.entry(item.event.id).or_default().push(first);
+        }
+        let known = self.lines.entry(item.event.id).or_default();
+        let verdict = if known.is_empty() && item.doubt == Doubt::Late {
+            Verdict::New
+        } else if known.iter().any(|stored| same_content(stored, &line)) {
+            Verdict::Stored
+        } else {
+            Verdict::Revised
+        };
+        known.push(line);
+        verdict
+    }
+}
+
+/// Whether two spellings state the same, whatever the order of their members.
+fn same_content(one: &[u8], other: &[u8]) -> bool {
+    let value = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok();
+    one == other || value(one).is_some_and(|content| Some(content) == value(other))
+}

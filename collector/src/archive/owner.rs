@@ -1,0 +1,156 @@
+//! Tells whether the process behind a claim still lives.
+//!
+//! A hint, no guarantee: a claim taken over from a process that lives after all is safe (its writes are
+//! fenced), it only costs that process its run. So "gone" is said only where it can be known.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// Names claims' owners and judges them.
+pub trait Liveness: Debug + Send + Sync {
+    /// How this owner is called in claims. No two owners share a name.
+    fn name(&self) -> String;
+
+    /// Whether the owner of that name is known to be gone.
+    fn is_gone(&self, owner: &str) -> bool;
+}
+
+/// A run of this process, from its beginning to its end.
+///
+/// A claim of this process that belongs to no such run was left behind by one that failed.
+#[derive(Debug)]
+pub(crate) struct ActiveRun {
+    name: String,
+}
+
+static ACTIVE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
+impl ActiveRun {
+    pub(crate) fn begin(start: DateTime<Utc>) -> Self {
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{} {number}", start.to_rfc3339_opts(SecondsFormat::Micros, true));
+        active().insert(name.clone());
+        Self { name }
+    }
+
+    /// What claims call it. No two runs of a process share a name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether `name` is a run of this process that goes on and is not this one.
+    pub(crate) fn is_another(&self, name: &str) -> bool {
+        self.name != name && active().contains(name)
+    }
+}
+
+impl Drop for ActiveRun {
+    fn drop(&mut self) {
+        active().remove(&self.name);
+    }
+}
+
+fn active() -> MutexGuard<'static, BTreeSet<String>> {
+    ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Owners are processes, known by machine, boot, name space, number and start.
+#[derive(Debug, Clone)]
+pub struct ThisProcess {
+    machine: String,
+    boot: String,
+    name_space: String,
+    process: u32,
+    started: String,
+}
+
+impl Default for ThisProcess {
+    fn default() -> Self {
+        let process = std::process::id();
+        Self {
+            machine: nix::unistd::gethostname()
+                .ok()
+                .and_then(|name| name.into_string().ok())
+                .unwrap_or_default(),
+            boot: read_trimmed("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+            name_space: fs::read_link("/proc/self/ns/pid")
+                .map(|link| link.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            process,
+            started: start_of(process).unwrap_or_default(),
+        }
+    }
+}
+
+impl Liveness for ThisProcess {
+    fn name(&self) -> String {
+        let Self { machine, boot, name_space, process, started } = self;
+        format!("{machine} {boot} {name_space} {process} {started}")
+    }
+
+    fn is_gone(&self, owner: &str) -> bool {
+        let fields: Vec<&str> = owner.split(' ').collect();
+        let [machine, boot, name_space, process, started] = fields[..] else { return false };
+        let known = |own: &str, other: &str| !own.is_empty() && own == other;
+        if !known(&self.machine, machine) || self.boot.is_empty() || boot.is_empty() {
+            return false;
+        }
+        if self.boot != boot {
+            return true; // the machine was started anew since
+        }
+        if !known(&self.name_space, name_space) || started.is_empty() {
+            return false;
+        }
+        process.parse().is_ok_and(|process| start_of(process).as_deref() != Some(started))
+    }
+}
+
+/// When a process was started, in clock ticks since boot: the 22nd field of `/proc/PID/stat` (proc(5)).
+/// Nothing if there is no such process.
+fn start_of(process: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field, the command's name, stands in parentheses and may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19).map(str::to_owned)
+}
+
+fn read_trimmed(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_living_process_is_not_gone() {
+        let process = ThisProcess::default();
+        assert!(!process.is_gone(&process.name()));
+    }
+
+    #[test]
+    fn a_process_that_ended_is_gone() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let number = child.id();
+        let name =
+            ThisProcess { process: number, started: start_of(number).unwrap(), ..ThisProcess::default() };
+        child.wait().unwrap();
+        assert!(ThisProcess::default().is_gone(&name.name()));
+    }
+
+    #[test]
+    fn nothing_is_said_of_other_machines() {
+        let process = ThisProcess::default();
+        let elsewhere = ThisProcess { machine: "elsewhere".into(), process: 1, ..process.clone() };
+        assert!(!process.is_gone(&elsewhere.name()));
+        assert!(!process.is_gone("c1"));
+        let before_boot = ThisProcess { boot: "another".into(), ..process.clone() };
+        assert!(process.is_gone(&before_boot.name()));
+    }
+}

@@ -1,0 +1,182 @@
+//! Turns what is new into objects: JSON Lines, one object a kind and day.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use rustc_hash::FxHashSet;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::layout::{Kind, Place};
+use crate::event::{Event, EventId, Fingerprint, RejectReason, Response};
+use crate::ledger::{ClaimedObject, News};
+use crate::store::Key;
+
+/// Most events of one object, so that a claim on it stays small.
+const EVENTS_PER_OBJECT: usize = 250;
+
+/// An object about to be written.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Its place.
+    pub place: Place,
+    /// Its name.
+    pub key: Key,
+    /// Its content: lines, each ended by a line feed.
+    pub bytes: Vec<u8>,
+    /// The events it holds or is about.
+    pub events: Vec<Event>,
+    /// The events it is about, where there is no [`Event`] of them.
+    pub ids: Vec<EventId>,
+    /// The rejected elements it holds.
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+impl Draft {
+    /// How a claim names it.
+    pub(crate) fn claimed(&self) -> ClaimedObject {
+        let ids = self.events.iter().map(|event| event.id).chain(self.ids.iter().copied());
+        ClaimedObject {
+            key: self.key.as_str().to_owned(),
+            ids: ids.collect(),
+            fingerprints: self.fingerprints.clone(),
+        }
+    }
+}
+
+/// The names a run has used. A name that was claimed once is not claimed again.
+#[derive(Debug)]
+pub(crate) struct Names {
+    run_second: i64,
+    used: FxHashSet<Key>,
+}
+
+impl Names {
+    pub(crate) fn of_run(start: DateTime<Utc>) -> Self {
+        Self { run_second: start.timestamp(), used: FxHashSet::default() }
+    }
+
+    fn next(&mut self, place: Place) -> Key {
+        let mut ordinal = 1;
+        loop {
+            let key = place.kind.key(place.day, self.run_second, ordinal);
+            if self.used.insert(key.clone()) {
+                return key;
+            }
+            ordinal += 1;
+        }
+    }
+}
+
+/// The objects that hold what is new in a response.
+pub(crate) fn drafts(
+    response: &Response<'_>,
+    news: &News,
+    names: &mut Names,
+    now: DateTime<Utc>,
+    last_seen: &str,
+) -> Vec<Draft> {
+    let mut drafts = Drafts { open: BTreeMap::new(), full: Vec::new(), names };
+    for (kind, positions) in [(Kind::Events, &news.events), (Kind::Revisions, &news.revisions)] {
+        for &position in positions {
+            let element = &response.elements()[position];
+            if let Ok(event) = element.event {
+                let draft = drafts.at(kind, event.day);
+                draft.bytes.extend_from_slice(&response.line(element));
+                draft.bytes.push(b'\n');
+                draft.events.push(event);
+            }
+        }
+    }
+    let today = now.date_naive();
+    for &position in &news.rejected {
+        let element = &response.elements()[position];
+        if let Err(reason) = element.event {
+            let draft = drafts.at(Kind::Rejected, today);
+            draft.push_line(&RejectedLine {
+                reason: reason.to_string(),
+                element: as_json(&response.line(element), reason),
+            });
+            draft.fingerprints.push(response.rejected_fingerprint(element));
+        }
+    }
+    for (ids, returned) in [(&news.window.withdrawn, None), (&news.window.returned, Some(now.to_rfc3339()))] {
+        for &id in ids {
+            let draft = drafts.at(Kind::Withdrawn, today);
+            draft.push_line(&WithdrawnLine {
+                id,
+                last_seen: last_seen.to_owned(),
+                returned: returned.clone(),
+            });
+            draft.ids.push(id);
+        }
+    }
+    drafts.finish()
+}
+
+struct Drafts<'a> {
+    open: BTreeMap<Place, Draft>,
+    full: Vec<Draft>,
+    names: &'a mut Names,
+}
+
+impl Drafts<'_> {
+    /// The draft to add a line to.
+    fn at(&mut self, kind: Kind, day: NaiveDate) -> &mut Draft {
+        let place = Place { kind, day };
+        if self.open.get(&place).is_some_and(Draft::is_full) {
+            self.full.extend(self.open.remove(&place));
+        }
+        self.open.entry(place).or_insert_with(|| Draft {
+            place,
+            key: self.names.next(place),
+            bytes: Vec::new(),
+            events: Vec::new(),
+            ids: Vec::new(),
+            fingerprints: Vec::new(),
+        })
+    }
+
+    fn finish(self) -> Vec<Draft> {
+        self.full.into_iter().chain(self.open.into_values()).collect()
+    }
+}
+
+impl Draft {
+    fn is_full(&self) -> bool {
+        self.events.len() + self.ids.len() + self.fingerprints.len() >= EVENTS_PER_OBJECT
+    }
+
+    fn push_line(&mut self, line: &impl Serialize) {
+        // Writing plain members into memory cannot fail.
+        let _ = serde_json::to_writer(&mut self.bytes, line);
+        self.bytes.push(b'\n');
+    }
+}
+
+#[derive(Serialize)]
+struct RejectedLine {
+    reason: String,
+    element: Box<RawValue>,
+}
+
+/// A line under `withdrawn/`.
+#[derive(Serialize, serde::Deserialize)]
+pub(crate) struct WithdrawnLine {
+    pub(crate) id: EventId,
+    /// When the feed's window was last recorded with the event in it.
+    pub(crate) last_seen: String,
+    /// When it was back; the withdrawal is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) returned: Option<String>,
+}
+
+/// The element itself; what no reader could take as JSON (half a surrogate pair) as a text of its source.
+fn as_json(line: &[u8], reason: RejectReason) -> Box<RawValue> {
+    let source = String::from_utf8_lossy(line).into_owned();
+    let source = match reason {
+        RejectReason::HalfSurrogate => serde_json::to_string(&source).unwrap_or_default(),
+        _ => source,
+    };
+    RawValue::from_string(source).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}

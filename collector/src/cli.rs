@@ -1,0 +1,126 @@
+//! The command line: what can be said, what it means, what is answered.
+//!
+//! The result of a command goes to stdout, talk to stderr. A reader who has seen enough (`| head`) is no
+//! error.
+
+mod commands;
+mod logging;
+mod output;
+mod settings;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
+
+use settings::{SETTINGS, Setting, Settings, Usage};
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// What was asked is done.
+    Done = 0,
+    /// It could not be done, or (health, verify) something is wrong.
+    Failed = 1,
+    /// What was asked makes no sense: wrong usage or configuration.
+    Usage = 2,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command ends without a result.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Wrong usage or configuration.
+    Usage(anyhow::Error),
+    /// Anything else.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+const ABOUT: &str = "Collects the events the Swedish police publish, each exactly once";
+const AFTER_HELP: &str = "\
+Every option can also be given as an environment variable (--metrics-dir as COLLECTOR_METRICS_DIR) or as a key \
+of a TOML file named by --config (metrics_dir = \"…\"). An option beats a variable, a variable beats the file.\n\n\
+Exit codes: 0 done, 1 failed (health: unhealthy; verify: something is wrong), 2 wrong usage or configuration.";
+
+/// The whole command line.
+pub(crate) fn command_line() -> Command {
+    let run = subcommand("run", "Fetch once and store what is new", Usage::RUN);
+    let import = subcommand(
+        "import",
+        "Collect from recorded responses, each as one run at its time",
+        Usage::IMPORT,
+    )
+    .arg(
+        Arg::new("paths")
+            .value_name("PATH")
+            .help("Responses or folders of them, named by the second they were recorded at (1767225600.json)")
+            .required(true)
+            .num_args(1..)
+            .value_parser(value_parser!(std::path::PathBuf)),
+    );
+    let health =
+        subcommand("health", "Tell whether the last run went well and is not too old", Usage::HEALTH);
+    let config = subcommand("config", "Print every setting and where its value comes from", Usage::ALL);
+    let completions = Command::new("completions")
+        .about("Print a script that completes commands in a shell")
+        .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell)));
+    let man = Command::new("man").about("Print the manual page (roff)");
+    Command::new("collector")
+        .about(ABOUT)
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(AFTER_HELP)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([run, import, health, config, completions, man])
+}
+
+fn subcommand(name: &'static str, about: &'static str, usage: Usage) -> Command {
+    let config = Arg::new("config").long("config").value_name("FILE").help("Read settings from a TOML file");
+    let settings = SETTINGS.iter().filter(|setting| setting.usage.intersects(usage)).map(argument);
+    Command::new(name).about(about).after_help(AFTER_HELP).arg(config).args(settings)
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let arg = Arg::new(setting.key).long(setting.option()).help(setting.help_text());
+    if setting.is_flag() { arg.action(ArgAction::SetTrue) } else { arg.value_name(setting.value_name) }
+}
+
+/// Carries a command out.
+pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
+    let Some((name, matches)) = matches.subcommand() else { return Exit::Usage };
+    let result = match name {
+        "completions" => commands::completions(matches),
+        "man" => commands::man(),
+        _ => Settings::resolve(matches).map_err(Failure::Usage).and_then(|settings| {
+            logging::start(&settings).map_err(Failure::Usage)?;
+            match name {
+                "run" => commands::run(&settings),
+                "import" => commands::import(&settings, matches),
+                "health" => commands::health(&settings),
+                _ => commands::config(&settings),
+            }
+        }),
+    };
+    match result {
+        Ok(exit) => exit,
+        Err(Failure::Failed(error)) if is_closed_pipe(&error) => Exit::Done,
+        Err(Failure::Failed(error)) => output::report_error(&error, Exit::Failed),
+        Err(Failure::Usage(error)) => output::report_error(&error, Exit::Usage),
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,138 @@
+//! The commands: each reads its settings, calls the library, prints the result.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use clap::ArgMatches;
+use clap_complete::Shell;
+use collector::archive::Archive;
+use collector::clock::{Clock as _, SharedClock, SystemClock};
+use collector::feed::{Feed, POLISEN_URL};
+use collector::import::{find_recordings, import as import_recordings};
+use collector::record::check;
+use collector::run::Collector;
+use collector::store::{LocalStore, SharedStore};
+use tokio::runtime::{Builder, Runtime};
+use tracing::warn;
+
+use super::output::{self, ImportProgress};
+use super::settings::Settings;
+use super::{Exit, Failure, command_line};
+
+pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
+    let source = settings.source()?;
+    if source.to_string() == POLISEN_URL
+        && settings.text("contact").is_empty()
+        && !settings.is_chosen("user_agent")
+    {
+        warn!("no --contact is set; the provider asks callers to say how they can be reached");
+    }
+    let clock = system_clock();
+    let collector = Collector {
+        feed: Feed::new(&source, settings.feed_options()?, Arc::clone(&clock))?,
+        archive: open_archive(settings, Arc::clone(&clock))?,
+        paths: settings.record_paths(),
+        clock,
+    };
+    let report = runtime()?.block_on(collector.run());
+    if settings.json()? {
+        output::print_json(&output::RunOutput::of(&report, settings.text("store")))?;
+    } else {
+        output::print_run(&report, &source, settings.text("store"))?;
+    }
+    Ok(match report.result {
+        Ok(_) => Exit::Done,
+        Err(error) => output::report_error(&error.into(), Exit::Failed),
+    })
+}
+
+pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
+    let paths: Vec<PathBuf> = matches.get_many("paths").into_iter().flatten().cloned().collect();
+    let recordings = find_recordings(&paths).map_err(|error| Failure::Usage(error.into()))?;
+    if recordings.is_empty() {
+        return Err(Failure::Usage(anyhow!(
+            "no recorded response was found; their names say the second, such as 1767225600.json"
+        )));
+    }
+    let clock = system_clock();
+    let archive = open_archive(settings, Arc::clone(&clock))?;
+    let bar = ImportProgress::new(recordings.len());
+    let imported = import_recordings(&archive, &clock, &recordings, |summary| bar.show(summary));
+    let summary = runtime()?.block_on(imported);
+    bar.finish();
+    let summary = summary?;
+    if settings.json()? {
+        output::print_json(&summary)?;
+    } else {
+        output::print_import(&summary)?;
+    }
+    Ok(if summary.failed > 0 { Exit::Failed } else { Exit::Done })
+}
+
+pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
+    let verdict =
+        check::check(&settings.health_file(), SystemClock::default().now(), settings.max_age_minutes()?);
+    if settings.json()? {
+        output::print_json(&output::HealthOutput::of(&verdict))?;
+    } else {
+        io::stdout().write_all(verdict.lines.as_bytes())?;
+    }
+    Ok(if verdict.healthy { Exit::Done } else { Exit::Failed })
+}
+
+pub(crate) fn config(settings: &Settings) -> Result<Exit, Failure> {
+    if settings.json()? {
+        output::print_json(&output::config_json(settings))?;
+    } else {
+        output::print_config(settings)?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) fn completions(matches: &ArgMatches) -> Result<Exit, Failure> {
+    let shell = *matches.get_one::<Shell>("shell").ok_or_else(|| anyhow!("no shell was named"))?;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command_line(), "collector", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(Exit::Done)
+}
+
+pub(crate) fn man() -> Result<Exit, Failure> {
+    let mut page = Vec::new();
+    let command = command_line();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for subcommand in command.get_subcommands() {
+        let title = format!("collector-{}", subcommand.get_name());
+        clap_mangen::Man::new(subcommand.clone().name(title)).render(&mut page)?;
+    }
+    io::stdout().write_all(&page)?;
+    Ok(Exit::Done)
+}
+
+fn open_archive(settings: &Settings, clock: SharedClock) -> Result<Archive, Failure> {
+    Ok(Archive::new(open_store(settings.text("store"))?, clock, settings.archive_options()?))
+}
+
+fn open_store(location: &str) -> Result<SharedStore, Failure> {
+    if let Some((scheme, _)) = location.split_once("://") {
+        return Err(Failure::Usage(anyhow!(
+            "store: `{scheme}://` is not supported by this version; name a local folder with --store"
+        )));
+    }
+    Ok(Arc::new(LocalStore::new(location)))
+}
+
+fn system_clock() -> SharedClock {
+    Arc::new(SystemClock::default())
+}
+
+/// One thread for the network, and others only while a file operation blocks.
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(std::time::Duration::from_secs(1))
+        .build()
+        .context("cannot start")
+}

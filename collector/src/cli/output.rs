@@ -1,0 +1,246 @@
+//! What is printed: results on stdout for people or as JSON, errors on stderr in one line.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use collector::archive::{Deposit, Outcome};
+use collector::feed::Source;
+use collector::import::ImportSummary;
+use collector::record::check::Verdict;
+use collector::record::{HttpUse, RunRecord};
+use collector::run::RunReport;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::Exit;
+use super::settings::Settings;
+
+/// Prints a value as one JSON document.
+pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Says in one line why a command failed.
+pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
+    let line = format!("{error:#}").replace(['\n', '\r'], " ");
+    let _ = writeln!(io::stderr(), "error: {line}");
+    exit
+}
+
+/// A run as JSON: its record, and what it wrote where.
+#[derive(Serialize)]
+pub(crate) struct RunOutput<'a> {
+    #[serde(flatten)]
+    record: &'a RunRecord,
+    store: &'a str,
+    objects: Vec<&'a str>,
+    record_file: Option<String>,
+}
+
+impl<'a> RunOutput<'a> {
+    pub(crate) fn of(report: &'a RunReport, store: &'a str) -> Self {
+        let objects = report.result.as_ref().map_or_else(
+            |_| Vec::new(),
+            |deposit| deposit.objects.iter().map(|(key, _)| key.as_str()).collect(),
+        );
+        let record_file = report.record_file.as_ref().map(|path| path.display().to_string());
+        Self { record: &report.record, store, objects, record_file }
+    }
+}
+
+/// Prints what a run did; nothing if it failed, since the error says it.
+pub(crate) fn print_run(report: &RunReport, source: &Source, store: &str) -> io::Result<()> {
+    let Ok(deposit) = &report.result else { return Ok(()) };
+    let record = &report.record;
+    let mut text = format!("Collected from {source}\n");
+    let _ = writeln!(text, "  fetched   {}", fetched(record));
+    describe_deposit(&mut text, deposit, store);
+    let _ = writeln!(text, "  time      {}", times(record));
+    if let Some(path) = &report.record_file {
+        let _ = writeln!(text, "  record    {}", path.display());
+    }
+    io::stdout().write_all(text.as_bytes())
+}
+
+fn fetched(record: &RunRecord) -> String {
+    let events = record.counts.api_events_total.unwrap_or(0);
+    let size = bytes(record.counts.api_response_bytes.unwrap_or(0) as u64);
+    let Some(HttpUse { attempts, status, encoding, wire_bytes }) = &record.http else {
+        return format!("{} in {size}", counted(events, "event"));
+    };
+    let status = status.map_or_else(String::new, |status| format!("HTTP {status}, "));
+    let wire = encoding
+        .as_ref()
+        .map_or_else(String::new, |encoding| format!("{} on the wire ({encoding}), ", bytes(*wire_bytes)));
+    format!("{} in {size}; {wire}{status}{}", counted(events, "event"), counted(*attempts as usize, "call"))
+}
+
+fn describe_deposit(text: &mut String, deposit: &Deposit, store: &str) {
+    if let Outcome::LeftToAnother { owner, until } = &deposit.outcome {
+        let _ = writeln!(
+            text,
+            "  left      another run ({owner}) is at work on {store} until {until} at the latest"
+        );
+        return;
+    }
+    let Deposit { overlap, events, revisions, rejected, withdrawn, returned, .. } = deposit;
+    let _ = writeln!(text, "  known     {}", counted(*overlap, "event"));
+    let _ = write!(text, "  new       {}", counted(*events, "event"));
+    for (count, name) in [(revisions, "revision"), (withdrawn, "withdrawal"), (returned, "return")] {
+        if *count > 0 {
+            let _ = write!(text, ", {}", counted(*count, name));
+        }
+    }
+    text.push('\n');
+    if deposit.rejected_total > 0 {
+        let total = counted(deposit.rejected_total, "element");
+        let _ = writeln!(text, "  rejected  {total} that are no events, {rejected} of them stored now");
+    }
+    if deposit.possible_gap {
+        text.push_str("  gap       nothing in this full response was known: events may have been missed\n");
+    }
+    if deposit.sparse {
+        text.push_str("  sparse    the response is spread over months; it says nothing about gaps\n");
+    }
+    if !deposit.objects.is_empty() {
+        let _ = writeln!(text, "  stored    {} in {store}", counted(deposit.objects.len(), "object"));
+        for (key, size) in &deposit.objects {
+            let _ = writeln!(text, "            {key}  {}", bytes(*size as u64));
+        }
+    }
+}
+
+fn times(record: &RunRecord) -> String {
+    let timings = &record.timings;
+    let mut text = duration(record.total_time);
+    let steps = [
+        ("fetch", timings.api_fetch),
+        ("dns", timings.api_dns),
+        ("connect and TLS", timings.api_connect_tls),
+        ("first byte", timings.api_first_byte),
+        ("body", timings.api_body),
+        ("ledger", timings.metadata_fetch),
+        ("parse", timings.parse),
+        ("compare", timings.deduplication),
+        ("look up", timings.archive_lookup),
+        ("take over", timings.takeover),
+        ("claim", timings.claim),
+        ("save", timings.save_events),
+        ("commit", timings.metadata_update),
+    ];
+    for (index, (name, seconds)) in
+        steps.into_iter().filter_map(|(name, time)| Some((name, time?))).enumerate()
+    {
+        let _ = write!(text, "{} {name} {}", if index == 0 { ":" } else { "," }, duration(seconds));
+    }
+    text
+}
+
+/// Prints what an import did.
+pub(crate) fn print_import(summary: &ImportSummary) -> io::Result<()> {
+    let ImportSummary { responses, failed, events_new, revisions, rejected, elapsed_s } = summary;
+    let mut text = format!("Imported {} in {elapsed_s:.2} s\n", counted(*responses, "response"));
+    let _ = writeln!(text, "  failed     {failed}");
+    let _ = writeln!(text, "  new        {}", counted(*events_new, "event"));
+    let _ = writeln!(text, "  revisions  {revisions}");
+    let _ = writeln!(text, "  rejected   {rejected}");
+    io::stdout().write_all(text.as_bytes())
+}
+
+/// The progress of an import, on a terminal only.
+pub(crate) struct ImportProgress(ProgressBar);
+
+impl ImportProgress {
+    pub(crate) fn new(responses: usize) -> Self {
+        let target = if io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(responses as u64), target);
+        let template = "{bar:30} {pos}/{len} responses, {per_sec}, {eta} left, {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    pub(crate) fn show(&self, summary: &ImportSummary) {
+        if !self.0.is_hidden() {
+            self.0.set_message(counted(summary.events_new, "new event"));
+            self.0.set_position(summary.responses as u64);
+        }
+    }
+
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// The health check as JSON.
+#[derive(Serialize)]
+pub(crate) struct HealthOutput<'a> {
+    healthy: bool,
+    message: Vec<&'a str>,
+}
+
+impl<'a> HealthOutput<'a> {
+    pub(crate) fn of(verdict: &'a Verdict) -> Self {
+        Self { healthy: verdict.healthy, message: verdict.lines.lines().collect() }
+    }
+}
+
+#[derive(Serialize)]
+struct SettingOutput<'a> {
+    value: &'a str,
+    source: String,
+}
+
+/// Every setting, its value and its source.
+pub(crate) fn config_json(settings: &Settings) -> impl Serialize {
+    let rows = settings.iter().map(|(setting, value)| {
+        (
+            setting.key.to_owned(),
+            serde_json::json!(SettingOutput { value: &value.text, source: value.origin.to_string() }),
+        )
+    });
+    rows.collect::<serde_json::Map<_, _>>()
+}
+
+/// The same for people.
+pub(crate) fn print_config(settings: &Settings) -> io::Result<()> {
+    let width = |cell: fn(&str, &str) -> usize| {
+        settings.iter().map(|(setting, value)| cell(setting.key, &value.text)).max().unwrap_or(0)
+    };
+    let (keys, values) = (width(|key, _| key.len()), width(|_, value| value.len()));
+    let mut text = String::new();
+    for (setting, value) in settings.iter() {
+        let _ = writeln!(text, "{:keys$}  {:values$}  {}", setting.key, value.text, value.origin);
+    }
+    let _ = writeln!(text, "\nCalls are counted in {}", settings.state_dir().display());
+    io::stdout().write_all(text.as_bytes())
+}
+
+fn counted(count: usize, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A length of time with three digits that matter.
+fn duration(seconds: f64) -> String {
+    let (value, unit) = if seconds < 1.0 { (seconds * 1e3, "ms") } else { (seconds, "s") };
+    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// A size as people read it, in powers of 1,000.
+fn bytes(size: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let size_f = size as f64;
+    match size {
+        0..1_000 => format!("{size} B"),
+        1_000..1_000_000 => format!("{:.1} kB", size_f / 1e3),
+        _ => format!("{:.1} MB", size_f / 1e6),
+    }
+}

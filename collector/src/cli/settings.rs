@@ -1,0 +1,396 @@
+//! What can be set, and what it is set to.
+//!
+//! One table names every setting: the option, the environment variable, the key of the file, the line of
+//! `collector config` and the help all come from it. Values become typed here; nothing behind this module
+//! parses text.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use collector::archive::ArchiveOptions;
+use collector::feed::{CallLimits, FeedOptions, POLISEN_URL, Source};
+use collector::record::RecordPaths;
+
+/// Which commands a setting is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage(u8);
+
+impl Usage {
+    pub(crate) const RUN: Self = Self(1);
+    pub(crate) const IMPORT: Self = Self(2);
+    pub(crate) const HEALTH: Self = Self(4);
+    pub(crate) const ALL: Self = Self(0xff);
+    const ARCHIVE: Self = Self(1 | 2);
+
+    pub(crate) fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// A setting: one row of the table.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// Its key in the file; `_` becomes `-` in the option.
+    pub(crate) key: &'static str,
+    /// What its value is; empty for a flag.
+    pub(crate) value_name: &'static str,
+    /// Its value where none is given.
+    default: &'static str,
+    /// Environment variables of the documented collector that mean the same.
+    also: &'static [&'static str],
+    /// Which commands take it.
+    pub(crate) usage: Usage,
+    help: &'static str,
+}
+
+macro_rules! setting {
+    ($key:literal $value:literal = $default:expr, $usage:expr, $help:literal $(, also $also:expr)?) => {
+        Setting {
+            key: $key,
+            value_name: $value,
+            default: $default,
+            also: &[$($also)?],
+            usage: $usage,
+            help: $help,
+        }
+    };
+}
+
+/// Every setting.
+pub(crate) const SETTINGS: &[Setting] = &[
+    setting!("feed" "URL|FILE|-" = POLISEN_URL, Usage::RUN, "Where to fetch from: an address, a recorded response, or - for standard input", also "POLISEN_API_URL"),
+    setting!("store" "DIR|URL" = "./data", Usage::ARCHIVE, "Where the archive is"),
+    setting!("metrics_dir" "DIR" = "./metrics", Usage::RUN, "Where each run's record goes"),
+    setting!("health_file" "FILE" = "./health.json", Usage(1 | 4), "The file that tells how the last run went"),
+    setting!("max_age_minutes" "MINUTES" = "45", Usage::HEALTH, "How old the last run may be"),
+    setting!("contact" "EMAIL|URL" = "", Usage::RUN, "How the provider can reach you; goes into the User-Agent, as its rules ask", also "API_CONTACT_EMAIL"),
+    setting!("user_agent" "TEXT" = concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION")), Usage::RUN, "What calls say of who calls", also "API_USER_AGENT"),
+    setting!("timeout" "TIME" = "30s", Usage::RUN, "Longest time for one call"),
+    setting!("idle_timeout" "TIME" = "10s", Usage::RUN, "Longest time of a call without a byte"),
+    setting!("no_compression" "" = "false", Usage::RUN, "Ask for uncompressed responses"),
+    setting!("retries" "N" = "3", Usage::RUN, "How often a failed call is repeated"),
+    setting!("retry_backoff" "TIME" = "1s", Usage::RUN, "The wait before the first repetition; doubles each time"),
+    setting!("min_call_interval" "TIME" = "0s", Usage::RUN, "Least time between two calls to a host (polisen.se: never below 10s)"),
+    setting!("max_calls_per_hour" "N" = "0", Usage::RUN, "Most calls to a host in an hour, 0 for no limit (polisen.se: never above 60)"),
+    setting!("max_calls_per_day" "N" = "0", Usage::RUN, "Most calls to a host in a day, 0 for no limit (polisen.se: never above 1440)"),
+    setting!("state_dir" "DIR" = "", Usage::RUN, "Where calls are counted for all processes of this machine [default: $STATE_DIRECTORY, or the user's state folder]"),
+    setting!("force" "" = "false", Usage::RUN, "Call in spite of an earlier HTTP 404"),
+    setting!("buffer_size" "N" = "500", Usage::ARCHIVE, "How many events a full response holds"),
+    setting!("no_revisions" "" = "false", Usage::ARCHIVE, "Do not store changed content of known events"),
+    setting!("lease" "TIME" = "10m", Usage::ARCHIVE, "How long others leave a run's claim alone"),
+    setting!("deadline" "TIME" = "5m", Usage::ARCHIVE, "How long storing may go on"),
+    setting!("parallel" "N" = "16", Usage::ARCHIVE, "Requests to the store at a time"),
+    setting!("json" "" = "false", Usage::ALL, "Print the result as JSON"),
+    setting!("log_level" "LEVEL" = "info", Usage::ALL, "What to log: error, warn, info, debug, trace [RUST_LOG is obeyed as well]"),
+    setting!("log_format" "FORMAT" = "text", Usage::ALL, "How to log: text or json"),
+];
+
+impl Setting {
+    pub(crate) fn option(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    pub(crate) fn is_flag(&self) -> bool {
+        self.value_name.is_empty()
+    }
+
+    pub(crate) fn help_text(&self) -> String {
+        if self.is_flag() || self.default.is_empty() {
+            return self.help.to_owned();
+        }
+        format!("{} [default: {}]", self.help, self.default)
+    }
+
+    fn variable(&self) -> String {
+        format!("COLLECTOR_{}", self.key.to_uppercase())
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Default,
+    File(PathBuf),
+    Environment(String),
+    Option(String),
+}
+
+impl Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("default"),
+            Self::File(path) => write!(formatter, "{}", path.display()),
+            Self::Environment(name) => write!(formatter, "${name}"),
+            Self::Option(name) => write!(formatter, "--{name}"),
+        }
+    }
+}
+
+/// A value and where it comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Value {
+    pub(crate) text: String,
+    pub(crate) origin: Origin,
+}
+
+/// The value of every setting.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    values: BTreeMap<&'static str, Value>,
+}
+
+impl Settings {
+    /// Option beats variable beats file beats default. Every value is checked, used or not.
+    pub(crate) fn resolve(matches: &ArgMatches) -> anyhow::Result<Self> {
+        let file = ConfigFile::read(matches)?;
+        let values = SETTINGS.iter().map(|setting| Ok((setting.key, value_of(setting, matches, &file)?)));
+        let settings = Self { values: values.collect::<anyhow::Result<_>>()? };
+        settings.source()?;
+        settings.feed_options()?;
+        settings.archive_options()?;
+        settings.max_age_minutes()?;
+        settings.json()?;
+        Ok(settings)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Setting, &Value)> {
+        SETTINGS.iter().filter_map(|setting| Some((setting, self.values.get(setting.key)?)))
+    }
+
+    /// A setting's text.
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.values.get(key).map_or("", |value| value.text.as_str())
+    }
+
+    /// Whether somebody chose this value.
+    pub(crate) fn is_chosen(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(|value| value.origin != Origin::Default)
+    }
+
+    fn parse<T, E: Display>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> anyhow::Result<T> {
+        let value = self.values.get(key).ok_or_else(|| anyhow!("no setting is called {key}"))?;
+        parse(&value.text).map_err(|reason| {
+            let place = match &value.origin {
+                Origin::File(path) => format!("{key} in {}", path.display()),
+                origin => origin.to_string(),
+            };
+            anyhow!("{place}: `{}`: {reason}", value.text)
+        })
+    }
+
+    fn flag(&self, key: &str) -> anyhow::Result<bool> {
+        self.parse(key, |text| match text {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err("not true or false"),
+        })
+    }
+
+    fn time(&self, key: &str) -> anyhow::Result<Duration> {
+        self.parse(key, |text| {
+            let plain_seconds =
+                text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            plain_seconds
+                .map_or_else(|| humantime::parse_duration(text), Ok)
+                .map_err(|_| "not a time such as 30s or 10m")
+        })
+    }
+
+    fn positive_time(&self, key: &str) -> anyhow::Result<Duration> {
+        let time = self.time(key)?;
+        self.parse(key, |_| if time.is_zero() { Err("must be more than nothing") } else { Ok(time) })
+    }
+
+    fn count<T: std::str::FromStr>(&self, key: &str) -> anyhow::Result<T> {
+        self.parse(key, |text| text.parse().map_err(|_| "not a whole number, or too large"))
+    }
+
+    fn positive_count(&self, key: &str) -> anyhow::Result<usize> {
+        let count = self.count(key)?;
+        self.parse(key, |_| if count == 0 { Err("must be at least 1") } else { Ok(count) })
+    }
+
+    fn limit(&self, key: &str) -> anyhow::Result<Option<u32>> {
+        Ok(Some(self.count(key)?).filter(|&limit| limit > 0))
+    }
+
+    pub(crate) fn json(&self) -> anyhow::Result<bool> {
+        self.flag("json")
+    }
+
+    pub(crate) fn source(&self) -> anyhow::Result<Source> {
+        self.parse("feed", Source::parse)
+    }
+
+    pub(crate) fn max_age_minutes(&self) -> anyhow::Result<i64> {
+        let minutes = self.count("max_age_minutes")?;
+        self.parse("max_age_minutes", |_| if minutes < 0 { Err("must not be negative") } else { Ok(minutes) })
+    }
+
+    pub(crate) fn health_file(&self) -> PathBuf {
+        PathBuf::from(self.text("health_file"))
+    }
+
+    pub(crate) fn record_paths(&self) -> RecordPaths {
+        RecordPaths { metrics_dir: PathBuf::from(self.text("metrics_dir")), health_file: self.health_file() }
+    }
+
+    pub(crate) fn feed_options(&self) -> anyhow::Result<FeedOptions> {
+        let limits = CallLimits {
+            min_interval: self.time("min_call_interval")?,
+            per_hour: self.limit("max_calls_per_hour")?,
+            per_day: self.limit("max_calls_per_day")?,
+        };
+        Ok(FeedOptions {
+            user_agent: self.user_agent()?,
+            timeout: self.positive_time("timeout")?,
+            idle_timeout: self.positive_time("idle_timeout")?,
+            compression: !self.flag("no_compression")?,
+            retries: self.count("retries")?,
+            backoff: self.time("retry_backoff")?,
+            limits,
+            state_dir: self.state_dir(),
+            force: self.flag("force")?,
+            instance: self.text("store").to_owned(),
+        })
+    }
+
+    /// The User-Agent, with the contact if it does not name it already.
+    fn user_agent(&self) -> anyhow::Result<String> {
+        let printable = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        for key in ["user_agent", "contact"] {
+            self.parse(key, |text| if printable(text) { Ok(()) } else { Err("no header may hold this") })?;
+        }
+        let (agent, contact) = (self.text("user_agent"), self.text("contact"));
+        if agent.is_empty() {
+            bail!("user_agent is empty, but the provider refuses calls that do not say who calls");
+        }
+        let complete = contact.is_empty() || agent.contains(contact);
+        Ok(if complete { agent.to_owned() } else { format!("{agent} ({contact})") })
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        let chosen = self.text("state_dir");
+        if chosen.is_empty() { default_state_dir() } else { PathBuf::from(chosen) }
+    }
+
+    pub(crate) fn archive_options(&self) -> anyhow::Result<ArchiveOptions> {
+        Ok(ArchiveOptions {
+            buffer: self.positive_count("buffer_size")?,
+            revisions: !self.flag("no_revisions")?,
+            lease: self.positive_time("lease")?,
+            deadline: self.positive_time("deadline")?,
+            parallel: self.positive_count("parallel")?,
+        })
+    }
+}
+
+fn value_of(setting: &Setting, matches: &ArgMatches, file: &ConfigFile) -> anyhow::Result<Value> {
+    let option = || Origin::Option(setting.option());
+    if setting.is_flag() {
+        if matches!(matches.try_get_one::<bool>(setting.key), Ok(Some(true))) {
+            return Ok(Value { text: "true".to_owned(), origin: option() });
+        }
+    } else if let Ok(Some(text)) = matches.try_get_one::<String>(setting.key)
+        && matches.value_source(setting.key) == Some(ValueSource::CommandLine)
+    {
+        return Ok(Value { text: text.clone(), origin: option() });
+    }
+    let own = setting.variable();
+    for name in std::iter::once(own.as_str()).chain(setting.also.iter().copied()) {
+        if let Some(text) = variable(name)? {
+            return Ok(Value { text, origin: Origin::Environment(name.to_owned()) });
+        }
+    }
+    if setting.key == "store"
+        && let (Some(namespace), Some(bucket)) = (variable("OCI_NAMESPACE")?, variable("OCI_BUCKET_NAME")?)
+    {
+        let origin = Origin::Environment("OCI_NAMESPACE, $OCI_BUCKET_NAME".to_owned());
+        return Ok(Value { text: format!("oci://{namespace}/{bucket}"), origin });
+    }
+    if let Some(text) = file.values.get(setting.key) {
+        return Ok(Value { text: text.clone(), origin: Origin::File(file.path.clone()) });
+    }
+    Ok(Value { text: setting.default.to_owned(), origin: Origin::Default })
+}
+
+/// An environment variable; an empty one counts as not set.
+fn variable(name: &str) -> anyhow::Result<Option<String>> {
+    match env::var(name) {
+        Ok(text) => Ok((!text.is_empty()).then_some(text)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => bail!("the environment variable {name} is not UTF-8"),
+    }
+}
+
+/// Where state that outlives a run belongs: systemd's `StateDirectory=`, or the user's by the XDG rules.
+fn default_state_dir() -> PathBuf {
+    const NAME: &str = "polisen-events-collector";
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("STATE_DIRECTORY")
+        .or_else(|| Some(absolute("XDG_STATE_HOME")?.join(NAME)))
+        .or_else(|| Some(absolute("HOME")?.join(".local/state").join(NAME)))
+        .unwrap_or_else(|| Path::new("/var/tmp").join(format!("{NAME}-{}", nix::unistd::getuid())))
+}
+
+/// The file that `--config` or `COLLECTOR_CONFIG` names.
+#[derive(Debug, Default)]
+struct ConfigFile {
+    path: PathBuf,
+    values: BTreeMap<String, String>,
+}
+
+impl ConfigFile {
+    fn read(matches: &ArgMatches) -> anyhow::Result<Self> {
+        let named = matches.try_get_one::<String>("config").ok().flatten().cloned();
+        let Some(path) = named.map_or_else(|| variable("COLLECTOR_CONFIG"), |path| Ok(Some(path)))? else {
+            return Ok(Self::default());
+        };
+        let path = PathBuf::from(path);
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            anyhow!("{} is no valid TOML: {}", path.display(), error.message())
+        })?;
+        let values = table.into_iter().map(|(key, value)| {
+            let setting = SETTINGS.iter().find(|setting| setting.key == key);
+            setting.ok_or_else(|| {
+                anyhow!("{}: no setting is called `{key}`{}", path.display(), similar_to(&key))
+            })?;
+            let text = plain(&value).ok_or_else(|| {
+                anyhow!("{}: `{key}` must be a text, a number or true or false", path.display())
+            })?;
+            Ok((key, text))
+        });
+        let values = values.collect::<anyhow::Result<_>>()?;
+        Ok(Self { path, values })
+    }
+}
+
+fn plain(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+/// A hint at a key that differs only in its signs, or begins alike.
+fn similar_to(key: &str) -> String {
+    let bare = |text: &str| text.replace(['-', '_'], "").to_lowercase();
+    let alike = |setting: &&Setting| {
+        bare(setting.key) == bare(key) || key.len() > 3 && setting.key.starts_with(&key[..4.min(key.len())])
+    };
+    SETTINGS
+        .iter()
+        .find(alike)
+        .map_or_else(String::new, |setting| format!("; did you mean `{}`?", setting.key))
+}

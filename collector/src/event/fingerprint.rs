@@ -1,0 +1,67 @@
+//! A short number for an event's content, the same for every spelling of it.
+
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use twox_hash::XxHash3_64;
+
+/// 48 bits of the XXH3 hash of an event's canonical spelling: no white space between tokens, strings
+/// with only the escapes JSON demands.
+///
+/// Two contents share a fingerprint once in 2.8e14, so it may tell *changed* from *same* under one id;
+/// whether a changed content is a version that is stored already is decided by comparing contents.
+/// Zero stands for "not known". Source of the hash: <https://xxhash.com>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// The content is not known (an id taken over from another collector).
+    pub const UNKNOWN: Self = Self(0);
+    const BITS: u64 = (1 << 48) - 1;
+
+    /// The fingerprint of a canonical spelling. Never [`Fingerprint::UNKNOWN`].
+    #[must_use]
+    pub fn of_canonical(bytes: &[u8]) -> Self {
+        Self((XxHash3_64::oneshot(bytes) & Self::BITS).max(1))
+    }
+
+    /// Whether the content is known.
+    #[must_use]
+    pub fn is_known(self) -> bool {
+        self != Self::UNKNOWN
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:012x}", self.0)
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Hexadecimal;
+        impl Visitor<'_> for Hexadecimal {
+            type Value = Fingerprint;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("twelve hexadecimal digits")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Fingerprint, E> {
+                match u64::from_str_radix(text, 16) {
+                    Ok(number) if text.len() == 12 => Ok(Fingerprint(number)),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_str(Hexadecimal)
+    }
+}

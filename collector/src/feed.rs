@@ -1,0 +1,201 @@
+//! First step of a run: fetches one response.
+//!
+//! From the network it obeys the provider's rules: it says who calls, calls no oftener than allowed, counted
+//! over all processes of a machine, and stops for good after a 404. It never trusts what comes: the time,
+//! the size and the encoding of a body are bounded before anything is kept. What the bytes mean is not
+//! decided here.
+
+mod body;
+mod error;
+mod http;
+mod phases;
+mod retry;
+mod rules;
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+
+pub use error::{FeedError, FetchFailure};
+pub use http::HttpFeed;
+pub use phases::Phases;
+pub use rules::{CallLimits, CallLog};
+
+use crate::clock::SharedClock;
+
+/// The address of the police's events.
+pub const POLISEN_URL: &str = "https://polisen.se/api/events";
+/// Most bytes of a body that are taken, decompressed.
+pub const BODY_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Where responses come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An address: HTTPS, or HTTP on this machine.
+    Http(Url),
+    /// A recorded response.
+    File(PathBuf),
+    /// Standard input.
+    StandardInput,
+}
+
+impl Source {
+    /// Reads what a user wrote: `-`, an address, or else a path.
+    ///
+    /// # Errors
+    /// A sentence about an address that must not be called.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "-" {
+            return Ok(Self::StandardInput);
+        }
+        if !text.contains("://") {
+            return Ok(Self::File(PathBuf::from(text)));
+        }
+        let url = Url::parse(text).map_err(|error| format!("it is no valid address: {error}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("an address with a user name or password would end up in logs".to_owned());
+        }
+        match url.scheme() {
+            "https" => Ok(Self::Http(url)),
+            "http" if is_loopback(&url) => Ok(Self::Http(url)),
+            "http" => {
+                Err("plain http is only taken for this machine (127.0.0.1, ::1, localhost); use https"
+                    .to_owned())
+            }
+            other => {
+                Err(format!("`{other}` is no scheme that can be fetched; use https, or a path without ://"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(url) => formatter.write_str(url.as_str()),
+            Self::File(path) => write!(formatter, "{}", path.display()),
+            Self::StandardInput => formatter.write_str("standard input"),
+        }
+    }
+}
+
+/// Whether an address names this machine and no other.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// How a feed is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedOptions {
+    /// What the calls say of who calls.
+    pub user_agent: String,
+    /// Longest time for one call, body included.
+    pub timeout: Duration,
+    /// Longest time without a byte.
+    pub idle_timeout: Duration,
+    /// Whether compressed responses are asked for.
+    pub compression: bool,
+    /// How often a failed call is repeated.
+    pub retries: u32,
+    /// The wait before the first repetition; it doubles with each further one.
+    pub backoff: Duration,
+    /// How often may be called.
+    pub limits: CallLimits,
+    /// Where calls are counted; shared by all processes of this machine.
+    pub state_dir: PathBuf,
+    /// Call in spite of an earlier 404.
+    pub force: bool,
+    /// Tells apart, for addresses on this machine, who was told 404: ports are used again.
+    pub instance: String,
+}
+
+/// A response as it was fetched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// The body, decompressed.
+    pub body: Vec<u8>,
+    /// How it was fetched, if from an address.
+    pub http: Option<HttpReport>,
+}
+
+/// How a response was fetched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpReport {
+    /// Calls made, repetitions included.
+    pub attempts: u32,
+    /// The last status, if there was one.
+    pub status: Option<u16>,
+    /// The body's content encoding, if there was one.
+    pub encoding: Option<String>,
+    /// Bytes of the body as they were sent.
+    pub wire_bytes: u64,
+    /// Where the time of the last call went.
+    pub phases: Phases,
+}
+
+/// Something responses can be fetched from.
+#[derive(Debug)]
+pub enum Feed {
+    /// An address.
+    Http(Box<HttpFeed>),
+    /// A recorded response.
+    File(PathBuf),
+    /// Standard input.
+    StandardInput,
+}
+
+impl Feed {
+    /// Prepares to fetch. Nothing is called yet.
+    ///
+    /// # Errors
+    /// [`FeedError::Setup`] if no HTTP client can be made, for instance without root certificates.
+    pub fn new(source: &Source, options: FeedOptions, clock: SharedClock) -> Result<Self, FeedError> {
+        Ok(match source {
+            Source::Http(url) => Self::Http(Box::new(HttpFeed::new(url.clone(), options, clock)?)),
+            Source::File(path) => Self::File(path.clone()),
+            Source::StandardInput => Self::StandardInput,
+        })
+    }
+
+    /// Fetches one response.
+    ///
+    /// # Errors
+    /// [`FetchFailure`] with the last error and what was done before it.
+    pub async fn fetch(&self) -> Result<Fetched, FetchFailure> {
+        match self {
+            Self::Http(feed) => feed.fetch().await,
+            Self::File(path) => {
+                let path = path.clone();
+                read_blocking(format!("{}", path.display()), move || std::fs::File::open(path)).await
+            }
+            Self::StandardInput => read_blocking("standard input".to_owned(), || Ok(std::io::stdin())).await,
+        }
+    }
+}
+
+async fn read_blocking<R, F>(name: String, open: F) -> Result<Fetched, FetchFailure>
+where
+    R: std::io::Read,
+    F: FnOnce() -> std::io::Result<R> + Send + 'static,
+{
+    let read = tokio::task::spawn_blocking(move || {
+        let mut body = Vec::new();
+        open()?.take(BODY_LIMIT_BYTES + 1).read_to_end(&mut body)?;
+        Ok::<_, std::io::Error>(body)
+    });
+    let body = match read.await {
+        Ok(Ok(body)) if body.len() as u64 > BODY_LIMIT_BYTES => Err(FeedError::TooLarge),
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(source)) => Err(FeedError::Read { name, source }),
+        Err(error) => Err(FeedError::Read { name, source: error.into() }),
+    };
+    Ok(Fetched { body: body.map_err(FetchFailure::before_any_call)?, http: None })
+}

@@ -1,0 +1,166 @@
+//! Third step of a run: the ledger, the short memory that says what is new.
+//!
+//! It remembers at most [`CAPACITY`] events: id, local day and content of each. That is enough because it
+//! also knows the day after which it is complete: an event of a later day that is not on it is new; one of
+//! an earlier day has to be looked up in the archive. It lets go of the oldest days first, but never of an
+//! event that the last response held. Pure bookkeeping: it reads and writes no store and no clock.
+
+mod claim;
+mod document;
+mod news;
+mod window;
+
+use chrono::NaiveDate;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::event::{Event, EventId, Fingerprint};
+pub use claim::{Claim, ClaimedObject};
+pub use document::{LedgerDocument, LedgerError, SIZE_LIMIT_BYTES};
+pub use news::{Doubt, Doubtful, News, Verdict};
+pub use window::{WindowReport, is_sparse};
+
+/// Most events a ledger remembers.
+pub const CAPACITY: usize = 1_000;
+/// Most withdrawn events whose return is watched for, the latest ones.
+const WITHDRAWN_CAPACITY: usize = 200;
+/// Most rejected elements that are recognised when they come again.
+const REJECTED_CAPACITY: usize = 200;
+
+/// What is remembered of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The latest local day it ever gave; nothing for an id taken over from another collector.
+    pub day: Option<NaiveDate>,
+    /// Its content when it was last seen; [`Fingerprint::UNKNOWN`] if it was taken over.
+    pub fingerprint: Fingerprint,
+}
+
+/// The memory of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    seen: FxHashMap<EventId, Seen>,
+    complete_after: NaiveDate,
+    window: Vec<EventId>,
+    rejected: Vec<Fingerprint>,
+    withdrawn: Vec<EventId>,
+    /// When it was last changed, in ISO 8601; empty before that.
+    pub last_updated: String,
+    /// A run's intent that is not finished yet.
+    pub claim: Option<Claim>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::complete_since_ever()
+    }
+}
+
+impl Ledger {
+    /// The ledger of an empty archive.
+    #[must_use]
+    pub fn complete_since_ever() -> Self {
+        Self::complete_after(NaiveDate::MIN)
+    }
+
+    /// An empty ledger for an archive that has no event after `day`.
+    #[must_use]
+    pub fn complete_after(day: NaiveDate) -> Self {
+        Self {
+            seen: FxHashMap::default(),
+            complete_after: day,
+            window: Vec::new(),
+            rejected: Vec::new(),
+            withdrawn: Vec::new(),
+            last_updated: String::new(),
+            claim: None,
+        }
+    }
+
+    /// How many events it remembers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Whether it remembers none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// What it remembers of an event.
+    #[must_use]
+    pub fn get(&self, id: EventId) -> Option<&Seen> {
+        self.seen.get(&id)
+    }
+
+    /// All it remembers, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (EventId, Seen)> + '_ {
+        self.seen.iter().map(|(&id, &seen)| (id, seen))
+    }
+
+    /// Every stored event of a day after this one is remembered.
+    #[must_use]
+    pub fn is_complete_after(&self) -> NaiveDate {
+        self.complete_after
+    }
+
+    /// Whether an event that is not remembered might be stored all the same.
+    #[must_use]
+    pub fn is_late(&self, day: NaiveDate) -> bool {
+        day <= self.complete_after
+    }
+
+    /// Remembers a stored event. Its day never moves back: completeness counts from the latest one.
+    pub fn remember(&mut self, event: Event) {
+        let day =
+            self.seen.get(&event.id).and_then(|seen| seen.day).map_or(event.day, |day| day.max(event.day));
+        self.seen.insert(event.id, Seen { day: Some(day), fingerprint: event.fingerprint });
+    }
+
+    /// The same, with a run's intent.
+    #[must_use]
+    pub fn with_claim(&self, claim: Claim) -> Self {
+        Self { claim: Some(claim), ..self.clone() }
+    }
+
+    /// Whether two ledgers remember the same, whenever they were written.
+    #[must_use]
+    pub fn remembers_the_same(&self, other: &Self) -> bool {
+        let Self { seen, complete_after, window, rejected, withdrawn, last_updated: _, claim } = self;
+        *seen == other.seen
+            && *complete_after == other.complete_after
+            && *window == other.window
+            && *rejected == other.rejected
+            && *withdrawn == other.withdrawn
+            && *claim == other.claim
+    }
+
+    /// Remembers an id that another collector vouches for.
+    pub fn trust(&mut self, id: EventId) {
+        self.seen.entry(id).or_insert(Seen { day: None, fingerprint: Fingerprint::UNKNOWN });
+    }
+
+    /// Lets go of what exceeds [`CAPACITY`], but never of what the last ordinary response held.
+    pub fn forget_oldest_outside_window(&mut self) {
+        let keep = self.window.iter().copied().collect();
+        self.forget_oldest(&keep);
+    }
+
+    /// Lets go of what exceeds [`CAPACITY`]: the oldest days first, never what `keep` holds.
+    fn forget_oldest(&mut self, keep: &FxHashSet<EventId>) {
+        let excess = self.seen.len().saturating_sub(CAPACITY);
+        if excess == 0 {
+            return;
+        }
+        let order = |(id, seen): (EventId, Seen)| (keep.contains(&id), seen.day, id);
+        let mut candidates: Vec<_> = self.iter().map(order).collect();
+        candidates.sort_unstable();
+        for &(_, day, id) in &candidates[..excess] {
+            self.seen.remove(&id);
+            // An id without a day was never part of what the ledger is complete for.
+            self.complete_after = day.map_or(self.complete_after, |day| day.max(self.complete_after));
+        }
+        self.window.retain(|id| self.seen.contains_key(id));
+    }
+}

@@ -1,0 +1,161 @@
+//! `metadata/last_seen.json`: how a ledger is written and read.
+//!
+//! The first three members are those of the documented collector, so that its file is continued and its
+//! tools go on reading ours. Parallel arrays keep a thousand events in some 35 KiB.
+
+use chrono::{Datelike, NaiveDate};
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{Claim, Ledger, Seen};
+use crate::event::{EventId, Fingerprint};
+
+/// A ledger's document stays below this, its claim included.
+pub const SIZE_LIMIT_BYTES: usize = 64 * 1024;
+const FORMAT: u32 = 1;
+
+/// Why a document is no ledger. Nothing is stored on such a one.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// No JSON, or members of other kinds.
+    #[error("it is not readable: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// Lists that belong together are not equally long, or a date does not exist.
+    #[error("it contradicts itself: {0}")]
+    Inconsistent(&'static str),
+    /// Written by a later version.
+    #[error("its format is {0}, this program knows format {FORMAT}")]
+    Format(u32),
+}
+
+/// What a document turned out to be.
+#[derive(Debug)]
+pub enum LedgerDocument {
+    /// A ledger of this program.
+    Own(Box<Ledger>),
+    /// The three documented members only: ids that another collector has stored.
+    Foreign {
+        /// The ids it lists.
+        ids: Vec<EventId>,
+        /// When it was written, as it says.
+        last_updated: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    seen_ids: Vec<EventId>,
+    #[serde(default)]
+    last_updated: String,
+    #[serde(default)]
+    total_tracked: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<u32>,
+    /// Every stored event of a later day is listed; `YYYYMMDD`, 0 for "every stored event".
+    #[serde(default)]
+    complete_after: u32,
+    /// For each of `seen_ids` its day, `YYYYMMDD`; 0 if not known.
+    #[serde(default)]
+    days: Vec<u32>,
+    /// For each of `seen_ids` its content; all zeros if not known.
+    #[serde(default)]
+    fingerprints: Vec<Fingerprint>,
+    /// The last ordinary response, in its order: positions in `seen_ids`.
+    #[serde(default)]
+    window: Vec<usize>,
+    #[serde(default)]
+    rejected: Vec<Fingerprint>,
+    #[serde(default)]
+    withdrawn: Vec<EventId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claim: Option<Claim>,
+}
+
+impl LedgerDocument {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if it cannot be trusted in every member.
+    pub fn parse(bytes: &[u8]) -> Result<Self, LedgerError> {
+        let document: Document = serde_json::from_slice(bytes)?;
+        match document.format {
+            Some(FORMAT) => Ok(Self::Own(Box::new(Ledger::from_document(document)?))),
+            Some(format) => Err(LedgerError::Format(format)),
+            None => Ok(Self::Foreign { ids: document.seen_ids, last_updated: document.last_updated }),
+        }
+    }
+}
+
+impl Ledger {
+    /// Writes the document: compact JSON with a line break at its end.
+    #[must_use]
+    pub fn to_document(&self) -> Vec<u8> {
+        let mut seen: Vec<(EventId, Seen)> = self.iter().collect();
+        seen.sort_unstable_by_key(|&(id, _)| std::cmp::Reverse(id));
+        let positions: FxHashMap<EventId, usize> =
+            seen.iter().enumerate().map(|(position, &(id, _))| (id, position)).collect();
+        let document = Document {
+            seen_ids: seen.iter().map(|&(id, _)| id).collect(),
+            last_updated: self.last_updated.clone(),
+            total_tracked: seen.len(),
+            format: Some(FORMAT),
+            complete_after: if self.complete_after == NaiveDate::MIN {
+                0
+            } else {
+                number(self.complete_after)
+            },
+            days: seen.iter().map(|(_, seen)| seen.day.map_or(0, number)).collect(),
+            fingerprints: seen.iter().map(|(_, seen)| seen.fingerprint).collect(),
+            window: self.window.iter().filter_map(|id| positions.get(id).copied()).collect(),
+            rejected: self.rejected.clone(),
+            withdrawn: self.withdrawn.clone(),
+            claim: self.claim.clone(),
+        };
+        let mut bytes = serde_json::to_vec(&document).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    fn from_document(document: Document) -> Result<Self, LedgerError> {
+        let Document { seen_ids, days, fingerprints, window, .. } = document;
+        if seen_ids.len() != days.len() || seen_ids.len() != fingerprints.len() {
+            return Err(LedgerError::Inconsistent("`seen_ids`, `days` and `fingerprints` differ in length"));
+        }
+        let window = window.iter().map(|&position| seen_ids.get(position).copied()).collect::<Option<_>>();
+        let window = window.ok_or(LedgerError::Inconsistent("`window` names positions that do not exist"))?;
+        let mut seen = FxHashMap::with_capacity_and_hasher(seen_ids.len(), FxBuildHasher);
+        for ((&id, &day), &fingerprint) in seen_ids.iter().zip(&days).zip(&fingerprints) {
+            let day = (day != 0).then(|| date(day)).transpose()?;
+            seen.insert(id, Seen { day, fingerprint });
+        }
+        if seen.len() != seen_ids.len() {
+            return Err(LedgerError::Inconsistent("`seen_ids` lists an id twice"));
+        }
+        Ok(Self {
+            seen,
+            complete_after: if document.complete_after == 0 {
+                NaiveDate::MIN
+            } else {
+                date(document.complete_after)?
+            },
+            window,
+            rejected: document.rejected,
+            withdrawn: document.withdrawn,
+            last_updated: document.last_updated,
+            claim: document.claim,
+        })
+    }
+}
+
+/// `YYYYMMDD`. Days of the feed have four digits of year; what has more is kept at the border.
+fn number(day: NaiveDate) -> u32 {
+    u32::try_from(day.year().clamp(0, 9999)).unwrap_or(0) * 10_000 + day.month() * 100 + day.day()
+}
+
+fn date(number: u32) -> Result<NaiveDate, LedgerError> {
+    let year = i32::try_from(number / 10_000).unwrap_or(i32::MAX);
+    NaiveDate::from_ymd_opt(year, number / 100 % 100, number % 100)
+        .ok_or(LedgerError::Inconsistent("a day does not exist"))
+}

@@ -1,0 +1,24 @@
+//! Collects the events that the Swedish police publish, each exactly once, and keeps them for ever.
+//!
+//! Data flows one way, and each module is one step of it:
+//!
+//! ```text
+//! feed ──► event ──► ledger ──► archive ──► record
+//! fetch    parse     what is    partition,   metrics, health
+//!          in place  new?       JSONL, put
+//!               store carries ledger and archive
+//! ```
+//!
+//! [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`trends`] reads the
+//! records that runs leave. No step knows the command line, only [`feed`] and [`store`] know the network,
+//! and only [`clock`] knows what time it is.
+
+pub mod archive;
+pub mod clock;
+pub mod event;
+pub mod feed;
+pub mod import;
+pub mod ledger;
+pub mod record;
+pub mod run;
+pub mod store;

@@ -1,0 +1,42 @@
+//! Last step of a run: says what it did, for people, monitors and reports.
+//!
+//! A run's record is a file of its own that is never overwritten; the health file tells of the last run
+//! only. Both appear whole or not at all. Neither may fail a run.
+
+pub mod check;
+pub mod health;
+mod process;
+mod run_record;
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+pub use process::ProcessUse;
+pub(crate) use run_record::seconds;
+pub use run_record::{Counts, DepositCounts, ErrorEntry, HttpUse, RunRecord, Status, Timings};
+
+/// Writes a file that appears whole or not at all, in a folder that is made if need be.
+fn stage(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    // Monitors run as other users: as readable as the user's mask allows.
+    let mut staged = tempfile::Builder::new()
+        .prefix(".staged-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)?;
+    staged.write_all(bytes)?;
+    Ok(staged)
+}
+
+/// Where the last step of a run writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordPaths {
+    /// The folder of run records.
+    pub metrics_dir: PathBuf,
+    /// The health file.
+    pub health_file: PathBuf,
+}

@@ -1,0 +1,144 @@
+//! Carries ledger and archive: an object store of five operations.
+//!
+//! A store keeps named byte sequences. What makes "never twice" possible is conditional writing: an object
+//! is created only if there is none, or replaced only if it is still the version that was read. A write
+//! that returned is durable. A store knows nothing of events.
+
+mod key;
+mod local;
+mod memory;
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+pub use key::{InvalidKey, Key};
+pub use local::LocalStore;
+pub use memory::MemoryStore;
+
+/// An opaque name for one state of an object; equal only if nothing was written in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(pub(crate) String);
+
+/// An object as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its content.
+    pub bytes: Vec<u8>,
+    /// Which state of it this is.
+    pub version: Version,
+}
+
+/// An object as a listing names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its name.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// What became of a conditional write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Write {
+    /// The object is written, durably, in this version.
+    Done(Version),
+    /// The condition did not hold: an object of that name exists (create), or its version is another
+    /// (replace). Nothing was written.
+    Refused,
+}
+
+/// A place for objects. All five operations may be called by several processes at once.
+#[async_trait]
+pub trait Store: Debug + Send + Sync {
+    /// Reads an object; nothing if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be told.
+    async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError>;
+
+    /// Writes an object only if none of that name exists.
+    ///
+    /// # Errors
+    /// [`StoreError`]; if [`StoreError::outcome_unknown`], the object may have been written, or yet be.
+    async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, StoreError>;
+
+    /// Writes an object only if it exists and its version is `expected`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; if [`StoreError::outcome_unknown`], the object may have been written, or yet be.
+    async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError>;
+
+    /// The objects whose names begin with `prefix`, in the order of their names.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the listing is not complete.
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
+
+    /// Removes an object. It is no error if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be told whether it is gone.
+    async fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Where it is, for people.
+    fn location(&self) -> String;
+}
+
+/// A store that several steps share.
+pub type SharedStore = Arc<dyn Store>;
+
+/// What was asked of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// [`Store::get`].
+    Get,
+    /// [`Store::create`].
+    Create,
+    /// [`Store::replace`].
+    Replace,
+    /// [`Store::list`].
+    List,
+    /// [`Store::delete`].
+    Delete,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Get => "read",
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::List => "list",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+/// An operation that failed.
+#[derive(Debug, Error)]
+#[error("cannot {operation} {target}: {source}")]
+pub struct StoreError {
+    /// What was asked.
+    pub operation: Operation,
+    /// The object's name or the prefix.
+    pub target: String,
+    /// Whether a write may have taken effect, or may yet.
+    pub outcome_unknown: bool,
+    /// Why.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreError {
+    pub(crate) fn certain(
+        operation: Operation,
+        target: impl fmt::Display,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation, target: target.to_string(), outcome_unknown: false, source: source.into() }
+    }
+}
