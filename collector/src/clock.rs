@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 
 /// A source of time.
 #[async_trait]
@@ -23,6 +23,12 @@ pub trait Clock: Debug + Send + Sync {
 
     /// Waits.
     async fn sleep(&self, duration: Duration);
+}
+
+/// A time as Python's `datetime.isoformat()` writes it, always with microseconds.
+#[must_use]
+pub fn iso(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, false)
 }
 
 /// A clock that several steps share.

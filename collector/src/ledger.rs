@@ -10,14 +10,14 @@ mod document;
 mod news;
 mod window;
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{Event, EventId, Fingerprint};
 pub use claim::{Claim, ClaimedObject};
 pub use document::{LedgerDocument, LedgerError, SIZE_LIMIT_BYTES};
 pub use news::{Doubt, Doubtful, News, Verdict};
-pub use window::{WindowReport, is_sparse};
+pub use window::WindowReport;
 
 /// Most events a ledger remembers.
 pub const CAPACITY: usize = 1_000;
@@ -43,8 +43,10 @@ pub struct Ledger {
     window: Vec<EventId>,
     rejected: Vec<Fingerprint>,
     withdrawn: Vec<EventId>,
-    /// When it was last changed, in ISO 8601; empty before that.
-    pub last_updated: String,
+    /// The time of the last run that changed what it remembers.
+    pub last_updated: Option<DateTime<Utc>>,
+    /// How often it was written: no two states of it are written alike.
+    pub writes: u64,
     /// A run's intent that is not finished yet.
     pub claim: Option<Claim>,
 }
@@ -71,7 +73,8 @@ impl Ledger {
             window: Vec::new(),
             rejected: Vec::new(),
             withdrawn: Vec::new(),
-            last_updated: String::new(),
+            last_updated: None,
+            writes: 0,
             claim: None,
         }
     }
@@ -127,7 +130,8 @@ impl Ledger {
     /// Whether two ledgers remember the same, whenever they were written.
     #[must_use]
     pub fn remembers_the_same(&self, other: &Self) -> bool {
-        let Self { seen, complete_after, window, rejected, withdrawn, last_updated: _, claim } = self;
+        let Self { seen, complete_after, window, rejected, withdrawn, last_updated: _, writes: _, claim } =
+            self;
         *seen == other.seen
             && *complete_after == other.complete_after
             && *window == other.window

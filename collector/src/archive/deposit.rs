@@ -20,6 +20,7 @@ use super::ledger_file::{Snapshot, Swap, TRIES};
 use super::owner::ActiveRun;
 use super::partition::{Draft, Names, drafts};
 use super::{Archive, ArchiveError};
+use crate::clock::iso;
 use crate::event::Response;
 use crate::ledger::{Claim, ClaimedObject, Ledger, News, SIZE_LIMIT_BYTES};
 use crate::store::{Key, Write};
@@ -141,13 +142,12 @@ impl Run<'_> {
                     return Ok((self.left_to(&claim), snapshot));
                 }
                 let since = self.archive.clock.elapsed();
-                snapshot =
-                    self.archive.finish(&snapshot, self.claim_on(claim.objects.clone()), self.start).await?;
+                snapshot = self.archive.finish(&snapshot, self.claim_on(claim.objects.clone())).await?;
                 self.report.times.takeover += self.archive.clock.since(since);
                 continue;
             }
             let news = self.find_news(&snapshot.ledger).await?;
-            let goal = news.apply(self.response, &snapshot.ledger);
+            let goal = news.apply(self.response, &snapshot.ledger, self.start);
             if news.is_empty() && goal.remembers_the_same(&snapshot.ledger) {
                 return Ok((self.report, snapshot));
             }
@@ -180,7 +180,7 @@ impl Run<'_> {
     async fn find_news(&mut self, ledger: &Ledger) -> Result<News, ArchiveError> {
         let clock = &self.archive.clock;
         let since = clock.elapsed();
-        let mut news = News::find(self.response, ledger);
+        let mut news = News::find(self.response, ledger, self.start);
         self.report.times.deduplication += clock.since(since);
         let since = clock.elapsed();
         let days = self.archive.settle(self.response, &mut news).await?;
@@ -200,7 +200,7 @@ impl Run<'_> {
 
     /// Stores all that is new and makes `goal` the ledger, in as many claims as their size asks for.
     async fn store(&mut self, news: &News, goal: Ledger, mut held: Snapshot) -> Result<Swap, ArchiveError> {
-        let last_seen = held.ledger.last_updated.clone();
+        let last_seen = held.ledger.last_updated.map_or_else(String::new, iso);
         let mut waiting: VecDeque<Draft> =
             drafts(self.response, news, &mut self.names, self.start, &last_seen).into();
         while !waiting.is_empty() {
@@ -213,7 +213,7 @@ impl Run<'_> {
             }
             let after = if waiting.is_empty() { goal.clone() } else { remembering(&held.ledger, &batch) };
             let since = self.archive.clock.elapsed();
-            let swap = self.archive.swap(&claimed, after, self.start).await?;
+            let swap = self.archive.swap(&claimed, after).await?;
             self.report.times.commit += self.archive.clock.since(since);
             let Swap::Done(committed) = swap else { return Ok(Swap::Lost) };
             if waiting.is_empty() {
@@ -221,7 +221,7 @@ impl Run<'_> {
             }
             held = *committed;
         }
-        self.archive.swap(&held, goal, self.start).await
+        self.archive.swap(&held, goal).await
     }
 
     /// As many drafts as fit into one claim beside the ledger; at least one.
@@ -251,7 +251,7 @@ impl Run<'_> {
 
     async fn claim(&mut self, batch: &[Draft], held: &Snapshot) -> Result<Swap, ArchiveError> {
         let since = self.archive.clock.elapsed();
-        let swap = self.archive.swap(held, held.ledger.with_claim(self.claim_of(batch)), self.start).await;
+        let swap = self.archive.swap(held, held.ledger.with_claim(self.claim_of(batch))).await;
         self.report.times.claim += self.archive.clock.since(since);
         swap
     }
@@ -279,7 +279,7 @@ impl Run<'_> {
     /// finishes it.
     async fn give_up(&self, failure: WriteFailure, claimed: &Snapshot, before: Ledger) -> ArchiveError {
         if failure.traceless
-            && let Err(error) = self.archive.swap(claimed, before, self.start).await
+            && let Err(error) = self.archive.swap(claimed, before).await
         {
             warn!(%error, "the claim could not be taken back; the next run will finish it");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::NaiveDate;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tracing::{info, warn};
 
@@ -108,16 +108,10 @@ impl Archive {
 
     /// Puts a new ledger in the place of the one that was read, if nobody else has.
     ///
-    /// `at` is the time of the run, which the ledger states as that of its last change.
-    /// An answer that was lost is settled by reading: no two ledgers of two runs are equal, since a claim
-    /// names its run, and a ledger without claim follows one with it.
-    pub(super) async fn swap(
-        &self,
-        from: &Snapshot,
-        mut to: Ledger,
-        at: DateTime<Utc>,
-    ) -> Result<Swap, ArchiveError> {
-        to.last_updated = at.to_rfc3339_opts(chrono::SecondsFormat::Micros, false);
+    /// An answer that was lost is settled by reading: no two writes are alike, since they are
+    /// counted and a claim names its run.
+    pub(super) async fn swap(&self, from: &Snapshot, mut to: Ledger) -> Result<Swap, ArchiveError> {
+        to.writes = from.ledger.writes + 1;
         let (key, bytes) = (ledger_key(), to.to_document());
         let written = match &from.version {
             Some(version) => self.store.replace(&key, &bytes, version).await,

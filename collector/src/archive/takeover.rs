@@ -4,7 +4,6 @@
 //! more, should it wake up, and what is there counts as stored. What was not there is new again for the
 //! run that follows.
 
-use chrono::{DateTime, Utc};
 use tracing::{info, warn};
 
 use super::layout::{Kind, Place};
@@ -26,14 +25,9 @@ impl Archive {
     /// Finishes a claim. The snapshot that comes back has none, or was written by somebody else.
     ///
     /// `ours` names the same objects as the claim that was found, but us as the owner.
-    pub(super) async fn finish(
-        &self,
-        from: &Snapshot,
-        ours: Claim,
-        at: DateTime<Utc>,
-    ) -> Result<Snapshot, ArchiveError> {
+    pub(super) async fn finish(&self, from: &Snapshot, ours: Claim) -> Result<Snapshot, ArchiveError> {
         info!(objects = ours.objects.len(), "finishing what a run left behind");
-        let Swap::Done(held) = self.swap(from, from.ledger.with_claim(ours), at).await? else {
+        let Swap::Done(held) = self.swap(from, from.ledger.with_claim(ours)).await? else {
             return self.open().await;
         };
         let mut ledger = held.ledger.clone();
@@ -42,7 +36,7 @@ impl Archive {
         }
         ledger.claim = None;
         ledger.forget_oldest_outside_window();
-        match self.swap(&held, ledger, at).await? {
+        match self.swap(&held, ledger).await? {
             Swap::Done(free) => Ok(*free),
             Swap::Lost => self.open().await,
         }

@@ -3,12 +3,13 @@
 //! The first three members are those of the documented collector, so that its file is continued and its
 //! tools go on reading ours. Parallel arrays keep a thousand events in some 35 KiB.
 
-use chrono::{Datelike, NaiveDate};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Claim, Ledger, Seen};
+use crate::clock::iso;
 use crate::event::{EventId, Fingerprint};
 
 /// A ledger's document stays below this, its claim included.
@@ -39,8 +40,8 @@ pub enum LedgerDocument {
     Foreign {
         /// The ids it lists.
         ids: Vec<EventId>,
-        /// When it was written, as it says.
-        last_updated: String,
+        /// When it was written, if it says so.
+        last_updated: Option<DateTime<Utc>>,
     },
 }
 
@@ -51,6 +52,8 @@ struct Document {
     last_updated: String,
     #[serde(default)]
     total_tracked: usize,
+    #[serde(default)]
+    writes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     format: Option<u32>,
     /// Every stored event of a later day is listed; `YYYYMMDD`, 0 for "every stored event".
@@ -83,7 +86,7 @@ impl LedgerDocument {
         match document.format {
             Some(FORMAT) => Ok(Self::Own(Box::new(Ledger::from_document(document)?))),
             Some(format) => Err(LedgerError::Format(format)),
-            None => Ok(Self::Foreign { ids: document.seen_ids, last_updated: document.last_updated }),
+            None => Ok(Self::Foreign { ids: document.seen_ids, last_updated: time(&document.last_updated) }),
         }
     }
 }
@@ -98,8 +101,9 @@ impl Ledger {
             seen.iter().enumerate().map(|(position, &(id, _))| (id, position)).collect();
         let document = Document {
             seen_ids: seen.iter().map(|&(id, _)| id).collect(),
-            last_updated: self.last_updated.clone(),
+            last_updated: self.last_updated.map_or_else(String::new, iso),
             total_tracked: seen.len(),
+            writes: self.writes,
             format: Some(FORMAT),
             complete_after: if self.complete_after == NaiveDate::MIN {
                 0
@@ -143,10 +147,15 @@ impl Ledger {
             window,
             rejected: document.rejected,
             withdrawn: document.withdrawn,
-            last_updated: document.last_updated,
+            last_updated: time(&document.last_updated),
+            writes: document.writes,
             claim: document.claim,
         })
     }
+}
+
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
 /// `YYYYMMDD`. Days of the feed have four digits of year; what has more is kept at the border.

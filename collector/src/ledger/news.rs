@@ -1,9 +1,9 @@
 //! Holds a response against the ledger: what is new, what is known, what only the archive can tell.
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Ledger, REJECTED_CAPACITY, WindowReport, is_sparse};
+use super::{CAPACITY, Ledger, REJECTED_CAPACITY, WindowReport};
 use crate::event::{Element, Event, EventId, Fingerprint, Response};
 
 /// Why an element has to be compared with what is stored.
@@ -67,9 +67,9 @@ pub struct News {
 }
 
 impl News {
-    /// Judges a response by the ledger alone.
+    /// Judges a response, fetched at `at`, by the ledger alone.
     #[must_use]
-    pub fn find(response: &Response<'_>, ledger: &Ledger) -> Self {
+    pub fn find(response: &Response<'_>, ledger: &Ledger, at: DateTime<Utc>) -> Self {
         let mut news = Self::default();
         let elements = response.elements();
         let mut first_at = FxHashMap::with_capacity_and_hasher(elements.len(), rustc_hash::FxBuildHasher);
@@ -91,7 +91,7 @@ impl News {
             }
         }
         let present: FxHashSet<EventId> = first_at.into_keys().collect();
-        news.window = ledger.inspect_window(&present, is_sparse(&mut days));
+        news.window = ledger.inspect_window(&present, &mut days, at);
         news
     }
 
@@ -162,37 +162,56 @@ impl News {
         response.elements().len() >= buffer && !ledger.is_empty() && self.known == 0 && !self.window.sparse
     }
 
-    /// The ledger once everything is stored.
+    /// The ledger once everything is stored, by a run at `at`.
     #[must_use]
-    pub fn apply(&self, response: &Response<'_>, ledger: &Ledger) -> Ledger {
+    pub fn apply(&self, response: &Response<'_>, ledger: &Ledger, at: DateTime<Utc>) -> Ledger {
         let mut next = ledger.clone();
-        let elements = response.elements();
-        let event_at = |&position: &usize| elements[position].event.ok();
-        for event in self.events.iter().filter_map(event_at).chain(self.refreshed.iter().copied()) {
-            // A sparse response brings back what can be looked up; it must not push out the last days.
-            if !self.window.sparse || !ledger.is_late(event.day) || ledger.get(event.id).is_some() {
+        let in_order = ledger.last_updated.is_none_or(|last| at > last);
+        for event in self.stored_events(response) {
+            // What can be looked up must not push out the last days.
+            if self.window.latest || !ledger.is_late(event.day) {
                 next.remember(event);
             }
         }
-        let ids = || elements.iter().filter_map(|element| element.event.ok()).map(|event| event.id);
-        if self.window.sparse {
-            next.extend_rejected(
-                self.rejected.iter().map(|&at| response.rejected_fingerprint(&elements[at])),
-            );
+        for &event in self.refreshed.iter().filter(|_| in_order) {
+            if self.window.latest || ledger.get(event.id).is_some() {
+                next.remember(event);
+            }
+        }
+        if self.window.latest {
+            next.take_window(response);
         } else {
-            let mut unique = FxHashSet::default();
-            next.set_window(ids().filter(|&id| unique.insert(id)));
-            let rejected = elements.iter().filter(|element| element.event.is_err());
-            next.rejected =
-                rejected.take(REJECTED_CAPACITY).map(|it| response.rejected_fingerprint(it)).collect();
+            let stored = self.rejected.iter().map(|&position| &response.elements()[position]);
+            next.extend_rejected(stored.map(|element| response.rejected_fingerprint(element)));
         }
         next.note_withdrawn(&self.window.withdrawn, &self.window.returned);
         next.forget_oldest_outside_window();
+        next.last_updated = ledger.last_updated.max(Some(at));
         next
+    }
+
+    fn stored_events<'a>(&'a self, response: &'a Response<'_>) -> impl Iterator<Item = Event> + 'a {
+        self.events.iter().filter_map(|&position| response.elements()[position].event.ok())
     }
 }
 
 impl Ledger {
+    /// Makes this the last ordinary response.
+    fn take_window(&mut self, response: &Response<'_>) {
+        let (mut unique, mut rejected) = (FxHashSet::default(), Vec::new());
+        self.window.clear();
+        for element in response.elements() {
+            match element.event {
+                Ok(event) if unique.insert(event.id) => self.window.push(event.id),
+                Ok(_) => {}
+                Err(_) => rejected.push(response.rejected_fingerprint(element)),
+            }
+        }
+        self.window.truncate(CAPACITY);
+        rejected.truncate(REJECTED_CAPACITY);
+        self.rejected = rejected;
+    }
+
     /// Adds rejected elements that are stored now.
     pub fn extend_rejected(&mut self, fingerprints: impl Iterator<Item = Fingerprint>) {
         for fingerprint in fingerprints {

@@ -1,6 +1,6 @@
 //! What a response says as a whole: a gap, a sparse response, events that vanished from its middle.
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use rustc_hash::FxHashSet;
 
 use super::Ledger;
@@ -18,6 +18,8 @@ const WITHDRAWN_DEPTH: usize = 25;
 pub struct WindowReport {
     /// Its events are spread over months: it is no image of the last days.
     pub sparse: bool,
+    /// It shows the window as it is now: not sparse, and of a later run than all that the ledger knows of.
+    pub latest: bool,
     /// Known events that have gone from its middle since the last ordinary response.
     pub withdrawn: Vec<EventId>,
     /// Events recorded as withdrawn that are back.
@@ -25,8 +27,7 @@ pub struct WindowReport {
 }
 
 /// Whether days as spread as these are no image of the last days.
-#[must_use]
-pub fn is_sparse(days: &mut [NaiveDate]) -> bool {
+fn is_sparse(days: &mut [NaiveDate]) -> bool {
     if days.len() < 2 {
         return false;
     }
@@ -37,12 +38,25 @@ pub fn is_sparse(days: &mut [NaiveDate]) -> bool {
 }
 
 impl Ledger {
-    /// Holds a response's ids against the last ordinary one.
+    /// Holds the ids of a response, fetched at `at`, against those of the last ordinary one.
     #[must_use]
-    pub fn inspect_window(&self, present: &FxHashSet<EventId>, sparse: bool) -> WindowReport {
-        let returned = self.withdrawn.iter().copied().filter(|id| present.contains(id)).collect();
-        let withdrawn = if sparse { Vec::new() } else { self.gone_from_the_middle(present) };
-        WindowReport { sparse, withdrawn, returned }
+    pub fn inspect_window(
+        &self,
+        present: &FxHashSet<EventId>,
+        days: &mut [NaiveDate],
+        at: DateTime<Utc>,
+    ) -> WindowReport {
+        let sparse = is_sparse(days);
+        // An import that is repeated, or that fills a hole of the past, says nothing about what is gone now.
+        let in_order = self.last_updated.is_none_or(|last| at > last);
+        let mut report = WindowReport { sparse, latest: in_order && !sparse, ..WindowReport::default() };
+        if in_order {
+            report.returned = self.withdrawn.iter().copied().filter(|id| present.contains(id)).collect();
+        }
+        if report.latest {
+            report.withdrawn = self.gone_from_the_middle(present);
+        }
+        report
     }
 
     fn gone_from_the_middle(&self, present: &FxHashSet<EventId>) -> Vec<EventId> {
@@ -71,10 +85,5 @@ impl Ledger {
     #[must_use]
     pub fn is_withdrawn(&self, id: EventId) -> bool {
         self.withdrawn.contains(&id)
-    }
-
-    /// Makes this the last ordinary response.
-    pub fn set_window(&mut self, ids: impl Iterator<Item = EventId>) {
-        self.window = ids.take(super::CAPACITY).collect();
     }
 }

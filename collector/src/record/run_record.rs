@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{ProcessUse, stage};
 use crate::archive::{Deposit, StepTimes};
+use crate::clock::iso;
 use crate::feed::{HttpReport, Phases};
 
 /// How a run ended.
@@ -267,11 +268,6 @@ impl RunRecord {
         }
         Ok(path)
     }
-}
-
-/// As Python's `datetime.isoformat()` writes it, with microseconds always.
-pub(super) fn iso(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Micros, false)
 }
 
 /// A length of time in seconds, to the microsecond.
