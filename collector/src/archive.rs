@@ -19,7 +19,7 @@ pub use deposit::{Deposit, Outcome, StepTimes};
 pub use layout::{Kind, Place, ledger_key};
 pub use ledger_file::Snapshot;
 pub use owner::{Liveness, ThisProcess};
-pub use partition::Draft;
+pub use partition::{Draft, objects_of};
 
 use crate::clock::SharedClock;
 use crate::ledger::LedgerError;

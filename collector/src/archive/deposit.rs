@@ -260,8 +260,7 @@ impl Run<'_> {
     async fn write(&mut self, batch: &[Draft], news: &News) -> Result<bool, WriteFailure> {
         let since = self.archive.clock.elapsed();
         let writes = batch.iter().map(|draft| self.archive.create_once(draft));
-        let results: Vec<_> =
-            stream::iter(writes).buffer_unordered(self.archive.options.parallel).collect().await;
+        let results: Vec<_> = stream::iter(writes).buffered(self.archive.options.parallel).collect().await;
         self.report.times.save += self.archive.clock.since(since);
         let traceless =
             results.iter().all(|result| result.as_ref().is_err_and(|error| !error.outcome_unknown));

@@ -68,6 +68,14 @@ impl Names {
     }
 }
 
+/// The objects that hold what is new in a response, as a run that started at `start` names them first.
+///
+/// `last_seen` is when the feed was looked at before, for events that are gone from it.
+#[must_use]
+pub fn objects_of(response: &Response<'_>, news: &News, start: DateTime<Utc>, last_seen: &str) -> Vec<Draft> {
+    drafts(response, news, &mut Names::of_run(start), start, last_seen)
+}
+
 /// The objects that hold what is new in a response.
 pub(crate) fn drafts(
     response: &Response<'_>,
