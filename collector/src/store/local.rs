@@ -10,10 +10,11 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use rustc_hash::FxHashSet;
 use tempfile::NamedTempFile;
 use twox_hash::XxHash3_64;
 
@@ -27,32 +28,35 @@ const STALE: Duration = Duration::from_hours(24);
 /// Objects as files below a folder.
 #[derive(Debug, Clone)]
 pub struct LocalStore {
-    root: Arc<Path>,
+    folder: Arc<Folder>,
 }
 
 impl LocalStore {
     /// A store below `root`, which is made by the first write.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into().into() }
+        Self { folder: Arc::new(Folder { root: root.into(), durable: Mutex::default() }) }
     }
 
     /// Runs blocking file operations on a thread that may block.
     async fn blocking<T, F>(&self, operation: Operation, target: &str, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Folder) -> io::Result<T> + Send + 'static,
+        F: FnOnce(&Folder) -> Result<T, Failure> + Send + 'static,
     {
-        let folder = Folder { root: Arc::clone(&self.root) };
-        match tokio::task::spawn_blocking(move || work(&folder)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(StoreError::certain(operation, self.shown(target), error)),
-            Err(error) => Err(StoreError::certain(operation, self.shown(target), error)),
-        }
-    }
-
-    fn shown(&self, target: &str) -> String {
-        self.root.join(target).display().to_string()
+        let folder = Arc::clone(&self.folder);
+        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        let failure = match done {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(failure)) => failure,
+            Err(error) => Failure { published: true, source: error.into() },
+        };
+        Err(StoreError {
+            operation,
+            target: self.folder.root.join(target).display().to_string(),
+            outcome_unknown: failure.published,
+            source: failure.source.into(),
+        })
     }
 }
 
@@ -87,38 +91,60 @@ impl Store for LocalStore {
     }
 
     fn location(&self) -> String {
-        self.root.display().to_string()
+        self.folder.root.display().to_string()
+    }
+}
+
+/// Why an operation failed.
+struct Failure {
+    /// Whether what was to be written can be seen, or may be; it is not known to last.
+    published: bool,
+    source: io::Error,
+}
+
+impl From<io::Error> for Failure {
+    fn from(source: io::Error) -> Self {
+        Self { published: false, source }
+    }
+}
+
+impl Failure {
+    fn after_publishing(source: io::Error) -> Self {
+        Self { published: true, source }
     }
 }
 
 /// The blocking half.
+#[derive(Debug)]
 struct Folder {
-    root: Arc<Path>,
+    root: PathBuf,
+    /// Folders whose own names are known to last, with all above them.
+    durable: Mutex<FxHashSet<PathBuf>>,
 }
 
 impl Folder {
-    fn read(&self, key: &Key) -> io::Result<Option<Object>> {
+    fn read(&self, key: &Key) -> Result<Option<Object>, Failure> {
         match fs::read(self.path(key)) {
             Ok(bytes) => Ok(Some(Object { version: version_of(&bytes), bytes })),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn create(&self, key: &Key, bytes: &[u8]) -> io::Result<Write> {
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, Failure> {
         let (path, parent) = self.prepare(key)?;
         let outcome = match self.stage(bytes)?.persist_noclobber(&path) {
             Ok(_) => Write::Done(version_of(bytes)),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Write::Refused,
-            Err(error) => return Err(error.error),
+            Err(error) => return Err(error.error.into()),
         };
         // Also when refused: the name may stem from a process that was killed before it synced the folder,
         // and the caller is about to rely on it.
-        sync_folder(&parent)?;
+        sync_folder(&parent).map_err(Failure::after_publishing)?;
         Ok(outcome)
     }
 
-    fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> io::Result<Write> {
+    fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, Failure> {
         let (path, parent) = self.prepare(key)?;
         let staged = self.stage(bytes)?;
         let _lock = self.lock()?;
@@ -126,11 +152,11 @@ impl Folder {
             return Ok(Write::Refused);
         }
         staged.persist(&path).map_err(|error| error.error)?;
-        sync_folder(&parent)?;
+        sync_folder(&parent).map_err(Failure::after_publishing)?;
         Ok(Write::Done(version_of(bytes)))
     }
 
-    fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, Failure> {
         // Only the folder that the prefix names can hold matches, and what is below it.
         let deepest = prefix.rfind('/').map_or("", |end| &prefix[..end]);
         let mut found = Vec::new();
@@ -169,12 +195,12 @@ impl Folder {
         Ok(())
     }
 
-    fn delete(&self, key: &Key) -> io::Result<()> {
+    fn delete(&self, key: &Key) -> Result<(), Failure> {
         let path = self.path(key);
         match fs::remove_file(&path) {
-            Ok(()) => path.parent().map_or(Ok(()), sync_folder),
+            Ok(()) => path.parent().map_or(Ok(()), sync_folder).map_err(Failure::after_publishing),
             Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -186,7 +212,7 @@ impl Folder {
     fn prepare(&self, key: &Key) -> io::Result<(PathBuf, PathBuf)> {
         let path = self.path(key);
         let parent = path.parent().unwrap_or(&self.root).to_path_buf();
-        make_folder(&parent)?;
+        self.make_folder(&parent)?;
         if !parent.canonicalize()?.starts_with(self.root.canonicalize()?) {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -196,10 +222,42 @@ impl Folder {
         Ok((path, parent))
     }
 
+    /// Makes a folder, private and durable, with all above it that do not exist.
+    ///
+    /// One that exists may have been made by a process that was killed before it synced the folder above: so
+    /// that is synced too, once.
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        if self.is_durable(folder) {
+            return Ok(());
+        }
+        // What is above the root is its owner's business.
+        let is_inner = folder != self.root && folder.starts_with(&self.root);
+        if is_inner || !folder.is_dir() {
+            let parent = folder.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+            self.make_folder(parent)?;
+            match DirBuilder::new().mode(0o700).create(folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                Err(error) => return Err(error),
+            }
+            sync_folder(parent)?;
+        }
+        self.durable().insert(folder.to_path_buf());
+        Ok(())
+    }
+
+    fn is_durable(&self, folder: &Path) -> bool {
+        self.durable().contains(folder) && folder.is_dir()
+    }
+
+    fn durable(&self) -> MutexGuard<'_, FxHashSet<PathBuf>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes the content to a private file beside the objects, synced.
     fn stage(&self, bytes: &[u8]) -> io::Result<NamedTempFile> {
         let folder = self.root.join(STAGING);
-        make_folder(&folder)?;
+        self.make_folder(&folder)?;
         let mut staged = tempfile::Builder::new().prefix("staged-").tempfile_in(&folder)?;
         staged.write_all(bytes)?;
         staged.as_file().sync_all()?;
@@ -239,24 +297,6 @@ fn version_of(bytes: &[u8]) -> Version {
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// Makes a folder, private and durable, with all above it that do not exist.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let parent = match folder.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => Path::new("/"),
-    };
-    make_folder(parent)?;
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => sync_folder(parent),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
