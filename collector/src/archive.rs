@@ -3,26 +3,31 @@
 //! New lines are partitioned by day and put as objects that are never changed. What keeps "never lost,
 //! never twice" across crashes and rivals is the protocol in [`mod@deposit`]: claim, write, commit.
 
+mod audit;
 pub mod deposit;
 mod layout;
 mod ledger_file;
 mod lookup;
 mod owner;
 mod partition;
+mod repair;
 mod takeover;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use thiserror::Error;
 
+pub use audit::{Audit, Fault, Findings, LineAt, MOST_PROBLEMS, Problem};
 pub use deposit::{Deposit, Outcome, StepTimes};
 pub use layout::{Kind, Place, ledger_key};
 pub use ledger_file::Snapshot;
 pub use owner::{Liveness, ThisProcess};
 pub use partition::{Draft, objects_of};
+pub use repair::Repair;
 
 use crate::clock::SharedClock;
-use crate::ledger::LedgerError;
+use crate::ledger::{Claim, LedgerError};
 use crate::store::{SharedStore, StoreError};
 use std::sync::Arc;
 
@@ -47,6 +52,23 @@ pub enum ArchiveError {
     /// The run's time was over before everything was stored. The next run takes it up.
     #[error("the run's time of {} s was over before everything was stored", .0.as_secs())]
     Deadline(Duration),
+    /// A collector is at work.
+    #[error("a collector ({owner}) is at work on the archive until {until} at the latest; try again then")]
+    Busy {
+        /// Who, as its claim says.
+        owner: String,
+        /// When its claim ends.
+        until: DateTime<Utc>,
+    },
+    /// Somebody else changed the archive in spite of the claim on it.
+    #[error("the archive was changed by somebody else meanwhile; nothing is lost, start again")]
+    Interrupted,
+}
+
+impl ArchiveError {
+    fn busy(claim: &Claim) -> Self {
+        Self::Busy { owner: claim.owner.clone(), until: claim.end() }
+    }
 }
 
 /// How an archive is kept.

@@ -72,6 +72,13 @@ pub(crate) fn command_line() -> Command {
     );
     let health =
         subcommand("health", "Tell whether the last run went well and is not too old", Usage::HEALTH);
+    let verify =
+        subcommand("verify", "Read the whole archive and tell whether it keeps its promises", Usage::VERIFY);
+    let repair = subcommand(
+        "repair",
+        "Make the archive sound again: finish what a dead run claimed, move duplicates to repaired/, rebuild the ledger",
+        Usage::REPAIR,
+    );
     let config = subcommand("config", "Print every setting and where its value comes from", Usage::ALL);
     let completions = Command::new("completions")
         .about("Print a script that completes commands in a shell")
@@ -83,7 +90,7 @@ pub(crate) fn command_line() -> Command {
         .after_help(AFTER_HELP)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([run, import, health, config, completions, man])
+        .subcommands([run, import, health, verify, repair, config, completions, man])
 }
 
 fn subcommand(name: &'static str, about: &'static str, usage: Usage) -> Command {
@@ -109,6 +116,8 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
                 "run" => commands::run(&settings),
                 "import" => commands::import(&settings, matches),
                 "health" => commands::health(&settings),
+                "verify" => commands::verify(&settings),
+                "repair" => commands::repair(&settings),
                 _ => commands::config(&settings),
             }
         }),

@@ -127,6 +127,12 @@ impl Ledger {
         Self { claim: Some(claim), ..self.clone() }
     }
 
+    /// The same, with nothing under way.
+    #[must_use]
+    pub fn without_claim(&self) -> Self {
+        Self { claim: None, ..self.clone() }
+    }
+
     /// Whether two ledgers remember the same, whenever they were written.
     #[must_use]
     pub fn remembers_the_same(&self, other: &Self) -> bool {
@@ -143,6 +149,19 @@ impl Ledger {
     /// Remembers an id that another collector vouches for.
     pub fn trust(&mut self, id: EventId) {
         self.seen.entry(id).or_insert(Seen { day: None, fingerprint: Fingerprint::UNKNOWN });
+    }
+
+    /// Takes from an earlier ledger what no archive tells: the last response, what was withdrawn or rejected,
+    /// and the ids that another collector vouched for.
+    pub fn inherit(&mut self, earlier: &Self) {
+        let vouched_for = earlier.iter().filter(|(_, seen)| !seen.fingerprint.is_known());
+        vouched_for.for_each(|(id, _)| self.trust(id));
+        self.window = earlier.window.iter().copied().filter(|id| self.seen.contains_key(id)).collect();
+        self.rejected.clone_from(&earlier.rejected);
+        self.withdrawn.clone_from(&earlier.withdrawn);
+        self.last_updated = earlier.last_updated;
+        self.writes = earlier.writes;
+        self.forget_oldest_outside_window();
     }
 
     /// Lets go of what exceeds [`CAPACITY`], but never of what the last ordinary response held.

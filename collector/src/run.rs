@@ -39,6 +39,7 @@ impl RunError {
             Self::Archive(ArchiveError::Store(_)) => "store",
             Self::Archive(ArchiveError::Ledger { .. }) => "ledger",
             Self::Archive(ArchiveError::Deadline(_)) => "deadline",
+            Self::Archive(ArchiveError::Busy { .. } | ArchiveError::Interrupted) => "busy",
         }
     }
 }

@@ -132,13 +132,3 @@ pub struct StoreError {
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
-
-impl StoreError {
-    pub(crate) fn certain(
-        operation: Operation,
-        target: impl fmt::Display,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self { operation, target: target.to_string(), outcome_unknown: false, source: source.into() }
-    }
-}

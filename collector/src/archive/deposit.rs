@@ -171,7 +171,7 @@ impl Run<'_> {
     }
 
     fn left_to(mut self, claim: &Claim) -> Deposit {
-        let until = DateTime::from_timestamp(claim.until, 0).unwrap_or_default();
+        let until = claim.end();
         info!(owner = %claim.owner, %until, "another run is at work on this archive; leaving it to that one");
         self.report.outcome = Outcome::LeftToAnother { owner: claim.owner.clone(), until };
         self.report
@@ -245,8 +245,7 @@ impl Run<'_> {
     }
 
     fn claim_on(&self, objects: Vec<ClaimedObject>) -> Claim {
-        let until = (self.archive.clock.now() + self.archive.options.lease).timestamp();
-        Claim { run: self.active.name().to_owned(), owner: self.archive.liveness.name(), until, objects }
+        self.archive.claim_of_run(&self.active, objects)
     }
 
     async fn claim(&mut self, batch: &[Draft], held: &Snapshot) -> Result<Swap, ArchiveError> {

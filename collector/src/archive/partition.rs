@@ -162,9 +162,11 @@ impl Draft {
     }
 }
 
-#[derive(Serialize)]
-struct RejectedLine {
+/// A line under `rejected/`.
+#[derive(Serialize, serde::Deserialize)]
+pub(crate) struct RejectedLine {
     reason: String,
+    /// The element as it was sent. It is never read into numbers: there are some that no program can hold.
     element: Box<RawValue>,
 }
 

@@ -22,6 +22,12 @@ impl Archive {
         left_behind || claim.is_over(self.clock.now()) || self.liveness.is_gone(&claim.owner)
     }
 
+    /// A claim of this process that begins now.
+    pub(super) fn claim_of_run(&self, run: &ActiveRun, objects: Vec<ClaimedObject>) -> Claim {
+        let until = (self.clock.now() + self.options.lease).timestamp();
+        Claim { run: run.name().to_owned(), owner: self.liveness.name(), until, objects }
+    }
+
     /// Finishes a claim. The snapshot that comes back has none, or was written by somebody else.
     ///
     /// `ours` names the same objects as the claim that was found, but us as the owner.

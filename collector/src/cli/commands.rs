@@ -17,7 +17,7 @@ use collector::store::{LocalStore, SharedStore};
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
-use super::output::{self, ImportProgress};
+use super::output::{self, Progress};
 use super::settings::Settings;
 use super::{Exit, Failure, command_line};
 
@@ -58,8 +58,10 @@ pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, 
     }
     let clock = system_clock();
     let archive = open_archive(settings, Arc::clone(&clock))?;
-    let bar = ImportProgress::new(recordings.len());
-    let imported = import_recordings(&archive, &clock, &recordings, |summary| bar.show(summary));
+    let bar = Progress::new("responses");
+    let imported = import_recordings(&archive, &clock, &recordings, |summary| {
+        bar.show(summary.responses, recordings.len());
+    });
     let summary = runtime()?.block_on(imported);
     bar.finish();
     let summary = summary?;
@@ -80,6 +82,34 @@ pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
         io::stdout().write_all(verdict.lines.as_bytes())?;
     }
     Ok(if verdict.healthy { Exit::Done } else { Exit::Failed })
+}
+
+pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
+    let archive = open_archive(settings, system_clock())?;
+    let bar = Progress::new("objects");
+    let audit = runtime()?.block_on(archive.audit(|read, of| bar.show(read, of)));
+    bar.finish();
+    let findings = audit?.findings;
+    if settings.json()? {
+        output::print_json(&findings)?;
+    } else {
+        output::print_findings(&findings, settings.text("store"))?;
+    }
+    Ok(if findings.is_sound() { Exit::Done } else { Exit::Failed })
+}
+
+pub(crate) fn repair(settings: &Settings) -> Result<Exit, Failure> {
+    let archive = open_archive(settings, system_clock())?;
+    let bar = Progress::new("objects");
+    let repaired = runtime()?.block_on(archive.repair(settings.dry_run()?, |read, of| bar.show(read, of)));
+    bar.finish();
+    let repair = repaired?;
+    if settings.json()? {
+        output::print_json(&repair)?;
+    } else {
+        output::print_repair(&repair, settings.text("store"))?;
+    }
+    Ok(Exit::Done)
 }
 
 pub(crate) fn config(settings: &Settings) -> Result<Exit, Failure> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use collector::archive::{Deposit, Outcome};
+use collector::archive::{Deposit, Findings, Outcome, Problem, Repair};
 use collector::feed::Source;
 use collector::import::ImportSummary;
 use collector::record::check::Verdict;
@@ -149,34 +149,119 @@ pub(crate) fn print_import(summary: &ImportSummary) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 
-/// The progress of an import, on a terminal only.
-pub(crate) struct ImportProgress(ProgressBar);
+/// How far something is, on a terminal only.
+pub(crate) struct Progress(ProgressBar);
 
-impl ImportProgress {
-    pub(crate) fn new(responses: usize) -> Self {
+impl Progress {
+    /// For so many `things` as turn out later.
+    pub(crate) fn new(things: &'static str) -> Self {
         let target = if io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
         } else {
             ProgressDrawTarget::hidden()
         };
-        let bar = ProgressBar::with_draw_target(Some(responses as u64), target);
-        let template = "{bar:30} {pos}/{len} responses, {per_sec}, {eta} left, {msg}";
+        let bar = ProgressBar::with_draw_target(None, target).with_message(things);
+        let template = "{bar:30} {pos}/{len} {msg}, {per_sec}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         Self(bar)
     }
 
-    pub(crate) fn show(&self, summary: &ImportSummary) {
+    pub(crate) fn show(&self, done: usize, of: usize) {
         if !self.0.is_hidden() {
-            self.0.set_message(counted(summary.events_new, "new event"));
-            self.0.set_position(summary.responses as u64);
+            self.0.set_length(of as u64);
+            self.0.set_position(done as u64);
         }
     }
 
     pub(crate) fn finish(&self) {
         self.0.finish_and_clear();
     }
+}
+
+/// Problems that are shown to people; the rest is counted, and in `--json`.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// Prints what an archive holds and what is wrong with it.
+pub(crate) fn print_findings(findings: &Findings, store: &str) -> io::Result<()> {
+    let mut text = format!("Archive in {store}\n");
+    let rows = [
+        ("objects", findings.objects),
+        ("events", findings.events),
+        ("unique ids", findings.unique_ids),
+        ("revisions", findings.revisions),
+        ("rejected", findings.rejected),
+        ("withdrawn", findings.withdrawn),
+        ("duplicates", findings.duplicates),
+        ("misplaced", findings.misplaced),
+        ("unreadable", findings.unreadable),
+        ("repeated versions", findings.repeated_versions),
+        ("disagreements", findings.disagreements),
+    ];
+    for (name, count) in rows {
+        let _ = writeln!(text, "  {name:<18}{count:>8}");
+    }
+    if findings.claimed > 0 {
+        let claimed = counted(findings.claimed, "object");
+        let _ = writeln!(text, "A run has claimed {claimed} and not committed; the next one finishes that.");
+    }
+    if findings.vouched_for > 0 {
+        let ids = counted(findings.vouched_for, "id");
+        let _ = writeln!(text, "Another collector marked {ids} as seen that it did not store here.");
+    }
+    for Problem { object, line, problem } in findings.problems.iter().take(PROBLEMS_SHOWN) {
+        let line = line.map_or_else(String::new, |line| format!(":{line}"));
+        let _ = writeln!(text, "  {object}{line}: {problem}");
+    }
+    if findings.problems.len() > PROBLEMS_SHOWN {
+        let _ = writeln!(text, "  and {} more; see --json", findings.problems.len() - PROBLEMS_SHOWN);
+    }
+    text.push_str(if findings.objects == 0 && findings.is_sound() {
+        "There is nothing here.\n"
+    } else if findings.is_sound() {
+        "Sound.\n"
+    } else {
+        "Not sound: `collector repair --dry-run` says what can be done.\n"
+    });
+    io::stdout().write_all(text.as_bytes())
+}
+
+/// Prints what a repair did or would do.
+pub(crate) fn print_repair(repair: &Repair, store: &str) -> io::Result<()> {
+    let mut text = if repair.dry_run {
+        format!("Repair of {store}, nothing was changed; it would have\n")
+    } else {
+        format!("Repair of {store}\n")
+    };
+    if repair.is_idle() {
+        text.push_str("  nothing to do\n");
+    }
+    if repair.claimed > 0 {
+        let _ =
+            writeln!(text, "  finished {} that a dead run had claimed", counted(repair.claimed, "object"));
+    }
+    if repair.moved > 0 {
+        let (lines, objects) = (counted(repair.moved, "line"), counted(repair.objects, "object"));
+        let _ = writeln!(text, "  moved {lines} out of {objects} to repaired/:");
+        for (count, what) in [
+            (repair.duplicates, "whose event stands in another line"),
+            (repair.replaced, "stored anew in the day they belong to"),
+            (repair.unreadable, "that cannot be read"),
+        ] {
+            if count > 0 {
+                let _ = writeln!(text, "    {count} {what}");
+            }
+        }
+    }
+    if repair.revisions > 0 {
+        let _ =
+            writeln!(text, "  stored {} found among the duplicates", counted(repair.revisions, "revision"));
+    }
+    if repair.ledger_rebuilt {
+        text.push_str("  made the ledger anew from the archive\n");
+    }
+    io::stdout().write_all(text.as_bytes())
 }
 
 /// The health check as JSON.

@@ -25,8 +25,11 @@ impl Usage {
     pub(crate) const RUN: Self = Self(1);
     pub(crate) const IMPORT: Self = Self(2);
     pub(crate) const HEALTH: Self = Self(4);
+    pub(crate) const VERIFY: Self = Self(8);
+    pub(crate) const REPAIR: Self = Self(16);
     pub(crate) const ALL: Self = Self(0xff);
-    const ARCHIVE: Self = Self(1 | 2);
+    const ARCHIVE: Self = Self(1 | 2 | 8 | 16);
+    const DEPOSIT: Self = Self(1 | 2);
 
     pub(crate) fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -81,10 +84,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!("max_calls_per_day" "N" = "0", Usage::RUN, "Most calls to a host in a day, 0 for no limit (polisen.se: never above 1440)"),
     setting!("state_dir" "DIR" = "", Usage::RUN, "Where calls are counted for all processes of this machine [default: $STATE_DIRECTORY, or the user's state folder]"),
     setting!("force" "" = "false", Usage::RUN, "Call in spite of an earlier HTTP 404"),
-    setting!("buffer_size" "N" = "500", Usage::ARCHIVE, "How many events a full response holds"),
-    setting!("no_revisions" "" = "false", Usage::ARCHIVE, "Do not store changed content of known events"),
-    setting!("lease" "TIME" = "10m", Usage::ARCHIVE, "How long others leave a run's claim alone"),
-    setting!("deadline" "TIME" = "5m", Usage::ARCHIVE, "How long storing may go on"),
+    setting!("buffer_size" "N" = "500", Usage::DEPOSIT, "How many events a full response holds"),
+    setting!("dry_run" "" = "false", Usage::REPAIR, "Say what would be done, and change nothing"),
+    setting!("no_revisions" "" = "false", Usage::DEPOSIT, "Do not store changed content of known events"),
+    setting!("lease" "TIME" = "10m", Usage(1 | 2 | 16), "How long others leave a run's claim alone"),
+    setting!("deadline" "TIME" = "5m", Usage::DEPOSIT, "How long storing may go on"),
     setting!("parallel" "N" = "16", Usage::ARCHIVE, "Requests to the store at a time"),
     setting!("json" "" = "false", Usage::ALL, "Print the result as JSON"),
     setting!("log_level" "LEVEL" = "info", Usage::ALL, "What to log: error, warn, info, debug, trace [RUST_LOG is obeyed as well]"),
@@ -156,6 +160,7 @@ impl Settings {
         settings.archive_options()?;
         settings.max_age_minutes()?;
         settings.json()?;
+        settings.dry_run()?;
         Ok(settings)
     }
 
@@ -226,6 +231,10 @@ impl Settings {
 
     pub(crate) fn source(&self) -> anyhow::Result<Source> {
         self.parse("feed", Source::parse)
+    }
+
+    pub(crate) fn dry_run(&self) -> anyhow::Result<bool> {
+        self.flag("dry_run")
     }
 
     pub(crate) fn max_age_minutes(&self) -> anyhow::Result<i64> {

@@ -33,6 +33,12 @@ pub struct ClaimedObject {
 }
 
 impl Claim {
+    /// When others may take it over.
+    #[must_use]
+    pub fn end(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(self.until, 0).unwrap_or_default()
+    }
+
     /// Whether its time has run out.
     #[must_use]
     pub fn is_over(&self, now: DateTime<Utc>) -> bool {

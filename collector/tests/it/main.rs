@@ -4,3 +4,4 @@
 
 mod run;
 mod support;
+mod verify;

@@ -1,0 +1,305 @@
+//! Makes an archive sound again without deleting a byte.
+//!
+//! It holds a claim on nothing while it works, so that collectors leave. What cannot stay under `events/`
+//! is first stored where it belongs (its own day, or `revisions/` if its content differs), then copied to
+//! `repaired/` as it is, and only then taken out of its object. Whatever moment it stops at, every line is
+//! still somewhere, and it may be started again.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tracing::info;
+
+use super::audit::{Audit, Fault, LedgerState};
+use super::layout::{Kind, Place, ledger_key};
+use super::ledger_file::{Snapshot, Swap};
+use super::owner::ActiveRun;
+use super::{Archive, ArchiveError};
+use crate::event::{self, Event};
+use crate::ledger::{Claim, Ledger};
+use crate::store::{Key, Write};
+
+/// What a repair did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// Objects that a dead run had claimed, settled now.
+    pub claimed: usize,
+    /// Lines moved out of `events/`.
+    pub moved: usize,
+    /// Of these, the ones whose id stands in another line.
+    pub duplicates: usize,
+    /// Of these, the ones stored anew in the day they belong to.
+    pub replaced: usize,
+    /// Of these, the ones that cannot be read.
+    pub unreadable: usize,
+    /// Versions among the duplicates that were not stored as revisions and are now.
+    pub revisions: usize,
+    /// Objects that were rewritten.
+    pub objects: usize,
+    /// Whether the ledger was made anew from the archive.
+    pub ledger_rebuilt: bool,
+}
+
+/// What is to be done with the lines of one object that cannot stay.
+type Plan = BTreeMap<Key, BTreeMap<u32, Fault>>;
+
+impl Archive {
+    /// Repairs the archive, or says what it would do. `progress` is told how far the reading is.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Busy`] if a collector is at work; another if the store fails. Nothing is lost then, and
+    /// the repair may be started again.
+    pub async fn repair(
+        &self,
+        dry_run: bool,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Repair, ArchiveError> {
+        let mut repair = Repair { dry_run, ..Repair::default() };
+        if dry_run {
+            let audit = self.audit(progress).await?;
+            repair.claimed = audit.findings.claimed;
+            let foreign = matches!(self.read_ledger().await?, LedgerState::Foreign(_));
+            repair.ledger_rebuilt = foreign || audit.ledger_is_wrong();
+            repair.survey(&audit);
+            for (key, faults) in plan(&audit) {
+                self.relocate(&key, &faults, &audit, &mut Relocated::default(), &mut repair).await?;
+            }
+            return Ok(repair);
+        }
+        let mut hold = Hold::take(self, &mut repair).await?;
+        let audit = self.audit(progress).await?;
+        repair.survey(&audit);
+        let plan = plan(&audit);
+        let mut relocated = Relocated::default();
+        for (key, faults) in &plan {
+            hold.renew().await?;
+            self.relocate(key, faults, &audit, &mut relocated, &mut repair).await?;
+        }
+        self.store_relocated(relocated, &mut hold).await?;
+        for (key, faults) in &plan {
+            hold.renew().await?;
+            self.take_out(key, faults).await?;
+        }
+        hold.let_go(&mut repair, audit.ledger_is_wrong()).await?;
+        Ok(repair)
+    }
+
+    /// Finds out where the lines that cannot stay belong.
+    async fn relocate(
+        &self,
+        key: &Key,
+        faults: &BTreeMap<u32, Fault>,
+        audit: &Audit,
+        relocated: &mut Relocated,
+        repair: &mut Repair,
+    ) -> Result<(), ArchiveError> {
+        let Some(object) = self.store.get(key).await? else { return Ok(()) };
+        for (line, fault) in faulty_lines(&object.bytes, faults) {
+            let Ok(event) = event::parse_line(line) else { continue };
+            match fault {
+                Fault::Misplaced => relocated.add(Kind::Events, event, line),
+                Fault::Duplicate if relocated.is_new_version(event, audit) => {
+                    repair.revisions += 1;
+                    relocated.add(Kind::Revisions, event, line);
+                }
+                Fault::Duplicate | Fault::Unreadable => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn store_relocated(&self, relocated: Relocated, hold: &mut Hold<'_>) -> Result<(), ArchiveError> {
+        let second = self.clock.now().timestamp();
+        for (place, bytes) in relocated.objects {
+            hold.renew().await?;
+            let name = |ordinal| place.kind.key(place.day, second, ordinal);
+            self.create_under_a_free_name(name, &bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes lines out of an object, after they are safe under `repaired/`.
+    async fn take_out(&self, key: &Key, faults: &BTreeMap<u32, Fault>) -> Result<(), ArchiveError> {
+        let Some(object) = self.store.get(key).await? else { return Ok(()) };
+        let removed: Vec<u8> =
+            faulty_lines(&object.bytes, faults).flat_map(|(line, _)| [line, b"\n"].concat()).collect();
+        let name = |ordinal: u32| {
+            let stem = key.as_str().trim_end_matches(".jsonl");
+            let suffix = if ordinal > 1 { format!("-{ordinal}") } else { String::new() };
+            Key::of_parts(format!("repaired/{stem}{suffix}.jsonl"))
+        };
+        self.create_under_a_free_name(name, &removed).await?;
+        let kept: Vec<u8> = numbered_lines(&object.bytes)
+            .filter(|(number, line)| !faults.contains_key(number) && !line.is_empty())
+            .flat_map(|(_, line)| [line, b"\n"].concat())
+            .collect();
+        match self.store.replace(key, &kept, &object.version).await? {
+            Write::Done(_) => {
+                info!(%key, lines = faults.len(), "moved to repaired/");
+                Ok(())
+            }
+            Write::Refused => Err(ArchiveError::Interrupted),
+        }
+    }
+
+    /// Creates an object under the first name that is free, or holds these bytes already.
+    async fn create_under_a_free_name(
+        &self,
+        name: impl Fn(u32) -> Key,
+        bytes: &[u8],
+    ) -> Result<(), ArchiveError> {
+        for ordinal in 1.. {
+            let key = name(ordinal);
+            if matches!(self.store.create(&key, bytes).await?, Write::Done(_)) {
+                break;
+            }
+            if self.store.get(&key).await?.is_some_and(|object| object.bytes == bytes) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Repair {
+    fn survey(&mut self, audit: &Audit) {
+        let count = |wanted| audit.faults.iter().filter(|&&(_, fault)| fault == wanted).count();
+        self.moved = audit.faults.len();
+        self.duplicates = count(Fault::Duplicate);
+        self.replaced = count(Fault::Misplaced);
+        self.unreadable = count(Fault::Unreadable);
+        self.objects = plan(audit).len();
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.moved == 0 && self.claimed == 0 && !self.ledger_rebuilt
+    }
+}
+
+fn plan(audit: &Audit) -> Plan {
+    let mut plan = Plan::new();
+    for &(at, fault) in &audit.faults {
+        let key = audit.objects[at.object as usize].clone();
+        plan.entry(key).or_default().insert(at.line, fault);
+    }
+    plan
+}
+
+fn numbered_lines(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    (0..).zip(bytes.split(|&byte| byte == b'\n'))
+}
+
+fn faulty_lines<'a>(
+    bytes: &'a [u8],
+    faults: &'a BTreeMap<u32, Fault>,
+) -> impl Iterator<Item = (&'a [u8], Fault)> {
+    numbered_lines(bytes).filter_map(|(number, line)| Some((line, *faults.get(&number)?)))
+}
+
+/// Lines that are stored anew somewhere else.
+#[derive(Debug, Default)]
+struct Relocated {
+    objects: BTreeMap<Place, Vec<u8>>,
+    versions: std::collections::BTreeSet<(i64, String)>,
+}
+
+impl Relocated {
+    fn add(&mut self, kind: Kind, event: Event, line: &[u8]) {
+        let bytes = self.objects.entry(Place { kind, day: event.day }).or_default();
+        bytes.extend_from_slice(line);
+        bytes.push(b'\n');
+    }
+
+    /// Whether this content is neither the event's own line nor a revision.
+    fn is_new_version(&mut self, event: Event, audit: &Audit) -> bool {
+        let own = audit.events.get(&event.id).is_some_and(|own| own.fingerprint == event.fingerprint);
+        !own && !audit.revisions.contains(&(event.id, event.fingerprint))
+            && self.versions.insert((event.id, event.fingerprint.to_string()))
+    }
+}
+
+/// A claim on nothing, under which no collector works.
+struct Hold<'a> {
+    archive: &'a Archive,
+    run: ActiveRun,
+    /// The ledger with the claim.
+    held: Snapshot,
+    /// Whether the ledger that was found is to be replaced by one made from the archive.
+    rebuild: bool,
+}
+
+impl<'a> Hold<'a> {
+    async fn take(archive: &'a Archive, repair: &mut Repair) -> Result<Self, ArchiveError> {
+        let run = ActiveRun::begin(archive.clock.now());
+        loop {
+            let state = archive.read_ledger().await?;
+            let snapshot = match state {
+                LedgerState::Unusable(_) => archive.in_place_of_unusable().await?,
+                _ => archive.open().await?,
+            };
+            let rebuild = match state {
+                LedgerState::Own(_) => false,
+                LedgerState::Missing => !snapshot.ledger.is_empty(),
+                LedgerState::Foreign(_) | LedgerState::Unusable(_) => true,
+            };
+            if let Some(claim) = &snapshot.ledger.claim {
+                if !archive.may_take_over(claim, &run) {
+                    return Err(ArchiveError::busy(claim));
+                }
+                repair.claimed += claim.objects.len();
+                let ours = archive.claim_of_run(&run, claim.objects.clone());
+                archive.finish(&snapshot, ours).await?;
+                continue;
+            }
+            let claim = archive.claim_of_run(&run, Vec::new());
+            let swap = archive.swap(&snapshot, snapshot.ledger.with_claim(claim)).await?;
+            if let Swap::Done(held) = swap {
+                return Ok(Self { archive, run, held: *held, rebuild });
+            }
+        }
+    }
+
+    /// Keeps others away for another lease once a third of it is over.
+    async fn renew(&mut self) -> Result<(), ArchiveError> {
+        let until = self.held.ledger.claim.as_ref().map_or(0, |claim| claim.until);
+        let lease = i64::try_from(self.archive.options.lease.as_secs()).unwrap_or(i64::MAX);
+        if until - self.archive.clock.now().timestamp() > lease / 3 * 2 {
+            return Ok(());
+        }
+        let claim: Claim = self.archive.claim_of_run(&self.run, Vec::new());
+        self.change(self.held.ledger.with_claim(claim)).await
+    }
+
+    async fn change(&mut self, ledger: Ledger) -> Result<(), ArchiveError> {
+        match self.archive.swap(&self.held, ledger).await? {
+            Swap::Done(held) => {
+                self.held = *held;
+                Ok(())
+            }
+            Swap::Lost => Err(ArchiveError::Interrupted),
+        }
+    }
+
+    /// Lets collectors work again, with a ledger made anew if the one there is wrong.
+    async fn let_go(mut self, repair: &mut Repair, ledger_is_wrong: bool) -> Result<(), ArchiveError> {
+        repair.ledger_rebuilt = self.rebuild || ledger_is_wrong;
+        let mut ledger = self.held.ledger.without_claim();
+        if ledger_is_wrong {
+            ledger = self.archive.rebuild().await?;
+            ledger.inherit(&self.held.ledger);
+        }
+        self.change(ledger).await
+    }
+}
+
+impl Archive {
+    /// A ledger made from the archive, to be put where one stands that cannot be read.
+    async fn in_place_of_unusable(&self) -> Result<Snapshot, ArchiveError> {
+        let found = self.store.get(&ledger_key()).await?;
+        Ok(Snapshot { ledger: self.rebuild().await?, version: found.map(|object| object.version) })
+    }
+}

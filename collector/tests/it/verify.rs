@@ -1,0 +1,211 @@
+//! `collector verify` and `collector repair`: each promise is broken by hand, named, and mended.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Ended, Home, fixture};
+
+fn collected() -> Home {
+    let home = Home::new();
+    home.run_json(fixture("response.json"));
+    home
+}
+
+fn verify(home: &Home) -> Ended {
+    home.collector(&["verify", "--json"])
+}
+
+#[track_caller]
+fn assert_sound(home: &Home) -> Value {
+    let findings = verify(home).with(0).json();
+    assert_eq!(findings["problems"], json!([]));
+    findings
+}
+
+#[track_caller]
+fn repair(home: &Home) -> Value {
+    let before = home.store();
+    let planned = home.collector(&["repair", "--dry-run", "--json"]).with(0).json();
+    assert_eq!(home.store(), before, "a dry run changed something");
+    let mut done = home.collector(&["repair", "--json"]).with(0).json();
+    done["dry_run"] = json!(true);
+    assert_eq!(done, planned);
+    done
+}
+
+/// The name and the lines of some object of the archive.
+fn some_object(home: &Home) -> (String, Vec<String>) {
+    let store = home.store();
+    let (key, bytes) = store.iter().find(|(key, _)| key.starts_with("events/2025/12/30/")).unwrap();
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    (format!("data/{key}"), text.lines().map(str::to_owned).collect())
+}
+
+/// How often each line stands anywhere in the archive.
+fn all_lines(home: &Home) -> BTreeMap<String, usize> {
+    let mut lines = BTreeMap::new();
+    for (key, bytes) in home.store() {
+        if !key.starts_with("metadata/") && !key.starts_with('.') {
+            for line in String::from_utf8(bytes).unwrap().lines() {
+                *lines.entry(line.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    lines
+}
+
+#[test]
+fn a_collected_archive_is_sound() {
+    let home = collected();
+    home.run_json(fixture("response-next.json"));
+    home.run_json(fixture("response-sparse.json"));
+    home.run_json(fixture("broken-elements.json"));
+    let findings = assert_sound(&home);
+    assert_eq!(findings["events"], home.lines("events").len());
+    assert_eq!(findings["unique_ids"], findings["events"]);
+    assert_eq!(findings["rejected"], 18);
+    assert_eq!(findings["revisions"], 1);
+    let report = home.collector(&["verify"]).with(0);
+    assert!(report.stdout.ends_with("Sound.\n"));
+    assert!(home.collector(&["repair"]).with(0).stdout.contains("nothing to do"));
+}
+
+#[test]
+fn duplicates_are_named_and_moved_without_losing_a_line() {
+    let home = collected();
+    let (_, lines) = some_object(&home);
+    home.write("data/events/2025/12/30/events-1.jsonl", format!("{}\n{}\n", lines[0], lines[3]));
+    let before = all_lines(&home);
+    let findings = verify(&home).with(1).json();
+    assert_eq!((&findings["duplicates"], &findings["unique_ids"]), (&json!(2), &json!(500)));
+    assert_eq!(findings["problems"].as_array().unwrap().len(), 2);
+
+    let repaired = repair(&home);
+    assert_eq!((&repaired["moved"], &repaired["duplicates"]), (&json!(2), &json!(2)));
+    assert_eq!(all_lines(&home), before);
+    assert_eq!(assert_sound(&home)["events"], 500);
+    assert_eq!(home.run_json(fixture("response.json"))["counts"]["new_events_count"], 0);
+}
+
+#[test]
+fn another_content_among_duplicates_becomes_a_revision_once() {
+    let home = collected();
+    let (_, lines) = some_object(&home);
+    let changed = lines[0].replacen("\"summary\":\"", "\"summary\":\"Uppdaterad. ", 1);
+    assert_ne!(changed, lines[0]);
+    home.write(
+        "data/events/2025/12/30/events-99999999999.jsonl",
+        format!("{changed}\n{changed}\n{}\n", lines[0]),
+    );
+    let repaired = repair(&home);
+    assert_eq!((&repaired["duplicates"], &repaired["revisions"]), (&json!(3), &json!(1)));
+    assert_eq!(assert_sound(&home)["revisions"], 1);
+    assert_eq!(home.lines("revisions")[0].text, changed);
+    assert_eq!(home.lines("repaired/events").len(), 3);
+}
+
+#[test]
+fn an_event_in_the_wrong_day_is_moved_into_its_own() {
+    let home = collected();
+    let (path, lines) = some_object(&home);
+    let mut kept = lines.clone();
+    let stray = kept.remove(2);
+    home.write(&path, kept.join("\n") + "\n");
+    home.write("data/events/2025/12/31/events-7.jsonl", format!("{stray}\n"));
+    assert_eq!(verify(&home).with(1).json()["misplaced"], 1);
+    assert_eq!(repair(&home)["replaced"], 1);
+    assert_eq!(assert_sound(&home)["events"], 500);
+    assert_eq!(home.run_json(fixture("response.json"))["counts"]["new_events_count"], 0);
+}
+
+#[test]
+fn a_torn_line_is_named_and_moved_aside() {
+    let home = collected();
+    let (path, lines) = some_object(&home);
+    let torn = &lines[0][..lines[0].len() / 2];
+    home.write(&path, format!("{}\n{torn}", lines.join("\n")));
+    let findings = verify(&home).with(1).json();
+    assert_eq!(findings["unreadable"], 1);
+    assert_eq!(repair(&home)["unreadable"], 1);
+    assert_sound(&home);
+    assert_eq!(home.lines("repaired/events")[0].text, torn);
+}
+
+#[test]
+fn a_lost_event_is_named() {
+    let home = collected();
+    let (path, lines) = some_object(&home);
+    home.write(&path, lines[1..].join("\n") + "\n");
+    let lost = serde_json::from_str::<Value>(&lines[0]).unwrap()["id"].to_string();
+    let findings = verify(&home).with(1).json();
+    assert_eq!(findings["disagreements"], 1);
+    let problem = findings["problems"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains(&lost) && problem.contains("not stored"), "{problem}");
+    // The ledger forgets it, so that the feed's next response brings it back.
+    assert_eq!(repair(&home)["ledger_rebuilt"], true);
+    assert_eq!(home.run_json(fixture("response.json"))["counts"]["new_events_count"], 1);
+    assert_sound(&home);
+}
+
+#[test]
+fn an_unreadable_ledger_stops_runs_until_it_is_rebuilt() {
+    for broken in ["{\"seen_ids\":[1,2", "[]", "", "{\"seen_ids\":[1],\"format\":99}"] {
+        let home = collected();
+        home.write("data/metadata/last_seen.json", broken);
+        let before = home.store();
+        let ended = home.run(fixture("response-next.json")).with(1);
+        assert!(ended.error_line().contains("collector repair"), "{}", ended.stderr);
+        assert_eq!(home.store(), before);
+        assert_eq!(verify(&home).with(1).json()["disagreements"], 1);
+        assert_eq!(repair(&home)["ledger_rebuilt"], true);
+        assert_sound(&home);
+        assert_eq!(home.run_json(fixture("response.json"))["counts"]["new_events_count"], 0);
+        assert_sound(&home);
+    }
+}
+
+#[test]
+fn an_archive_of_the_documented_collector_is_taken_over() {
+    let home = collected();
+    // What it would have left: its own ledger, and an event that it forgot and stored again.
+    let (_, lines) = some_object(&home);
+    home.write("data/events/2025/12/30/events-1767362400.jsonl", format!("{}\n", lines[5]));
+    fs::copy(fixture("last_seen.json"), home.path("data/metadata/last_seen.json")).unwrap();
+    assert_eq!(verify(&home).with(1).json()["duplicates"], 1);
+    let repaired = repair(&home);
+    assert_eq!((&repaired["duplicates"], &repaired["ledger_rebuilt"]), (&json!(1), &json!(true)));
+    assert_sound(&home);
+    let next = home.run_json(fixture("response-next.json"));
+    assert!(next["counts"]["new_events_count"].as_u64().unwrap() < 20);
+    assert_sound(&home);
+}
+
+#[test]
+fn nothing_is_repaired_under_a_living_run() {
+    let home = collected();
+    let mut ledger = home.ledger();
+    ledger["claim"] =
+        json!({"run": "another", "owner": "elsewhere", "until": i64::from(u32::MAX), "objects": []});
+    home.write("data/metadata/last_seen.json", ledger.to_string());
+    let before = home.store();
+    let ended = home.collector(&["repair"]).with(1);
+    assert!(ended.error_line().contains("at work"), "{}", ended.stderr);
+    assert_eq!(home.store(), before);
+}
+
+#[test]
+fn what_a_dead_run_claimed_is_finished_by_repair() {
+    let home = collected();
+    let mut ledger = home.ledger();
+    let object = "events/2026/01/03/events-1767441600.jsonl";
+    ledger["claim"] =
+        json!({"run": "dead", "owner": "elsewhere", "until": 1, "objects": [{"key": object, "ids": [1]}]});
+    home.write("data/metadata/last_seen.json", ledger.to_string());
+    assert_eq!(verify(&home).with(0).json()["claimed"], 1);
+    assert_eq!(repair(&home)["claimed"], 1);
+    assert_eq!(home.store()[object], b"", "its name is fenced");
+    assert_eq!(home.ledger()["claim"], Value::Null);
+    assert_sound(&home);
+}
