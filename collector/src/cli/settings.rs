@@ -4,6 +4,7 @@
 //! `collector config` and the help all come from it. Values become typed here; nothing behind this module
 //! parses text.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::{self, Display};
@@ -185,7 +186,7 @@ impl Settings {
                 Origin::File(path) => format!("{key} in {}", path.display()),
                 origin => origin.to_string(),
             };
-            anyhow!("{place}: `{}`: {reason}", value.text)
+            anyhow!("{place}: `{}`: {reason}", without_user(&value.text))
         })
     }
 
@@ -297,6 +298,16 @@ impl Settings {
             deadline: self.positive_time("deadline")?,
             parallel: self.positive_count("parallel")?,
         })
+    }
+}
+
+/// A text as it may be shown: what stands before the `@` of an address may be a password.
+fn without_user(text: &str) -> Cow<'_, str> {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            Cow::Owned(format!("{}://***{}", &text[..scheme], &text[at..]))
+        }
+        _ => Cow::Borrowed(text),
     }
 }
 

@@ -159,10 +159,16 @@ impl Home {
 
     /// The records of all runs, in order of their names.
     pub(crate) fn records(&self) -> Vec<Value> {
+        self.record_files().iter().map(|path| self.read_json(path)).collect()
+    }
+
+    /// Their names, as the program prints them.
+    pub(crate) fn record_files(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path("metrics")) else { return Vec::new() };
-        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        paths.sort();
-        paths.iter().map(|path| serde_json::from_slice(&fs::read(path).unwrap()).unwrap()).collect()
+        let name = |entry: fs::DirEntry| format!("./metrics/{}", entry.file_name().to_str().unwrap());
+        let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+        names.sort();
+        names
     }
 
     fn read_json(&self, name: &str) -> Value {

@@ -1,0 +1,157 @@
+//! Options, variables, the file; what is said of wrong usage.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Ended, Home, fixture};
+
+fn value(config: &Value, key: &str) -> (String, String) {
+    let text = |field: &str| config[key][field].as_str().unwrap().to_owned();
+    (text("value"), text("source"))
+}
+
+#[test]
+fn an_option_beats_a_variable_and_a_variable_beats_the_file() {
+    let home = Home::new();
+    home.write("c.toml", "timeout = \"7s\"\nretries = 1\nbuffer_size = 9\n");
+    let mut command = home.command(&["config", "--json", "--config", "c.toml", "--timeout", "5s"]);
+    command.env("COLLECTOR_TIMEOUT", "6s").env("COLLECTOR_RETRIES", "2");
+    let config = Ended::from(command.output().unwrap()).with(0).json();
+    let expected = [
+        ("timeout", "5s", "--timeout"),
+        ("retries", "2", "$COLLECTOR_RETRIES"),
+        ("buffer_size", "9", "c.toml"),
+        ("idle_timeout", "10s", "default"),
+    ];
+    for (key, text, source) in expected {
+        assert_eq!(value(&config, key), (text.to_owned(), source.to_owned()));
+    }
+}
+
+#[test]
+fn variables_of_the_documented_collector_are_understood() {
+    let home = Home::new();
+    let mut command = home.command(&["config", "--json"]);
+    command
+        .env("POLISEN_API_URL", "https://example.org/events")
+        .env("API_USER_AGENT", "mine/1")
+        .env("API_CONTACT_EMAIL", "me@example.org")
+        .env("OCI_NAMESPACE", "ns")
+        .env("OCI_BUCKET_NAME", "bucket");
+    let config = Ended::from(command.output().unwrap()).with(0).json();
+    assert_eq!(value(&config, "feed").0, "https://example.org/events");
+    assert_eq!(value(&config, "user_agent").0, "mine/1");
+    assert_eq!(value(&config, "contact").0, "me@example.org");
+    assert_eq!(value(&config, "store").0, "oci://ns/bucket");
+}
+
+#[test]
+fn every_setting_is_listed_with_its_source() {
+    let home = Home::new();
+    let listed = home.collector(&["config"]).with(0).stdout;
+    for key in ["feed", "store", "metrics_dir", "health_file", "timeout", "state_dir"] {
+        let line = listed.lines().find(|line| line.starts_with(key)).unwrap();
+        assert!(line.ends_with("default"), "{line}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_two_and_says_what_is_wrong() {
+    let home = Home::new();
+    let cases: [(&[&str], &str); 14] = [
+        (&[], "Usage"),
+        (&["collect"], "unrecognized subcommand"),
+        (&["run", "--fed", "x"], "--feed"),
+        (&["run", "--feed", "http://polisen.se/api/events"], "use https"),
+        (&["run", "--feed", "ftp://polisen.se/"], "no scheme"),
+        (&["run", "--feed", "https://"], "no valid address"),
+        (&["run", "--timeout", "soon"], "--timeout: `soon`: not a time"),
+        (&["run", "--timeout", "0s"], "must be more than nothing"),
+        (&["run", "--retries=-1"], "not a whole number"),
+        (&["run", "--config", "absent.toml"], "absent.toml"),
+        (&["run", "--store", "ftp://x/y"], "not supported"),
+        (&["import"], "PATH"),
+        (&["import", "absent"], "cannot read absent"),
+        (&["health", "--max-age-minutes=-3"], "must not be negative"),
+    ];
+    for (arguments, said) in cases {
+        let ended = home.collector(arguments).with(2);
+        assert!(ended.stderr.contains(said), "{arguments:?}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "");
+    }
+    assert!(home.store().is_empty());
+    assert!(home.records().is_empty());
+}
+
+#[test]
+fn an_unknown_key_of_the_file_is_an_error_with_a_hint() {
+    let home = Home::new();
+    home.write("c.toml", "metrics-dir = \"m\"\n");
+    let ended = home.collector(&["run", "--config", "c.toml"]).with(2);
+    assert!(ended.error_line().contains("did you mean `metrics_dir`?"), "{}", ended.stderr);
+    for broken in ["timeout = [1]", "timeout ="] {
+        home.write("c.toml", broken);
+        home.collector(&["config", "--config", "c.toml"]).with(2).error_line();
+    }
+}
+
+#[test]
+fn a_password_in_an_address_is_refused_and_not_repeated() {
+    let home = Home::new();
+    let ended = home.collector(&["run", "--feed", "https://user:hunter2@example.org/"]).with(2);
+    assert!(ended.stderr.contains("user name or password"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    let mut command = home.command(&["config"]);
+    command.env("COLLECTOR_FEED", "https://user:hunter2@example.org/");
+    let ended = Ended::from(command.output().unwrap()).with(2);
+    assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("hunter2"));
+}
+
+#[test]
+fn completions_and_the_manual_name_every_command() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = home.collector(&["completions", shell]).with(0).stdout;
+        assert!(script.contains("metrics-dir"), "{shell}");
+    }
+    let page = home.collector(&["man"]).with(0).stdout;
+    for command in ["run", "import", "health", "verify", "repair", "config"] {
+        assert!(page.contains(&format!("collector\\-{command}")), "{command}");
+    }
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_error() {
+    let home = Home::new();
+    let mut child = home.command(&["man"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn recordings_are_imported_in_the_order_of_their_seconds() {
+    let home = Home::new();
+    for (second, name) in [(1_767_355_200, "response.json"), (1_767_366_000, "response-next.json")] {
+        home.write(&format!("polls/{second}.json"), fs::read(fixture(name)).unwrap());
+    }
+    home.write("polls/1767370000.json", "<html>");
+    home.write("polls/notes.txt", "not a response");
+    let summary = home.collector(&["import", "--json", "polls"]).with(1).json();
+    assert_eq!((&summary["responses"], &summary["failed"]), (&3.into(), &1.into()));
+    assert_eq!(summary["events_new"], home.lines("events").len());
+    assert_eq!(summary["revisions"], 1);
+    assert!(summary["elapsed_s"].is_number());
+    home.collector(&["verify"]).with(0);
+    let before = home.store();
+    let again = home.collector(&["import", "--json", "polls"]).with(1).json();
+    assert_eq!(again["events_new"], 0);
+    let objects = |store: &std::collections::BTreeMap<String, Vec<u8>>| {
+        store
+            .iter()
+            .filter(|(key, _)| key.ends_with(".jsonl"))
+            .map(|(key, _)| key.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(objects(&home.store()), objects(&before));
+}
