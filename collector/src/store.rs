@@ -4,6 +4,7 @@
 //! is created only if there is none, or replaced only if it is still the version that was read. A write
 //! that returned is durable. A store knows nothing of events.
 
+pub mod disk;
 mod key;
 mod local;
 mod memory;
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 
 pub use key::{InvalidKey, Key};
-pub use local::LocalStore;
+pub use local::{Folder, FolderError, LocalStore};
 pub use memory::MemoryStore;
 
 /// An opaque name for one state of an object; equal only if nothing was written in between.
