@@ -27,7 +27,7 @@ pub use partition::{Draft, objects_of};
 pub use repair::Repair;
 
 use crate::clock::SharedClock;
-use crate::ledger::{Claim, LedgerError};
+use crate::ledger::{CAPACITY, Claim, LedgerError};
 use crate::store::{SharedStore, StoreError};
 use std::sync::Arc;
 
@@ -76,6 +76,8 @@ impl ArchiveError {
 pub struct ArchiveOptions {
     /// How many events a full response holds.
     pub buffer: usize,
+    /// How many events the ledger remembers, at most [`CAPACITY`].
+    pub capacity: usize,
     /// Whether changed content of known events is stored.
     pub revisions: bool,
     /// How long others leave a run's claim alone, unless they can tell that its process is dead.
@@ -90,6 +92,7 @@ impl Default for ArchiveOptions {
     fn default() -> Self {
         Self {
             buffer: 500,
+            capacity: CAPACITY,
             revisions: true,
             lease: Duration::from_mins(10),
             deadline: Duration::from_mins(5),

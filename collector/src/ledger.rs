@@ -43,6 +43,8 @@ pub struct Ledger {
     window: Vec<EventId>,
     rejected: Vec<Fingerprint>,
     withdrawn: Vec<EventId>,
+    /// Most events it remembers.
+    capacity: usize,
     /// The time of the last run that changed what it remembers.
     pub last_updated: Option<DateTime<Utc>>,
     /// How often it was written: no two states of it are written alike.
@@ -73,10 +75,18 @@ impl Ledger {
             window: Vec::new(),
             rejected: Vec::new(),
             withdrawn: Vec::new(),
+            capacity: CAPACITY,
             last_updated: None,
             writes: 0,
             claim: None,
         }
+    }
+
+    /// The same, with room for so many events, at most [`CAPACITY`].
+    #[must_use]
+    pub fn limited_to(mut self, capacity: usize) -> Self {
+        self.capacity = capacity.min(CAPACITY);
+        self
     }
 
     /// How many events it remembers.
@@ -136,8 +146,17 @@ impl Ledger {
     /// Whether two ledgers remember the same, whenever they were written.
     #[must_use]
     pub fn remembers_the_same(&self, other: &Self) -> bool {
-        let Self { seen, complete_after, window, rejected, withdrawn, last_updated: _, writes: _, claim } =
-            self;
+        let Self {
+            seen,
+            complete_after,
+            window,
+            rejected,
+            withdrawn,
+            claim,
+            capacity: _,
+            last_updated: _,
+            writes: _,
+        } = self;
         *seen == other.seen
             && *complete_after == other.complete_after
             && *window == other.window
@@ -164,15 +183,15 @@ impl Ledger {
         self.forget_oldest_outside_window();
     }
 
-    /// Lets go of what exceeds [`CAPACITY`], but never of what the last ordinary response held.
+    /// Lets go of what exceeds its room, but never of what the last ordinary response held.
     pub fn forget_oldest_outside_window(&mut self) {
         let keep = self.window.iter().copied().collect();
         self.forget_oldest(&keep);
     }
 
-    /// Lets go of what exceeds [`CAPACITY`]: the oldest days first, never what `keep` holds.
+    /// Lets go of what exceeds its room: the oldest days first, never what `keep` holds.
     fn forget_oldest(&mut self, keep: &FxHashSet<EventId>) {
-        let excess = self.seen.len().saturating_sub(CAPACITY);
+        let excess = self.seen.len().saturating_sub(self.capacity);
         if excess == 0 {
             return;
         }

@@ -23,7 +23,7 @@ use super::{Archive, ArchiveError};
 use crate::clock::iso;
 use crate::event::Response;
 use crate::ledger::{Claim, ClaimedObject, Ledger, News, SIZE_LIMIT_BYTES};
-use crate::store::{Key, Write};
+use crate::store::{Key, StoreError, Write};
 
 /// Room that stays free in a ledger's document.
 const SPARE_BYTES: usize = 2 * 1024;
@@ -302,7 +302,7 @@ impl Deposit {
 }
 
 struct WriteFailure {
-    error: crate::store::StoreError,
+    error: StoreError,
     /// No object of the claim exists or can come to exist.
     traceless: bool,
 }
@@ -320,21 +320,27 @@ fn remembering(ledger: &Ledger, batch: &[Draft]) -> Ledger {
 
 impl Archive {
     /// Creates an object. The draft, if it is there now with this content; an answer that was lost is
-    /// settled by reading it.
-    async fn create_once<'d>(&self, draft: &'d Draft) -> Result<Option<&'d Draft>, crate::store::StoreError> {
-        let mut tries = 0;
+    /// settled by asking again and reading.
+    ///
+    /// An error says that nothing was written only if that holds for every time it was asked.
+    async fn create_once<'d>(&self, draft: &'d Draft) -> Result<Option<&'d Draft>, StoreError> {
+        let mut asked_in_doubt = 0;
         loop {
-            tries += 1;
             match self.store.create(&draft.key, &draft.bytes).await {
                 Ok(Write::Done(_)) => return Ok(Some(draft)),
                 Ok(Write::Refused) => {
-                    let found = self.store.get(&draft.key).await?;
+                    let read = self.store.get(&draft.key).await;
+                    let found = read.map_err(|error| StoreError { outcome_unknown: true, ..error })?;
                     return Ok(found.filter(|object| object.bytes == draft.bytes).map(|_| draft));
                 }
-                Err(error) if error.outcome_unknown && tries < TRIES => {
+                Err(error) if error.outcome_unknown && asked_in_doubt + 1 < TRIES => {
+                    asked_in_doubt += 1;
                     warn!(%error, "the answer to a write was lost; asking again");
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let outcome_unknown = error.outcome_unknown || asked_in_doubt > 0;
+                    return Err(StoreError { outcome_unknown, ..error });
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::layout::{Place, ledger_key};
 use super::{Archive, ArchiveError};
 use crate::event::{self, Event};
-use crate::ledger::{CAPACITY, Ledger, LedgerDocument};
+use crate::ledger::{Ledger, LedgerDocument};
 use crate::store::{Key, Object, Version, Write};
 
 /// The ledger as it was read or written, and which state of it that is.
@@ -54,7 +54,7 @@ impl Archive {
             source,
         })?;
         let ledger = match document {
-            LedgerDocument::Own(ledger) => *ledger,
+            LedgerDocument::Own(ledger) => ledger.limited_to(self.options.capacity),
             LedgerDocument::Foreign { ids, last_updated } => {
                 info!(ids = ids.len(), "taking over the ledger of the documented collector");
                 let mut ledger = self.rebuild().await?;
@@ -90,12 +90,20 @@ impl Archive {
         let mut events: Vec<Event> = Vec::new();
         for (&day, keys) in days.iter().rev() {
             let of_day = self.events_in(keys).await?;
-            if events.len() + of_day.len() > CAPACITY {
-                return Ok(ledger_of(events, day));
+            if events.len() + of_day.len() > self.options.capacity {
+                return Ok(self.ledger_of(events, day));
             }
             events.extend(of_day);
         }
-        Ok(ledger_of(events, NaiveDate::MIN))
+        Ok(self.ledger_of(events, NaiveDate::MIN))
+    }
+
+    fn ledger_of(&self, events: Vec<Event>, complete_after: NaiveDate) -> Ledger {
+        let mut ledger = Ledger::complete_after(complete_after).limited_to(self.options.capacity);
+        for event in events {
+            ledger.remember(event);
+        }
+        ledger
     }
 
     async fn events_in(&self, keys: &[Key]) -> Result<Vec<Event>, ArchiveError> {
@@ -108,37 +116,34 @@ impl Archive {
 
     /// Puts a new ledger in the place of the one that was read, if nobody else has.
     ///
-    /// An answer that was lost is settled by reading: no two writes are alike, since they are
-    /// counted and a claim names its run.
+    /// An answer that was lost is settled by reading: no two writes are alike, since they are counted and a
+    /// claim names its run. If ours is found it is written once more, because what can be read need not be
+    /// durable yet.
     pub(super) async fn swap(&self, from: &Snapshot, mut to: Ledger) -> Result<Swap, ArchiveError> {
         to.writes = from.ledger.writes + 1;
         let (key, bytes) = (ledger_key(), to.to_document());
-        let written = match &from.version {
-            Some(version) => self.store.replace(&key, &bytes, version).await,
-            None => self.store.create(&key, &bytes).await,
-        };
-        match written {
-            Ok(Write::Done(version)) => Ok(Swap::done(to, version)),
-            Ok(Write::Refused) => Ok(Swap::Lost),
-            Err(error) if error.outcome_unknown => {
-                warn!(%error, "the answer to a write was lost; reading the ledger to settle it");
-                let found = self.store.get(&key).await?;
-                Ok(match found.filter(|object| object.bytes == bytes) {
-                    Some(object) => Swap::done(to, object.version),
-                    None => Swap::Lost,
-                })
+        let mut expected = from.version.clone();
+        let mut in_doubt = 0;
+        loop {
+            let written = match &expected {
+                Some(version) => self.store.replace(&key, &bytes, version).await,
+                None => self.store.create(&key, &bytes).await,
+            };
+            match written {
+                Ok(Write::Done(version)) => return Ok(Swap::done(to, version)),
+                Ok(Write::Refused) => return Ok(Swap::Lost),
+                Err(error) if error.outcome_unknown && in_doubt + 1 < TRIES => {
+                    in_doubt += 1;
+                    warn!(%error, "the answer to a write was lost; reading the ledger to settle it");
+                    match self.store.get(&key).await? {
+                        Some(found) if found.bytes == bytes => expected = Some(found.version),
+                        _ => return Ok(Swap::Lost),
+                    }
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
     }
-}
-
-fn ledger_of(events: Vec<Event>, complete_after: NaiveDate) -> Ledger {
-    let mut ledger = Ledger::complete_after(complete_after);
-    for event in events {
-        ledger.remember(event);
-    }
-    ledger
 }
 
 /// The events of an object of the archive; lines that are none are named in the log.

@@ -16,6 +16,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use collector::archive::ArchiveOptions;
 use collector::feed::{CallLimits, FeedOptions, POLISEN_URL, Source};
+use collector::ledger::CAPACITY;
 use collector::record::RecordPaths;
 
 /// Which commands a setting is for.
@@ -293,6 +294,7 @@ impl Settings {
     pub(crate) fn archive_options(&self) -> anyhow::Result<ArchiveOptions> {
         Ok(ArchiveOptions {
             buffer: self.positive_count("buffer_size")?,
+            capacity: CAPACITY,
             revisions: !self.flag("no_revisions")?,
             lease: self.positive_time("lease")?,
             deadline: self.positive_time("deadline")?,

@@ -147,6 +147,7 @@ impl Ledger {
             window,
             rejected: document.rejected,
             withdrawn: document.withdrawn,
+            capacity: super::CAPACITY,
             last_updated: time(&document.last_updated),
             writes: document.writes,
             claim: document.claim,

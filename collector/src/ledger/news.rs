@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{CAPACITY, Ledger, REJECTED_CAPACITY, WindowReport};
+use super::{Ledger, REJECTED_CAPACITY, WindowReport};
 use crate::event::{Element, Event, EventId, Fingerprint, Response};
 
 /// Why an element has to be compared with what is stored.
@@ -207,7 +207,7 @@ impl Ledger {
                 Err(_) => rejected.push(response.rejected_fingerprint(element)),
             }
         }
-        self.window.truncate(CAPACITY);
+        self.window.truncate(self.capacity);
         rejected.truncate(REJECTED_CAPACITY);
         self.rejected = rejected;
     }

@@ -244,12 +244,18 @@ impl<D: Disk> Folder<D> {
             return Ok(());
         }
         // What is above the root is its owner's business.
-        let is_inner = folder != self.root && folder.starts_with(&self.root);
-        if is_inner || !self.disk.is_folder(folder) {
+        let is_ours = folder.starts_with(&self.root);
+        let exists = self.disk.is_folder(folder);
+        if is_ours || !exists {
             let parent = folder.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
             self.make_folder(parent)?;
             self.disk.make_folder(folder)?;
-            self.disk.sync_folder(parent)?;
+            match self.disk.sync_folder(parent) {
+                // Somebody else made the root for us, in a folder that we must not read.
+                Err(error)
+                    if exists && folder == self.root && error.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced?,
+            }
         }
         self.durable().insert(folder.to_path_buf());
         Ok(())

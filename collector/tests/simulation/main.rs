@@ -1,0 +1,127 @@
+//! Several collectors, one store, one feed, virtual time: whatever goes wrong, the archive keeps its promises.
+//!
+//! A seed decides everything. Variables: `SIMULATION_SEEDS`, how many worlds (10,000 by default), and
+//! `SIMULATION_SEED`, one world whose story is told:
+//!
+//! ```text
+//! SIMULATION_SEED=4711 cargo test -p collector --test simulation whole -- --nocapture
+//! SIMULATION_SEEDS=1000000 cargo test --release -p collector --test simulation whole
+//! ```
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod dice;
+mod disk;
+mod promises;
+mod store;
+mod tape;
+mod world;
+
+use std::env;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+
+use store::Guard;
+use tape::Tape;
+use world::World;
+
+const TAPES: u64 = 48;
+const RESPONSES: usize = 40;
+const SEEDS: u64 = 10_000;
+
+/// The tapes, made by the first who needs them.
+fn tape_of(seed: u64) -> &'static Tape {
+    static ALL: OnceLock<Vec<Tape>> = OnceLock::new();
+    let tapes = ALL.get_or_init(|| (0..TAPES).map(|seed| Tape::record(seed, RESPONSES)).collect());
+    &tapes[usize::try_from(seed % TAPES).unwrap()]
+}
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+/// The lowest of so many seeds that breaks a promise, and which one.
+fn first_violation(seeds: u64, broken: Option<Guard>) -> Option<(u64, String)> {
+    let (next, found) = (AtomicU64::new(0), Mutex::new(None::<(u64, String)>));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds || found.lock().unwrap().as_ref().is_some_and(|(least, _)| *least < seed) {
+                return;
+            }
+            if let Err(promise) = World::new(seed, tape_of(seed), broken, false).run() {
+                let mut found = found.lock().unwrap();
+                if found.as_ref().is_none_or(|(least, _)| seed < *least) {
+                    *found = Some((seed, promise));
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+fn tell(seed: u64, broken: Option<Guard>) -> String {
+    let mut world = World::new(seed, tape_of(seed), broken, true);
+    let result = world.run();
+    format!("{}seed {seed}: {result:?}", world.story())
+}
+
+#[test]
+fn the_whole_keeps_every_promise() {
+    if let Some(seed) = number("SIMULATION_SEED") {
+        let story = tell(seed, None);
+        assert!(story.ends_with("Ok(())"), "{story}");
+        return;
+    }
+    let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    if let Some((seed, promise)) = first_violation(seeds, None) {
+        panic!(
+            "{}\n{promise}\nonce more: SIMULATION_SEED={seed} cargo test -p collector --test simulation whole",
+            tell(seed, None)
+        );
+    }
+}
+
+/// Without the guard a promise is broken within 10,000 seeds: the simulation can fail.
+#[track_caller]
+fn assert_needed(guard: Guard) {
+    let found = first_violation(SEEDS, Some(guard));
+    let (seed, _) = found.unwrap_or_else(|| panic!("without {guard:?} nothing went wrong in {SEEDS} worlds"));
+    let story = tell(seed, Some(guard));
+    assert!(!story.ends_with("Ok(())"), "seed {seed} does not repeat itself");
+}
+
+#[test]
+fn without_the_claim_a_promise_is_broken() {
+    assert_needed(Guard::Claim);
+}
+
+#[test]
+fn without_conditional_creation_a_promise_is_broken() {
+    assert_needed(Guard::Create);
+}
+
+#[test]
+fn without_syncing_a_promise_is_broken() {
+    assert_needed(Guard::Sync);
+}
+
+#[test]
+fn without_looking_up_a_promise_is_broken() {
+    assert_needed(Guard::LookUp);
+}
+
+#[test]
+fn without_fences_a_promise_is_broken() {
+    assert_needed(Guard::Fence);
+}

@@ -1,0 +1,417 @@
+//! One world: several collectors, one store, one feed, and a schedule drawn from a seed.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use collector::archive::{Archive, ArchiveError, ArchiveOptions, Liveness, Outcome};
+use collector::clock::Clock;
+use collector::event::Response;
+
+use crate::dice::Dice;
+use crate::disk::{Fault, FaultKind, SimulatedDisk};
+use crate::promises::Promises;
+use crate::store::{Guard, Request, ScheduledStore};
+use crate::tape::Tape;
+
+const MOST_COLLECTORS: usize = 3;
+
+/// The world's clock.
+#[derive(Debug, Clone)]
+struct WorldClock(Arc<Mutex<(DateTime<Utc>, Duration)>>);
+
+impl WorldClock {
+    fn pass(&self, time: TimeDelta) {
+        let mut state = self.0.lock().unwrap();
+        state.0 += time;
+        state.1 += time.to_std().unwrap();
+    }
+}
+
+#[async_trait]
+impl Clock for WorldClock {
+    fn now(&self) -> DateTime<Utc> {
+        self.0.lock().unwrap().0
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.lock().unwrap().1
+    }
+
+    async fn sleep(&self, _: Duration) {
+        panic!("storing waits for nobody");
+    }
+}
+
+/// Knows the dead, or knows nothing of them, as on another machine.
+#[derive(Debug)]
+struct Census {
+    name: String,
+    dead: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Liveness for Census {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn is_gone(&self, owner: &str) -> bool {
+        self.dead.lock().unwrap().contains(owner)
+    }
+}
+
+/// What a collector tells the world while it works.
+#[derive(Debug)]
+enum Said {
+    /// All of the response of this number is stored.
+    Stored(usize),
+    LeftToAnother,
+    Failed,
+}
+
+struct Process {
+    name: String,
+    store: ScheduledStore,
+    work: Pin<Box<dyn Future<Output = ()>>>,
+    said: Arc<Mutex<Vec<Said>>>,
+}
+
+pub(crate) struct World {
+    dice: Dice,
+    tape: &'static Tape,
+    clock: WorldClock,
+    disk: SimulatedDisk,
+    broken: Option<Guard>,
+    options: ArchiveOptions,
+    /// Whether the dead are known to be dead.
+    one_machine: bool,
+    /// How often something goes wrong, per mille of operations.
+    trouble: u32,
+    dead: Arc<Mutex<BTreeSet<String>>>,
+    processes: Vec<Process>,
+    /// Writes that were given up and are on their way all the same.
+    late: Vec<(ScheduledStore, Request)>,
+    started: usize,
+    promises: Promises,
+    /// What happened, if somebody wants to know.
+    log: Option<String>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, tape: &'static Tape, broken: Option<Guard>, log: bool) -> Self {
+        let mut dice = Dice::of(seed);
+        let disk = SimulatedDisk::new(broken != Some(Guard::Sync));
+        let first = dice.index(tape.plays.len() / 2);
+        let clock = WorldClock(Arc::new(Mutex::new((tape.plays[first].at, Duration::ZERO))));
+        let options = ArchiveOptions {
+            buffer: tape.buffer,
+            capacity: tape.buffer * 2,
+            parallel: 1 + dice.index(3),
+            ..ArchiveOptions::default()
+        };
+        Self {
+            tape,
+            clock,
+            disk,
+            broken,
+            options,
+            one_machine: dice.chance(500),
+            trouble: [0, 50, 150, 400][dice.index(4)],
+            dice,
+            dead: Arc::default(),
+            processes: Vec::new(),
+            late: Vec::new(),
+            started: 0,
+            promises: Promises::default(),
+            log: log.then(String::new),
+        }
+    }
+
+    fn tell(&mut self, what: impl FnOnce() -> String) {
+        let now = self.clock.now();
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "{}  {}", now.format("%d %H:%M:%S"), what());
+        }
+    }
+
+    /// What happened, if it was to be told.
+    pub(crate) fn story(self) -> String {
+        self.log.unwrap_or_default()
+    }
+
+    /// Lets the world run. Which promise was broken, if one was.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        let steps = 40 + self.dice.below(160);
+        for _ in 0..steps {
+            self.step()?;
+        }
+        self.end_well()
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let pause = match self.dice.below(100) {
+            0..90 => i64::from(self.dice.below(20)),
+            90..98 => i64::from(self.dice.below(3_600)),
+            _ => i64::from(self.dice.below(86_400)),
+        };
+        self.clock.pass(TimeDelta::seconds(pause));
+        if !self.late.is_empty() && self.dice.chance(150) {
+            self.deliver_late()?;
+        }
+        let idle = self.processes.is_empty();
+        if self.processes.len() < MOST_COLLECTORS && (idle || self.dice.chance(150)) {
+            self.start();
+        }
+        if self.dice.chance(self.trouble / 40) {
+            return self.lose_power();
+        }
+        let number = self.dice.index(self.processes.len());
+        self.advance(number)
+    }
+
+    fn start(&mut self) {
+        self.started += 1;
+        let name = format!("c{}", self.started);
+        let store = ScheduledStore::new(self.disk.for_another_process(), self.broken);
+        let census = Census { name: name.clone(), dead: Arc::clone(&self.dead) };
+        let clock = Arc::new(self.clock.clone());
+        let archive = Archive::new(Arc::new(store.clone()), clock.clone(), self.options.clone())
+            .with_liveness(Arc::new(census));
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let runs = if self.dice.chance(300) { 3 } else { 1 };
+        let work = collect(archive, clock, self.tape, runs, Arc::clone(&said));
+        let mut process = Process { name: name.clone(), store, work: Box::pin(work), said };
+        self.tell(|| format!("{name} starts"));
+        process.poll();
+        self.processes.push(process);
+    }
+
+    /// Decides what becomes of one operation of one process.
+    fn advance(&mut self, number: usize) -> Result<(), String> {
+        let process = &self.processes[number];
+        let (name, store) = (process.name.clone(), process.store.clone());
+        let waiting = store.waiting();
+        let (call, request) = waiting[self.dice.index(waiting.len())].clone();
+        let fate = if self.dice.chance(self.trouble) { self.dice.below(9) } else { 9 };
+        let what = |fate: &str| format!("{name} {fate}: {request:?}");
+        match fate {
+            0 => {
+                self.tell(|| what("is refused"));
+                store.answer(call, Err(request.failure(false, "refused")));
+            }
+            1 | 2 => {
+                // The answer is lost, or the request is: the collector cannot know.
+                self.tell(|| what(if fate == 1 { "hears nothing of" } else { "sends in vain" }));
+                if fate == 1 {
+                    let _ = self.apply(&store, &request)?;
+                }
+                store.answer(call, Err(request.failure(request.is_write(), "no answer")));
+            }
+            3 => {
+                self.tell(|| what("gives up, though on its way is"));
+                if request.is_write() {
+                    self.late.push((store.clone(), request.clone()));
+                }
+                store.answer(call, Err(request.failure(request.is_write(), "no answer")));
+            }
+            4 | 5 => {
+                self.tell(|| what("meets a failing disk in"));
+                let after = self.dice.below(9);
+                store.disk.set_fault(Some(Fault { after, kind: FaultKind::InputOutput }));
+                let result = self.apply(&store, &request)?;
+                store.disk.set_fault(None);
+                store.answer(call, result);
+            }
+            6 => {
+                self.tell(|| what("is killed within"));
+                let after = self.dice.below(9);
+                store.disk.set_fault(Some(Fault { after, kind: FaultKind::Killed }));
+                let _ = self.apply(&store, &request)?;
+                self.bury(number);
+                return Ok(());
+            }
+            7 => {
+                self.tell(|| what("is killed, though on its way is"));
+                if request.is_write() {
+                    self.late.push((store, request.clone()));
+                }
+                self.bury(number);
+                return Ok(());
+            }
+            8 => {
+                self.tell(|| what("sleeps long before"));
+                self.clock.pass(TimeDelta::seconds(i64::from(self.dice.below(7_200))));
+            }
+            _ => {
+                self.tell(|| what("does"));
+                let result = self.apply(&store, &request)?;
+                store.answer(call, result);
+            }
+        }
+        self.go_on(number)
+    }
+
+    fn apply(
+        &mut self,
+        store: &ScheduledStore,
+        request: &Request,
+    ) -> Result<Result<crate::store::Reply, collector::store::StoreError>, String> {
+        let result = store.apply(request);
+        if let (true, Some(key)) = (request.is_write(), request.key())
+            && (result.is_ok() || self.promises_may_have_changed(key))
+        {
+            self.promises.look_at(&self.disk, key.as_str(), self.options.capacity)?;
+        }
+        Ok(result)
+    }
+
+    /// Whether a failed write left something to look at.
+    fn promises_may_have_changed(&self, key: &collector::store::Key) -> bool {
+        let path = std::path::Path::new("s").join(key.as_str());
+        collector::store::disk::Disk::read(&self.disk, &path).is_ok()
+    }
+
+    fn deliver_late(&mut self) -> Result<(), String> {
+        let (store, request) = self.late.swap_remove(self.dice.index(self.late.len()));
+        // Whoever sent it may be dead; it is carried out all the same.
+        store.disk.set_fault(None);
+        self.tell(|| format!("arrives late: {request:?}"));
+        let _ = self.apply(&store, &request)?;
+        Ok(())
+    }
+
+    fn lose_power(&mut self) -> Result<(), String> {
+        self.tell(|| "the power fails".to_owned());
+        while !self.processes.is_empty() {
+            self.bury(0);
+        }
+        // What is on its way over a network arrives; what was on its way to the disk is gone with the machine.
+        self.late.clear();
+        self.disk.lose_power(&mut self.dice);
+        self.promises.look_at_all(&self.disk)
+    }
+
+    fn bury(&mut self, number: usize) {
+        let process = self.processes.swap_remove(number);
+        process.store.disk.set_fault(Some(Fault { after: 0, kind: FaultKind::Killed }));
+        if self.one_machine {
+            self.dead.lock().unwrap().insert(process.name.clone());
+        }
+    }
+
+    /// Lets a process work until it waits again, and hears what it says.
+    fn go_on(&mut self, number: usize) -> Result<(), String> {
+        let process = &mut self.processes[number];
+        let ended = process.poll();
+        let said: Vec<_> = process.said.lock().unwrap().drain(..).collect();
+        let name = process.name.clone();
+        for word in said {
+            self.tell(|| format!("{name}: {word:?}"));
+            if let Said::Stored(play) = word {
+                self.promises.promise(&self.tape.plays[play].events)?;
+            }
+        }
+        if ended {
+            self.bury(number);
+        }
+        Ok(())
+    }
+
+    /// Whatever happened: once it is quiet, a collector succeeds, and the archive is sound.
+    fn end_well(&mut self) -> Result<(), String> {
+        while !self.processes.is_empty() {
+            self.bury(0);
+        }
+        while !self.late.is_empty() {
+            self.deliver_late()?;
+        }
+        self.clock.pass(TimeDelta::hours(1));
+        self.trouble = 0;
+        self.start();
+        let before = self.promises_kept();
+        while let Some(process) = self.processes.first() {
+            let waiting = process.store.waiting();
+            let Some((call, request)) = waiting.first().cloned() else {
+                return Err("a collector waits for nothing".to_owned());
+            };
+            let store = process.store.clone();
+            let result = self.apply(&store, &request)?;
+            store.answer(call, result);
+            self.go_on(0)?;
+        }
+        if self.promises_kept() == before {
+            return Err("a collector that nobody disturbs does not succeed".to_owned());
+        }
+        self.check_soundness()
+    }
+
+    fn promises_kept(&self) -> usize {
+        self.promises.made
+    }
+
+    fn check_soundness(&mut self) -> Result<(), String> {
+        let store = ScheduledStore::new(self.disk.for_another_process(), None);
+        let archive =
+            Archive::new(Arc::new(store.clone()), Arc::new(self.clock.clone()), self.options.clone());
+        let mut audit = Box::pin(async move { archive.audit(|_, _| {}).await });
+        loop {
+            let polled = audit.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            match polled {
+                Poll::Ready(Ok(audit)) if audit.findings.is_sound() => return Ok(()),
+                Poll::Ready(Ok(audit)) => return Err(format!("verify finds {:?}", audit.findings.problems)),
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+                Poll::Pending => {
+                    let (call, request) = store.waiting().swap_remove(0);
+                    store.answer(call, store.apply(&request));
+                }
+            }
+        }
+    }
+}
+
+impl Process {
+    /// Whether its work is done.
+    fn poll(&mut self) -> bool {
+        self.work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+}
+
+/// A process: one or several runs, one after the other.
+async fn collect(
+    archive: Archive,
+    clock: Arc<WorldClock>,
+    tape: &Tape,
+    runs: usize,
+    said: Arc<Mutex<Vec<Said>>>,
+) {
+    let result: Result<(), ArchiveError> = async {
+        let mut snapshot = None;
+        for _ in 0..runs {
+            let start = clock.now();
+            let play = tape.at(start);
+            let response = Response::parse(&tape.plays[play].body).unwrap();
+            let before = match snapshot.take() {
+                Some(before) => before,
+                None => archive.open().await?,
+            };
+            let (deposit, after) = archive.deposit(&response, before, start).await?;
+            if deposit.outcome == Outcome::Stored {
+                said.lock().unwrap().push(Said::Stored(play));
+                snapshot = Some(after);
+            } else {
+                said.lock().unwrap().push(Said::LeftToAnother);
+            }
+        }
+        Ok(())
+    }
+    .await;
+    if result.is_err() {
+        said.lock().unwrap().push(Said::Failed);
+    }
+}
