@@ -19,6 +19,8 @@ pub mod event;
 pub mod feed;
 pub mod import;
 pub mod ledger;
+mod python;
 pub mod record;
 pub mod run;
 pub mod store;
+pub mod trends;
