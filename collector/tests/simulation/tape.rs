@@ -44,7 +44,7 @@ impl Tape {
             let body = feed.response().compact();
             let parsed = Response::parse(&body).unwrap();
             let events = parsed.elements().iter().map(|element| element.event.unwrap()).collect();
-            Play { at, events, body }
+            Play { at, body, events }
         });
         Self { plays: plays.collect(), buffer }
     }
