@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn lines(objects: &[Draft]) -> usize {
-        objects.iter().map(|object| object.bytes.iter().filter(|&&byte| byte == b'\n').count()).sum()
+        objects.iter().map(|object| object.bytes.split_inclusive(|&byte| byte == b'\n').count()).sum()
     }
 
     #[test]
