@@ -73,3 +73,40 @@ fn not_utf8(bytes: &[u8], error: std::str::Utf8Error) -> Exception {
         format!("'utf-8' codec can't decode bytes in position {start}-{}: {reason}", start + length - 1)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_lose_what_says_nothing() {
+        for (path, spelled) in [
+            ("", "."),
+            ("./", "."),
+            ("./a/./b//c/", "a/b/c"),
+            ("/", "/"),
+            ("//a", "//a"),
+            ("///a/../b", "/a/../b"),
+        ] {
+            assert_eq!(normalise(Path::new(path)).as_os_str(), spelled, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_file_may_hold_any_byte() {
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"a'\xff\n"));
+        let error = io::Error::from(Errno::EACCES);
+        assert_eq!(os_error(&error, path).message, r#"[Errno 13] Permission denied: "a'\udcff\n""#);
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_that_was_spelled_stays(path in "[a./]{0,12}") {
+            let once = normalise(Path::new(&path));
+            let twice = normalise(&once);
+            prop_assert_eq!(twice.as_os_str(), once.as_os_str());
+        }
+    }
+}

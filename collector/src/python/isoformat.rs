@@ -239,3 +239,73 @@ fn checked_offset(micros: i64) -> Result<i64, Exception> {
         parts.join(", ")
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::{FixedOffset, TimeZone as _};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn minutes(text: &str) -> Result<i64, String> {
+        let now = Utc.with_ymd_and_hms(2026, 1, 2, 12, 0, 0).unwrap();
+        Moment::parse(text).and_then(|moment| moment.minutes_till(now)).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn takes_what_python_takes() {
+        for (text, age) in [
+            ("2026-01-02T11:30:00.000000+00:00", 30),
+            ("2026-01-02T11:29:59.999999Z", 30),
+            ("2026-01-02 12:30:00.000001+01:00", 29),
+            ("2026-01-02é12:00Z", 0),
+            ("20260102T1200Z", 0),
+            ("2026-W01-5T12Z", 0),
+            ("2026W015T12,5Z", -1),
+            ("2026W01T10Z", 4 * 1440 + 120),
+            ("2026-01-02T12:00:00,123456789Z", -1),
+            ("2026-01-02T12:00:00-23:59:59.999999", -1440),
+        ] {
+            assert_eq!(minutes(text), Ok(age), "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (text, words) in [
+            ("2026-01-02T", "Invalid isoformat string: '2026-01-02T'"),
+            ("2026-1-2", "Invalid isoformat string: '2026-1-2'"),
+            ("2026-01-02T12:00z", "Invalid isoformat string: '2026-01-02T12:00z'"),
+            ("2026-W54-1", "Invalid isoformat string: '2026-W54-1'"),
+            ("2026-02-29T00Z", "day is out of range for month"),
+            ("2026-00-01T00Z", "month must be in 1..12"),
+            ("0000-01-01T00Z", "year 0 is out of range"),
+            ("9999-W52-7T00Z", "year 10000 is out of range"),
+            ("2026-01-01T24:00Z", "hour must be in 0..23"),
+            ("2026-01-01T23:60Z", "minute must be in 0..59"),
+            ("2026-01-01T23:59:60Z", "second must be in 0..59"),
+            ("2026-01-02", "can't subtract offset-naive and offset-aware datetimes"),
+        ] {
+            assert_eq!(minutes(text), Err(words.to_owned()), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_time_is_read_as_the_same(micros in 0..250_000_000_000_000_000_i64, offset in -86_399..86_400) {
+            let written = Utc.timestamp_micros(micros - 60_000_000_000_000_000).unwrap();
+            let there = written.with_timezone(&FixedOffset::east_opt(offset).unwrap());
+            let text = there.format("%Y-%m-%dT%H:%M:%S%.6f%::z").to_string();
+            let moment = Moment::parse(&text).unwrap();
+            prop_assert_eq!(moment.minutes_till(written), Ok(0), "{}", text);
+            prop_assert_eq!(moment.minutes_till(written - TimeDelta::microseconds(1)), Ok(-1));
+        }
+
+        #[test]
+        fn any_text_gets_an_answer(text in "[0-9WTZé:.,+-]{0,30}|\\PC*", cut in 0..40_usize) {
+            let _ = minutes(&text);
+            let nearly: String = "2026-01-02T12:34:56.123456+00:00".chars().take(cut).chain(text.chars()).collect();
+            let _ = minutes(&nearly);
+        }
+    }
+}

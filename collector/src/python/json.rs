@@ -267,3 +267,87 @@ impl<'a> Reader<'a> {
         value.ok_or_else(|| self.refuse("Invalid \\uXXXX escape", at + 1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn said(text: &str) -> String {
+        parse(text).map_or_else(|error| error.to_string(), |value| value.to_string())
+    }
+
+    #[test]
+    fn refuses_in_the_words_of_python() {
+        for (text, words) in [
+            ("", "Expecting value: line 1 column 1 (char 0)"),
+            ("[1,", "Expecting value: line 1 column 4 (char 3)"),
+            ("-", "Expecting value: line 1 column 1 (char 0)"),
+            (r#""\u1234"#, r"Invalid \uXXXX escape: line 1 column 3 (char 2)"),
+            (r#""\ud83d\u12g4""#, r"Invalid \uXXXX escape: line 1 column 9 (char 8)"),
+            (r#""å\x""#, r"Invalid \escape: line 1 column 3 (char 2)"),
+            ("\"abc\\", "Unterminated string starting at: line 1 column 1 (char 0)"),
+            ("\"a\r\n\"", "Invalid control character at: line 1 column 3 (char 2)"),
+            ("[\r\n\r1\n2]", "Expecting ',' delimiter: line 4 column 1 (char 5)"),
+            ("{\"a\":1,}", "Expecting property name enclosed in double quotes: line 1 column 8 (char 7)"),
+            ("01", "Extra data: line 1 column 2 (char 1)"),
+        ] {
+            assert_eq!(said(text), words, "{text}");
+        }
+    }
+
+    #[test]
+    fn takes_what_python_takes() {
+        for (text, printed) in [
+            ("[NaN, Infinity, -Infinity, 1e999]", "[nan, inf, -inf, inf]"),
+            (
+                "[-0, -0.0, 1E2, 123456789012345678901234567890]",
+                "[0, -0.0, 100.0, 123456789012345678901234567890]",
+            ),
+            (r#"{"a": 1, "b": null, "a": true}"#, "{'a': True, 'b': None}"),
+            (r#"["\ud83d\ude00", "\u0007\u00ad", "it's", "\"'"]"#, r#"['😀', '\x07\xad', "it's", '"\'']"#),
+        ] {
+            assert_eq!(said(text), printed, "{text}");
+        }
+    }
+
+    #[test]
+    fn depth_and_length_have_limits() {
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse(&nested(MAX_DEPTH)).is_ok());
+        assert!(said(&nested(MAX_DEPTH + 1)).starts_with("maximum recursion depth exceeded"));
+        assert!(parse(&"9".repeat(MAX_DIGITS)).is_ok());
+        assert!(said(&"9".repeat(MAX_DIGITS + 1)).starts_with("Exceeds the limit (4300 digits)"));
+    }
+
+    /// Documents, some of them broken.
+    fn document() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            r#"[\[\]{},: \r\n"]"#,
+            r#""[a-zå]{0,3}""#,
+            "-?[0-9]{1,3}(\\.[0-9])?([eE][+-]?[0-9])?",
+            "true|false|null|\\\\u[0-9a-f]{4}",
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_serde_on_what_json_is(text in document()) {
+            let known: Result<serde_json::Value, _> = serde_json::from_str(&text);
+            prop_assert_eq!(parse(&text).is_ok(), known.is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn strings_are_read_as_they_were_written(string in any::<String>()) {
+            let written = serde_json::to_string(&string).unwrap();
+            prop_assert_eq!(parse(&written), Ok(Value::Text(string)));
+        }
+
+        #[test]
+        fn any_text_gets_an_answer(text in any::<String>()) {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -159,3 +159,63 @@ fn shifted(number: &BigUint, bits: i64) -> BigUint {
 fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(u64::from((exponent + 1023).unsigned_abs()) << 52)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn floats_are_printed_as_python_prints_them() {
+        for (number, text) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (-12.5, "-12.5"),
+            (0.0001, "0.0001"),
+            (0.000_012_5, "1.25e-05"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (5e-324, "5e-324"),
+            (22.093_765_258_789_062, "22.093765258789062"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+            (f64::NAN, "nan"),
+        ] {
+            assert_eq!(Number::Float(number).to_string(), text);
+        }
+        assert_eq!(Number::Bool(true).to_string(), "True");
+        for (number, text) in [(0.125, "0.12"), (0.375, "0.38"), (-0.001, "-0.00"), (f64::NAN, "nan")] {
+            assert_eq!(fixed(number, 2), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_printed_float_reads_back(bits in any::<u64>()) {
+            let number = f64::from_bits(bits);
+            prop_assume!(number.is_finite());
+            prop_assert_eq!(Number::Float(number).to_string().parse(), Ok(number));
+        }
+
+        #[test]
+        fn integers_become_the_float_that_rust_makes_of_them(int in any::<i128>(), digits in 0..127_u32) {
+            let int = int >> digits;
+            #[expect(clippy::cast_precision_loss, reason = "this is what is compared")]
+            let expected = int as f64;
+            prop_assert_eq!(Number::Int(int.into()).to_f64().to_bits(), expected.to_bits());
+        }
+
+        #[test]
+        fn integers_and_floats_are_compared_exactly(int in any::<i64>(), near in -2..3_i64) {
+            #[expect(clippy::cast_precision_loss, reason = "any float will do")]
+            let float = int.saturating_add(near) as f64;
+            #[expect(clippy::cast_possible_truncation, reason = "an i128 holds it")]
+            let expected = i128::from(int).cmp(&(float as i128));
+            prop_assert_eq!(Number::Int(int.into()).compare(&Number::Float(float)), Some(expected));
+            prop_assert_eq!(Number::Float(float).compare(&Number::Int(int.into())), Some(expected.reverse()));
+        }
+    }
+}

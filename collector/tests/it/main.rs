@@ -1,9 +1,11 @@
-//! The program from outside: it is run as its users run it, and judged by what it leaves behind.
+//! The programs from outside: they are run as their users run them, and judged by what they leave behind.
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod analyze_metrics;
 mod command_line;
 mod crash;
+mod health;
 mod run;
 mod support;
 mod verify;
