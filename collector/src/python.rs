@@ -3,7 +3,7 @@
 //! Both texts are fixed character for character, and parts of them are Python's own: how a number or a value
 //! is printed, what a broken file is called, which dates are dates, and statistics that are computed with
 //! fractions and rounded once. [`json`] reads as `json.load` does, [`value`] prints as `str` and `repr` do,
-//! [`number`] and [`statistics`] compute, [`isoformat`] is `datetime.fromisoformat`, and [`file`] has
+//! [`number`] and [`statistics`] compute, [`isoformat`] is `datetime.fromisoformat`, and [`mod@file`] has
 //! pathlib's spelling of paths and the texts of `OSError`.
 //!
 //! Left out on purpose: half of a surrogate pair in a string becomes U+FFFD, since no output could carry it,
