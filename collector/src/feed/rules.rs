@@ -244,7 +244,7 @@ mod tests {
     fn the_providers_rules_win_where_they_are_stricter() {
         let polisen = Url::parse("https://polisen.se/api/events").unwrap();
         assert_eq!(CallLimits::NONE.for_url(&polisen), CallLimits::POLISEN);
-        let strict = CallLimits { min_interval: Duration::from_secs(60), per_hour: Some(10), per_day: None };
+        let strict = CallLimits { min_interval: Duration::from_mins(1), per_hour: Some(10), per_day: None };
         let expected = CallLimits { per_day: Some(1_440), ..strict };
         assert_eq!(strict.for_url(&polisen), expected);
         let other = Url::parse("https://notpolisen.se/").unwrap();

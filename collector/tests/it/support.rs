@@ -136,6 +136,13 @@ impl Home {
         found
     }
 
+    /// The names of the archive's objects, but for the ledger.
+    pub(crate) fn objects(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.store().into_keys().collect();
+        names.retain(|name| !name.starts_with(['.', 'm']));
+        names
+    }
+
     /// The lines under a folder of the archive, in order of their objects' names.
     pub(crate) fn lines(&self, kind: &str) -> Vec<Line> {
         let mut lines = Vec::new();
