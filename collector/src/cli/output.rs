@@ -24,7 +24,15 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Says in one line why a command failed.
 pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
-    let line = format!("{error:#}").replace(['\n', '\r'], " ");
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Most errors name their cause themselves.
+        if !line.contains(&cause) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &cause;
+        }
+    }
+    let line = line.replace(['\n', '\r'], " ");
     let _ = writeln!(io::stderr(), "error: {line}");
     exit
 }

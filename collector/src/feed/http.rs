@@ -49,6 +49,11 @@ impl HttpFeed {
                 [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
             builder = builder.no_proxy().resolve_to_addrs("localhost", &addresses);
         }
+        if url.scheme() == "http" {
+            // No secure connection follows from here, and reading the system's certificates takes as long as
+            // all the rest of a run.
+            builder = builder.tls_certs_only([]);
+        }
         let client = builder.build().map_err(|error| FeedError::Setup(innermost(&error)))?;
         let log = CallLog::new(options.state_dir.clone(), options.limits, &url, &options.instance);
         Ok(Self { client, url, options, recorder, log, clock })
@@ -188,6 +193,9 @@ fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     if insecure || downgraded {
         return attempt.error("it leads from https to http");
     }
+    if attempt.previous().last().is_some_and(|from| from.scheme() != to.scheme()) {
+        return attempt.error("it leads from this machine to another one");
+    }
     if attempt.previous().len() > MOST_REDIRECTS {
         return attempt.error("there are too many redirects in a row");
     }
@@ -207,7 +215,9 @@ fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
         let error: &'a (dyn Error + 'static) = *error;
-        error.source()
+        // An input/output error passes over the one that it wraps when it is asked for its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped))
     })
 }
 

@@ -46,6 +46,7 @@ pub enum LedgerDocument {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(expecting = "an object with the list `seen_ids`")]
 struct Document {
     seen_ids: Vec<EventId>,
     #[serde(default)]

@@ -1,5 +1,7 @@
 //! What this process has used so far.
 
+use std::fs;
+
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
@@ -14,20 +16,31 @@ pub struct ProcessUse {
     pub cpu_system_s: f64,
 }
 
+/// Linux and the BSDs count the resident set in KiB, macOS in bytes.
+const RSS_UNIT_BYTES: u64 = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
+
+/// What `/proc/self/status` says (proc(5)): unlike getrusage(2), it does not count the memory of the process
+/// that this one was forked from.
+fn high_water_mark() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 impl ProcessUse {
-    /// Asks the system (getrusage(2)); zeros if it does not tell.
+    /// Asks the system; zeros if it does not tell.
     #[must_use]
     pub fn so_far() -> Self {
         let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Self::default() };
-        // Linux and the BSDs count in KiB, macOS in bytes.
-        let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
         let seconds = |time: nix::sys::time::TimeVal| {
             #[expect(clippy::cast_precision_loss, reason = "seconds and microseconds of a process are small")]
             let (whole, micros) = (time.tv_sec() as f64, time.tv_usec() as f64);
             whole + micros / 1e6
         };
         Self {
-            peak_memory_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * unit,
+            peak_memory_bytes: high_water_mark()
+                .unwrap_or_else(|| u64::try_from(usage.max_rss()).unwrap_or(0) * RSS_UNIT_BYTES),
             cpu_user_s: seconds(usage.user_time()),
             cpu_system_s: seconds(usage.system_time()),
         }

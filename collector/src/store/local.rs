@@ -268,7 +268,8 @@ impl<D: Disk> Folder<D> {
     /// Writes the content to a private file beside the objects, synced.
     fn stage(&self, bytes: &[u8]) -> io::Result<D::Staged> {
         let folder = self.root.join(STAGING);
-        self.make_folder(&folder)?;
+        // It need not last: what is staged is of use to nobody but this process.
+        self.disk.make_folder(&folder)?;
         let staged = self.disk.stage(&folder, bytes)?;
         staged.sync()?;
         Ok(staged)
