@@ -17,7 +17,7 @@ use crate::support::{Ended, Home, fixture};
 /// How often the program is killed. Each time at another moment of its work.
 const KILLS: u32 = 300;
 /// How often several are started at once.
-const RACES: usize = 50;
+const RACES: usize = 200;
 
 /// Recorded responses of a feed that misbehaves, in a folder of the home.
 fn record(home: &Home, responses: u32) -> BTreeMap<i64, usize> {

@@ -4,6 +4,7 @@
 
 mod analyze_metrics;
 mod command_line;
+mod cost;
 mod crash;
 mod health;
 mod run;
