@@ -1,5 +1,6 @@
 //! What holds for every input, not only for those that somebody thought of.
 
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -168,7 +169,7 @@ proptest! {
         for unit in event.encode_utf16() {
             match u8::try_from(unit) {
                 Ok(byte) if byte.is_ascii() => escaped.push(char::from(byte)),
-                _ => escaped += &format!("\\u{unit:04x}"),
+                _ => write!(escaped, "\\u{unit:04x}").unwrap(),
             }
         }
         prop_assert_eq!(read(&escaped), original);
