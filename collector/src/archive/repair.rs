@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tracing::info;
+use tracing::debug;
 
 use super::audit::{Audit, Fault, LedgerState};
 use super::layout::{Kind, Place, ledger_key};
@@ -63,8 +63,9 @@ impl Archive {
             let foreign = matches!(self.read_ledger().await?, LedgerState::Foreign(_));
             repair.ledger_rebuilt = foreign || audit.ledger_is_wrong();
             repair.survey(&audit);
+            let mut relocated = Relocated::default();
             for (key, faults) in plan(&audit) {
-                self.relocate(&key, &faults, &audit, &mut Relocated::default(), &mut repair).await?;
+                self.relocate(&key, &faults, &audit, &mut relocated, &mut repair).await?;
             }
             return Ok(repair);
         }
@@ -137,7 +138,7 @@ impl Archive {
             .collect();
         match self.store.replace(key, &kept, &object.version).await? {
             Write::Done(_) => {
-                info!(%key, lines = faults.len(), "moved to repaired/");
+                debug!(%key, lines = faults.len(), "moved to repaired/");
                 Ok(())
             }
             Write::Refused => Err(ArchiveError::Interrupted),

@@ -96,14 +96,15 @@ fn another_content_among_duplicates_becomes_a_revision_once() {
     let changed = lines[0].replacen("\"summary\":\"", "\"summary\":\"Uppdaterad. ", 1);
     assert_ne!(changed, lines[0]);
     home.write(
-        "data/events/2025/12/30/events-99999999999.jsonl",
+        "data/events/2025/12/30/events-99999999998.jsonl",
         format!("{changed}\n{changed}\n{}\n", lines[0]),
     );
+    home.write("data/events/2025/12/30/events-99999999999.jsonl", format!("{changed}\n"));
     let repaired = repair(&home);
-    assert_eq!((&repaired["duplicates"], &repaired["revisions"]), (&json!(3), &json!(1)));
+    assert_eq!((&repaired["duplicates"], &repaired["revisions"]), (&json!(4), &json!(1)));
     assert_eq!(assert_sound(&home)["revisions"], 1);
     assert_eq!(home.lines("revisions")[0].text, changed);
-    assert_eq!(home.lines("repaired/events").len(), 3);
+    assert_eq!(home.lines("repaired/events").len(), 4);
 }
 
 #[test]
