@@ -8,6 +8,7 @@ pub mod disk;
 mod key;
 mod local;
 mod memory;
+pub mod oci;
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use thiserror::Error;
 pub use key::{InvalidKey, Key};
 pub use local::{Folder, FolderError, LocalStore};
 pub use memory::MemoryStore;
+pub use oci::OciStore;
 
 /// An opaque name for one state of an object; equal only if nothing was written in between.
 #[derive(Debug, Clone, PartialEq, Eq)]

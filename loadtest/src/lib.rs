@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the collector meets outside, simulated: so far Oracle's Object Storage.
+
+pub mod oci;

@@ -13,9 +13,12 @@ use collector::feed::{Feed, POLISEN_URL};
 use collector::import::{find_recordings, import as import_recordings};
 use collector::record::check;
 use collector::run::Collector;
-use collector::store::{LocalStore, SharedStore};
+use collector::store::oci::BucketPath;
+use collector::store::oci::credentials::Credentials;
+use collector::store::oci::endpoint::of_region;
+use collector::store::{LocalStore, OciStore, SharedStore};
 use tokio::runtime::{Builder, Runtime};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::output::{self, Progress};
 use super::settings::Settings;
@@ -142,16 +145,43 @@ pub(crate) fn man() -> Result<Exit, Failure> {
 }
 
 fn open_archive(settings: &Settings, clock: SharedClock) -> Result<Archive, Failure> {
-    Ok(Archive::new(open_store(settings.text("store"))?, clock, settings.archive_options()?))
+    let store = open_store(settings, &clock).map_err(Failure::Usage)?;
+    Ok(Archive::new(store, clock, settings.archive_options()?))
 }
 
-fn open_store(location: &str) -> Result<SharedStore, Failure> {
-    if let Some((scheme, _)) = location.split_once("://") {
-        return Err(Failure::Usage(anyhow!(
-            "store: `{scheme}://` is not supported by this version; name a local folder with --store"
-        )));
+fn open_store(settings: &Settings, clock: &SharedClock) -> anyhow::Result<SharedStore> {
+    let location = settings.text("store");
+    match location.split_once("://") {
+        None => Ok(Arc::new(LocalStore::new(location))),
+        Some(("oci", _)) => open_object_storage(location, settings, clock),
+        Some((scheme, _)) => Err(anyhow!(
+            "store: `{scheme}://` is not supported; name a local folder, or oci://NAMESPACE/BUCKET"
+        )),
     }
-    Ok(Arc::new(LocalStore::new(location)))
+}
+
+fn open_object_storage(
+    location: &str,
+    settings: &Settings,
+    clock: &SharedClock,
+) -> anyhow::Result<SharedStore> {
+    let path = BucketPath::parse(location).map_err(|error| anyhow!("store: {error}"))?;
+    let environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let Credentials { key, region, origin } = Credentials::find(&environment).context(
+        "store: nobody can sign for Object Storage; see ~/.oci/config, OCI_CONFIG_FILE or OCI_USER",
+    )?;
+    debug!(%origin, "signing for Object Storage");
+    let endpoint = match settings.text("endpoint") {
+        "" => {
+            let chosen = Some(settings.text("region")).filter(|region| !region.is_empty());
+            let region = chosen.map(str::to_owned).or(region);
+            let region =
+                region.ok_or_else(|| anyhow!("store: no region is known; name one with --region"))?;
+            of_region("objectstorage", &region).map_err(|error| anyhow!("region: {error}"))?
+        }
+        address => address.parse().with_context(|| "endpoint: it is no valid address")?,
+    };
+    Ok(Arc::new(OciStore::new(path, endpoint, Arc::new(key), Arc::clone(clock)).context("store")?))
 }
 
 fn system_clock() -> SharedClock {

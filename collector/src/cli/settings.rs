@@ -70,7 +70,9 @@ macro_rules! setting {
 /// Every setting.
 pub(crate) const SETTINGS: &[Setting] = &[
     setting!("feed" "URL|FILE|-" = POLISEN_URL, Usage::RUN, "Where to fetch from: an address, a recorded response, or - for standard input", also "POLISEN_API_URL"),
-    setting!("store" "DIR|URL" = "./data", Usage::ARCHIVE, "Where the archive is"),
+    setting!("store" "DIR|URL" = "./data", Usage::ARCHIVE, "Where the archive is: a folder, or oci://NAMESPACE/BUCKET[/PREFIX]"),
+    setting!("region" "NAME" = "", Usage::ARCHIVE, "The region of an oci:// store [default: the one in the credentials]", also "OCI_REGION"),
+    setting!("endpoint" "URL" = "", Usage::ARCHIVE, "The address of an oci:// store, instead of the region's", also "OCI_ENDPOINT"),
     setting!("metrics_dir" "DIR" = "./metrics", Usage::RUN, "Where each run's record goes"),
     setting!("health_file" "FILE" = "./health.json", Usage(1 | 4), "The file that tells how the last run went"),
     setting!("max_age_minutes" "MINUTES" = "45", Usage::HEALTH, "How old the last run may be"),
