@@ -16,7 +16,7 @@ use crate::store::Key;
 /// Stored versions of the events that were asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Versions {
-    lines: FxHashMap<EventId, Vec<Vec<u8>>>,
+    contents: FxHashMap<EventId, FxHashSet<Vec<u8>>>,
     /// How many days were read.
     pub(crate) days: usize,
 }
@@ -60,7 +60,7 @@ impl Archive {
         let mut versions = Versions { days, ..Versions::default() };
         while let Some(found) = reads.try_next().await? {
             for (id, line) in found {
-                versions.lines.entry(id).or_default().push(line);
+                versions.contents.entry(id).or_default().insert(content_of(&line));
             }
         }
         Ok(versions)
@@ -102,26 +102,25 @@ fn lines_of(key: &Key, bytes: &[u8], ids: &FxHashSet<EventId>) -> Vec<(EventId, 
 impl Versions {
     /// Judges one element. A version judged to be stored or about to be counts for those that follow.
     fn judge(&mut self, response: &Response<'_>, item: &Doubtful) -> Verdict {
-        let line = response.line(&response.elements()[item.position]).into_owned();
+        let content_at = |position: usize| content_of(&response.line(&response.elements()[position]));
+        let known = self.contents.entry(item.event.id).or_default();
         if let Doubt::Repeated { first } = item.doubt {
-            let first = response.line(&response.elements()[first]).into_owned();
-            self.lines.entry(item.event.id).or_default().push(first);
+            known.insert(content_at(first));
         }
-        let known = self.lines.entry(item.event.id).or_default();
-        let verdict = if known.is_empty() && item.doubt == Doubt::Late {
-            Verdict::New
-        } else if known.iter().any(|stored| same_content(stored, &line)) {
-            Verdict::Stored
-        } else {
-            Verdict::Revised
-        };
-        known.push(line);
-        verdict
+        let is_first = known.is_empty();
+        let is_new = known.insert(content_at(item.position));
+        match (is_new, is_first && item.doubt == Doubt::Late) {
+            (_, true) => Verdict::New,
+            (true, false) => Verdict::Revised,
+            (false, false) => Verdict::Stored,
+        }
     }
 }
 
-/// Whether two spellings state the same, whatever the order of their members.
-fn same_content(one: &[u8], other: &[u8]) -> bool {
-    let value = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok();
-    one == other || value(one).is_some_and(|content| Some(content) == value(other))
+/// What a line states, whatever its spelling and the order of its members. Numbers that no program can hold
+/// are left as they are spelled, with all the line.
+fn content_of(line: &[u8]) -> Vec<u8> {
+    // The values' maps are sorted, so what is equal is written alike.
+    let value = serde_json::from_slice::<serde_json::Value>(line);
+    value.and_then(|value| serde_json::to_vec(&value)).unwrap_or_else(|_| line.to_vec())
 }
