@@ -12,6 +12,7 @@ mod owner;
 mod partition;
 mod repair;
 mod takeover;
+mod trust;
 
 use std::time::Duration;
 
@@ -60,6 +61,16 @@ pub enum ArchiveError {
         /// When its claim ends.
         until: DateTime<Utc>,
     },
+    /// The store does not do what keeps events from being stored twice.
+    #[error(
+        "{location} cannot be trusted with several collectors: {what}; with --single-writer it can be used by one"
+    )]
+    Untrusted {
+        /// The store.
+        location: String,
+        /// What it does wrong.
+        what: &'static str,
+    },
     /// Somebody else changed the archive in spite of the claim on it.
     #[error("the archive was changed by somebody else meanwhile; nothing is lost, start again")]
     Interrupted,
@@ -78,6 +89,8 @@ pub struct ArchiveOptions {
     pub buffer: usize,
     /// How many events the ledger remembers, at most [`CAPACITY`].
     pub capacity: usize,
+    /// Whether nobody else writes, so that the store's conditions need not be proven.
+    pub single_writer: bool,
     /// Whether changed content of known events is stored.
     pub revisions: bool,
     /// How long others leave a run's claim alone, unless they can tell that its process is dead.
@@ -93,6 +106,7 @@ impl Default for ArchiveOptions {
         Self {
             buffer: 500,
             capacity: CAPACITY,
+            single_writer: false,
             revisions: true,
             lease: Duration::from_mins(10),
             deadline: Duration::from_mins(5),

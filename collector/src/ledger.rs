@@ -49,6 +49,8 @@ pub struct Ledger {
     pub last_updated: Option<DateTime<Utc>>,
     /// How often it was written: no two states of it are written alike.
     pub writes: u64,
+    /// The store that has proven its conditions.
+    pub conditions: Option<String>,
     /// A run's intent that is not finished yet.
     pub claim: Option<Claim>,
 }
@@ -78,6 +80,7 @@ impl Ledger {
             capacity: CAPACITY,
             last_updated: None,
             writes: 0,
+            conditions: None,
             claim: None,
         }
     }
@@ -154,6 +157,7 @@ impl Ledger {
             withdrawn,
             claim,
             capacity: _,
+            conditions: _,
             last_updated: _,
             writes: _,
         } = self;
@@ -180,6 +184,7 @@ impl Ledger {
         self.withdrawn.clone_from(&earlier.withdrawn);
         self.last_updated = earlier.last_updated;
         self.writes = earlier.writes;
+        self.conditions.clone_from(&earlier.conditions);
         self.forget_oldest_outside_window();
     }
 

@@ -40,6 +40,7 @@ impl RunError {
             Self::Archive(ArchiveError::Ledger { .. }) => "ledger",
             Self::Archive(ArchiveError::Deadline(_)) => "deadline",
             Self::Archive(ArchiveError::Busy { .. } | ArchiveError::Interrupted) => "busy",
+            Self::Archive(ArchiveError::Untrusted { .. }) => "untrusted_store",
         }
     }
 }

@@ -89,6 +89,11 @@ pub trait Store: Debug + Send + Sync {
 
     /// Where it is, for people.
     fn location(&self) -> String;
+
+    /// Whether its conditions hold because of how it is made, so that nobody has to prove them.
+    fn is_sound_by_construction(&self) -> bool {
+        false
+    }
 }
 
 /// A store that several steps share.

@@ -51,6 +51,11 @@ impl ObjectStorage {
         })
     }
 
+    /// From now on it takes conditions and ignores them, as some servers do that are said to be like it.
+    pub fn ignore_conditions(&self) {
+        self.bucket().ignores_conditions = true;
+    }
+
     /// What was asked so far.
     #[must_use]
     pub fn requests(&self) -> Requests {

@@ -20,7 +20,7 @@ use collector::store::oci::BucketPath;
 use collector::store::oci::signature::PrivateKey;
 use collector::store::{Key, OciStore, SharedStore, Store as _, Write};
 use fixtures::{Feed, FeedConfig};
-use loadtest::oci::{Account, Faults, ObjectStorage};
+use loadtest::oci::{Account, Faults, ObjectStorage, Requests};
 
 /// The machine's time of day, but nobody waits.
 #[derive(Debug, Default)]
@@ -162,6 +162,38 @@ async fn every_event_is_stored_once_on_a_service_that_misbehaves() {
         assert_eq!(audit.findings.problems, [], "seed {seed}");
         assert!(audit.findings.unique_ids >= published.len());
     }
+}
+
+#[tokio::test]
+async fn a_store_that_ignores_conditions_is_refused_unless_nobody_else_writes() {
+    let simulated = Simulated::start(Faults::none()).await;
+    simulated.service.ignore_conditions();
+    let error = archive(simulated.store("archive")).open().await.unwrap_err();
+    assert!(matches!(error, ArchiveError::Untrusted { .. }), "{error}");
+    assert!(error.to_string().contains("--single-writer"));
+    assert_eq!(simulated.store("").list("").await.unwrap(), [], "nothing is left of the trial");
+    let options = ArchiveOptions { single_writer: true, ..ArchiveOptions::default() };
+    let alone = Archive::new(simulated.store("archive"), Arc::new(Impatient::default()), options);
+    assert!(alone.open().await.is_ok());
+}
+
+#[tokio::test]
+async fn conditions_are_proven_once_and_an_ordinary_run_asks_for_nothing_more() {
+    let simulated = Simulated::start(Faults::none()).await;
+    let mut feed = Feed::new(FeedConfig { buffer: 40, log: false, ..FeedConfig::quiet(1) });
+    let first = feed.full_response().compact();
+    collect(simulated.store("archive"), &first, feed.now()).await.unwrap();
+    assert_eq!(simulated.service.requests().delete, 1, "the trial");
+    let before = simulated.service.requests();
+    collect(simulated.store("archive"), &first, feed.now() + TimeDelta::minutes(1)).await.unwrap();
+    let after = simulated.service.requests();
+    assert_eq!(Requests { get: before.get + 1, ..before }, after);
+    feed.publish();
+    collect(simulated.store("archive"), &feed.full_response().compact(), feed.now() + TimeDelta::minutes(2))
+        .await
+        .unwrap();
+    let last = simulated.service.requests();
+    assert_eq!(Requests { get: after.get + 1, put: after.put + 3, ..after }, last, "claim, write, commit");
 }
 
 fn archive(store: SharedStore) -> Archive {

@@ -47,13 +47,15 @@ impl Archive {
     pub async fn open(&self) -> Result<Snapshot, ArchiveError> {
         let key = ledger_key();
         let Some(Object { bytes, version }) = self.store.get(&key).await? else {
-            return Ok(Snapshot { ledger: self.rebuild_if_any().await?, version: None });
+            let mut ledger = self.rebuild_if_any().await?;
+            self.trust_store(&mut ledger).await?;
+            return Ok(Snapshot { ledger, version: None });
         };
         let document = LedgerDocument::parse(&bytes).map_err(|source| ArchiveError::Ledger {
             location: format!("{key} in {}", self.store.location()),
             source,
         })?;
-        let ledger = match document {
+        let mut ledger = match document {
             LedgerDocument::Own(ledger) => ledger.limited_to(self.options.capacity),
             LedgerDocument::Foreign { ids, last_updated } => {
                 info!(ids = ids.len(), "taking over the ledger of the documented collector");
@@ -65,6 +67,7 @@ impl Archive {
                 ledger
             }
         };
+        self.trust_store(&mut ledger).await?;
         Ok(Snapshot { ledger, version: Some(version) })
     }
 

@@ -89,6 +89,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!("state_dir" "DIR" = "", Usage::RUN, "Where calls are counted for all processes of this machine [default: $STATE_DIRECTORY, or the user's state folder]"),
     setting!("force" "" = "false", Usage::RUN, "Call in spite of an earlier HTTP 404"),
     setting!("buffer_size" "N" = "500", Usage::DEPOSIT, "How many events a full response holds"),
+    setting!("single_writer" "" = "false", Usage::ARCHIVE, "Nobody else writes to the store: use it even if it ignores conditions"),
     setting!("dry_run" "" = "false", Usage::REPAIR, "Say what would be done, and change nothing"),
     setting!("no_revisions" "" = "false", Usage::DEPOSIT, "Do not store changed content of known events"),
     setting!("lease" "TIME" = "10m", Usage(1 | 2 | 16), "How long others leave a run's claim alone"),
@@ -297,6 +298,7 @@ impl Settings {
         Ok(ArchiveOptions {
             buffer: self.positive_count("buffer_size")?,
             capacity: CAPACITY,
+            single_writer: self.flag("single_writer")?,
             revisions: !self.flag("no_revisions")?,
             lease: self.positive_time("lease")?,
             deadline: self.positive_time("deadline")?,

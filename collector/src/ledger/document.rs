@@ -74,6 +74,8 @@ struct Document {
     #[serde(default)]
     withdrawn: Vec<EventId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    conditions: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     claim: Option<Claim>,
 }
 
@@ -116,6 +118,7 @@ impl Ledger {
             window: self.window.iter().filter_map(|id| positions.get(id).copied()).collect(),
             rejected: self.rejected.clone(),
             withdrawn: self.withdrawn.clone(),
+            conditions: self.conditions.clone(),
             claim: self.claim.clone(),
         };
         let mut bytes = serde_json::to_vec(&document).unwrap_or_default();
@@ -151,6 +154,7 @@ impl Ledger {
             capacity: super::CAPACITY,
             last_updated: time(&document.last_updated),
             writes: document.writes,
+            conditions: document.conditions,
             claim: document.claim,
         })
     }

@@ -87,6 +87,10 @@ impl Store for LocalStore {
     fn location(&self) -> String {
         self.folder.root.display().to_string()
     }
+
+    fn is_sound_by_construction(&self) -> bool {
+        true
+    }
 }
 
 /// Why an operation on a folder failed.

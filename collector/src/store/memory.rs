@@ -67,4 +67,8 @@ impl Store for MemoryStore {
     fn location(&self) -> String {
         "memory".to_owned()
     }
+
+    fn is_sound_by_construction(&self) -> bool {
+        true
+    }
 }

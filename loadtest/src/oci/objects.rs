@@ -65,6 +65,8 @@ pub struct Requests {
 pub(super) struct Bucket {
     objects: BTreeMap<String, Object>,
     written: u64,
+    /// Whether conditions are taken and ignored, as some servers of this kind do.
+    pub(super) ignores_conditions: bool,
     pub(super) requests: Requests,
 }
 
@@ -123,6 +125,7 @@ impl Bucket {
             return Answer::error(StatusCode::BAD_REQUEST, "UnmatchedContentMD5", "the body is another one");
         }
         let there = self.objects.get(name);
+        let header = |name: &str| header(name).filter(|_| !self.ignores_conditions);
         if header("if-none-match") == Some("*") && there.is_some() {
             let message = format!("the object '{name}' exists");
             return Answer::error(StatusCode::PRECONDITION_FAILED, "IfNoneMatchFailed", &message);
