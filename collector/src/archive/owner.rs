@@ -112,12 +112,16 @@ impl Liveness for ThisProcess {
 }
 
 /// When a process was started, in clock ticks since boot: the 22nd field of `/proc/PID/stat` (proc(5)).
-/// Nothing if there is no such process.
+/// Nothing if there is no such process, or if it is dead and only waits for its parent to notice.
 fn start_of(process: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The second field, the command's name, stands in parentheses and may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19).map(str::to_owned)
+    let mut fields = fields.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18).map(str::to_owned)
 }
 
 fn read_trimmed(path: &str) -> Option<String> {
@@ -142,6 +146,21 @@ mod tests {
             ThisProcess { process: number, started: start_of(number).unwrap(), ..ThisProcess::default() };
         child.wait().unwrap();
         assert!(ThisProcess::default().is_gone(&name.name()));
+    }
+
+    #[test]
+    fn a_process_that_is_dead_and_not_buried_is_gone() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let number = child.id();
+        let name =
+            ThisProcess { process: number, started: start_of(number).unwrap(), ..ThisProcess::default() };
+        assert!(!ThisProcess::default().is_gone(&name.name()));
+        child.kill().unwrap();
+        while !ThisProcess::default().is_gone(&name.name()) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 
     #[test]

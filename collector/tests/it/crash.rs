@@ -117,6 +117,40 @@ fn killed_at_any_moment_and_started_again_it_comes_to_the_same_archive() {
 }
 
 #[test]
+fn a_repair_killed_at_any_moment_and_started_again_loses_no_line() {
+    let mut dice = Pcg64Mcg::seed_from_u64(2);
+    for _ in 0..8 {
+        let home = Home::new();
+        home.run_json(fixture("response.json"));
+        for (key, bytes) in home.store() {
+            if let Some(stem) = key.strip_prefix("events/").and_then(|key| key.strip_suffix(".jsonl")) {
+                home.write(&format!("data/events/{stem}-again.jsonl"), bytes);
+            }
+        }
+        let lines = |kinds: &[&str]| {
+            let mut lines: Vec<_> =
+                kinds.iter().flat_map(|kind| home.lines(kind)).map(|line| line.text).collect();
+            lines.sort();
+            lines
+        };
+        let before = lines(&["events"]);
+        assert_eq!(before.len(), 1_000);
+        for _ in 0..10 {
+            let child =
+                home.command(&["repair"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            kill_after(child, Duration::from_micros(u64::from(dice.next_u32() % 60_000)));
+        }
+        home.collector(&["repair"]).with(0);
+        let findings = home.collector(&["verify", "--json"]).with(0).json();
+        assert_eq!(findings["events"], 500);
+        let mut after = lines(&["events", "repaired/events"]);
+        assert!(after.len() >= before.len(), "a line is lost");
+        after.dedup();
+        assert_eq!(after, lines(&["events"]));
+    }
+}
+
+#[test]
 fn several_at_once_store_everything_once_and_none_fails_for_the_others() {
     for race in 0..RACES {
         let home = Home::new();
