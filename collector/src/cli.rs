@@ -4,9 +4,11 @@
 //! error.
 
 mod commands;
+mod doctor;
 mod logging;
 mod output;
 mod settings;
+mod stores;
 
 use std::io;
 use std::process::ExitCode;
@@ -21,7 +23,7 @@ use settings::{SETTINGS, Setting, Settings, Usage};
 pub(crate) enum Exit {
     /// What was asked is done.
     Done = 0,
-    /// It could not be done, or (health, verify) something is wrong.
+    /// It could not be done, or (health, verify, doctor) something is wrong.
     Failed = 1,
     /// What was asked makes no sense: wrong usage or configuration.
     Usage = 2,
@@ -52,7 +54,7 @@ const ABOUT: &str = "Collects the events the Swedish police publish, each exactl
 const AFTER_HELP: &str = "\
 Every option can also be given as an environment variable (--metrics-dir as COLLECTOR_METRICS_DIR) or as a key \
 of a TOML file named by --config (metrics_dir = \"…\"). An option beats a variable, a variable beats the file.\n\n\
-Exit codes: 0 done, 1 failed (health: unhealthy; verify: something is wrong), 2 wrong usage or configuration.";
+Exit codes: 0 done, 1 failed (health: unhealthy; verify, doctor: something is wrong), 2 wrong usage or configuration.";
 
 /// The whole command line.
 pub(crate) fn command_line() -> Command {
@@ -79,6 +81,11 @@ pub(crate) fn command_line() -> Command {
         "Make the archive sound again: finish what a dead run claimed, move duplicates to repaired/, rebuild the ledger",
         Usage::REPAIR,
     );
+    let doctor = subcommand(
+        "doctor",
+        "Try everything a run needs, and say what is missing and what to do about it",
+        Usage::DOCTOR,
+    );
     let config = subcommand("config", "Print every setting and where its value comes from", Usage::ALL);
     let completions = Command::new("completions")
         .about("Print a script that completes commands in a shell")
@@ -90,7 +97,7 @@ pub(crate) fn command_line() -> Command {
         .after_help(AFTER_HELP)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([run, import, health, verify, repair, config, completions, man])
+        .subcommands([run, import, health, verify, repair, doctor, config, completions, man])
 }
 
 fn subcommand(name: &'static str, about: &'static str, usage: Usage) -> Command {
@@ -100,7 +107,8 @@ fn subcommand(name: &'static str, about: &'static str, usage: Usage) -> Command 
 }
 
 fn argument(setting: &'static Setting) -> Arg {
-    let arg = Arg::new(setting.key).long(setting.option()).help(setting.help_text());
+    let heading = Some(setting.heading).filter(|heading| !heading.is_empty());
+    let arg = Arg::new(setting.key).long(setting.option()).help(setting.help_text()).help_heading(heading);
     if setting.is_flag() { arg.action(ArgAction::SetTrue) } else { arg.value_name(setting.value_name) }
 }
 
@@ -118,6 +126,7 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
                 "health" => commands::health(&settings),
                 "verify" => commands::verify(&settings),
                 "repair" => commands::repair(&settings),
+                "doctor" => doctor::doctor(&settings),
                 _ => commands::config(&settings),
             }
         }),

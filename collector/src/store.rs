@@ -9,6 +9,9 @@ mod key;
 mod local;
 mod memory;
 pub mod oci;
+pub mod remote;
+pub mod s3;
+mod secret_file;
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -20,6 +23,8 @@ pub use key::{InvalidKey, Key};
 pub use local::{Folder, FolderError, LocalStore};
 pub use memory::MemoryStore;
 pub use oci::OciStore;
+pub use s3::S3Store;
+pub use secret_file::Environment;
 
 /// An opaque name for one state of an object; equal only if nothing was written in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,21 @@ pub struct Object {
     pub bytes: Vec<u8>,
     /// Which state of it this is.
     pub version: Version,
+}
+
+/// An object without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Which state of it this is.
+    pub version: Version,
+}
+
+impl Head {
+    fn of(object: &Object) -> Self {
+        Self { size_bytes: object.bytes.len() as u64, version: object.version.clone() }
+    }
 }
 
 /// An object as a listing names it.
@@ -62,6 +82,14 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError`] if it cannot be told.
     async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError>;
+
+    /// Tells of an object without reading it, where the store can; nothing if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be told.
+    async fn head(&self, key: &Key) -> Result<Option<Head>, StoreError> {
+        Ok(self.get(key).await?.map(|object| Head::of(&object)))
+    }
 
     /// Writes an object only if none of that name exists.
     ///

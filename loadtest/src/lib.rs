@@ -1,3 +1,3 @@
-//! What the collector meets outside, simulated: so far Oracle's Object Storage.
+//! What the collector meets outside, simulated: so far Oracle's Object Storage and what belongs to it.
 
 pub mod oci;

@@ -17,7 +17,7 @@ use collector::archive::{Archive, ArchiveError, ArchiveOptions, Outcome};
 use collector::clock::{Clock, SharedClock, SystemClock};
 use collector::event::Response;
 use collector::store::oci::BucketPath;
-use collector::store::oci::signature::PrivateKey;
+use collector::store::oci::key::PrivateKey;
 use collector::store::{Key, OciStore, SharedStore, Store as _, Write};
 use fixtures::{Feed, FeedConfig};
 use loadtest::oci::{Account, Faults, ObjectStorage, Requests};
@@ -53,14 +53,14 @@ impl Simulated {
     async fn start(faults: Faults) -> Self {
         let account = Account::generate("one").unwrap();
         let (key_id, pem) = (account.key_id(), account.private_key_pem());
-        let service = ObjectStorage::new("ns", "events", vec![account], faults);
+        let service = ObjectStorage::new("ns", "events", vec![account], faults).unwrap();
         let url = format!("http://{}", service.start().await.unwrap());
         Self { service, url, key_id, pem }
     }
 
     fn store_with(&self, prefix: &str, clock: SharedClock, key_id: &str) -> SharedStore {
         let path = BucketPath::parse(&format!("oci://ns/events/{prefix}")).unwrap();
-        let key = PrivateKey::from_pem(key_id.to_owned(), self.pem.as_bytes()).unwrap();
+        let key = PrivateKey::from_pem(key_id.to_owned(), &self.pem, None).unwrap();
         Arc::new(OciStore::new(path, self.url.parse().unwrap(), Arc::new(key), clock).unwrap())
     }
 
@@ -105,7 +105,7 @@ async fn only_who_has_the_key_and_the_time_is_believed() {
     assert!(!error.outcome_unknown);
 
     let other = Account::generate("two").unwrap();
-    let forged = PrivateKey::from_pem(simulated.key_id.clone(), other.private_key_pem().as_bytes()).unwrap();
+    let forged = PrivateKey::from_pem(simulated.key_id.clone(), &other.private_key_pem(), None).unwrap();
     let path = BucketPath::parse("oci://ns/events").unwrap();
     let clock = Arc::new(Impatient::default());
     let store = OciStore::new(path, simulated.url.parse().unwrap(), Arc::new(forged), clock).unwrap();
@@ -118,7 +118,7 @@ async fn only_who_has_the_key_and_the_time_is_believed() {
 async fn another_bucket_is_not_found_and_that_is_not_no_object() {
     let simulated = Simulated::start(Faults::none()).await;
     let path = BucketPath::parse("oci://ns/elsewhere").unwrap();
-    let key = PrivateKey::from_pem(simulated.key_id.clone(), simulated.pem.as_bytes()).unwrap();
+    let key = PrivateKey::from_pem(simulated.key_id.clone(), &simulated.pem, None).unwrap();
     let clock = Arc::new(Impatient::default());
     let store = OciStore::new(path, simulated.url.parse().unwrap(), Arc::new(key), clock).unwrap();
     let error = store.get(&Key::new("a").unwrap()).await.unwrap_err();

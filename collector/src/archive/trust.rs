@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use super::{Archive, ArchiveError};
 use crate::ledger::Ledger;
-use crate::store::{Key, StoreError, Write};
+use crate::store::{Key, StoreError, Version, Write};
 
 impl Archive {
     /// Proves the conditions, unless that was done or nobody else writes.
@@ -43,20 +43,42 @@ impl Archive {
 
     /// What the store does wrong, if anything.
     async fn try_conditions(&self, key: &Key) -> Result<Option<&'static str>, StoreError> {
-        let Write::Done(first) = self.store.create(key, b"1").await? else {
+        let created = self.store.create(key, b"1").await;
+        let Some(first) = self.settled(key, b"1", created).await? else {
             return Ok(Some("it refuses to create an object that is not there"));
         };
-        if self.store.create(key, b"2").await? != Write::Refused {
+        let created = self.store.create(key, b"2").await;
+        if self.settled(key, b"2", created).await?.is_some() {
             return Ok(Some("it creates an object that is there already"));
         }
-        let Write::Done(_) = self.store.replace(key, b"3", &first).await? else {
+        let replaced = self.store.replace(key, b"3", &first).await;
+        if self.settled(key, b"3", replaced).await?.is_none() {
             return Ok(Some("it refuses to replace the version that was read"));
-        };
-        if self.store.replace(key, b"4", &first).await? != Write::Refused {
+        }
+        let replaced = self.store.replace(key, b"4", &first).await;
+        if self.settled(key, b"4", replaced).await?.is_some() {
             return Ok(Some("it replaces a version that is not there any more"));
         }
         let found = self.store.get(key).await?.map(|object| object.bytes);
         Ok((found.as_deref() != Some(b"3".as_slice()))
             .then_some("what it holds is not what was written last"))
+    }
+
+    /// The version that was written, if it was. A lost answer, or a conflict that a repeated request has
+    /// with itself, is settled by reading: nobody else writes this object, nor these bytes.
+    async fn settled(
+        &self,
+        key: &Key,
+        bytes: &[u8],
+        written: Result<Write, StoreError>,
+    ) -> Result<Option<Version>, StoreError> {
+        match written {
+            Ok(Write::Done(version)) => return Ok(Some(version)),
+            Ok(Write::Refused) => {}
+            Err(error) if error.outcome_unknown => debug!(%error, "the answer to a trial was lost"),
+            Err(error) => return Err(error),
+        }
+        let found = self.store.get(key).await?;
+        Ok(found.filter(|object| object.bytes == bytes).map(|object| object.version))
     }
 }

@@ -7,21 +7,17 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use clap::ArgMatches;
 use clap_complete::Shell;
-use collector::archive::Archive;
 use collector::clock::{Clock as _, SharedClock, SystemClock};
 use collector::feed::{Feed, POLISEN_URL};
 use collector::import::{find_recordings, import as import_recordings};
 use collector::record::check;
 use collector::run::Collector;
-use collector::store::oci::BucketPath;
-use collector::store::oci::credentials::Credentials;
-use collector::store::oci::endpoint::of_region;
-use collector::store::{LocalStore, OciStore, SharedStore};
 use tokio::runtime::{Builder, Runtime};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::output::{self, Progress};
 use super::settings::Settings;
+use super::stores::open_archive;
 use super::{Exit, Failure, command_line};
 
 pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
@@ -32,14 +28,14 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     {
         warn!("no --contact is set; the provider asks callers to say how they can be reached");
     }
-    let clock = system_clock();
+    let (runtime, clock) = (runtime()?, system_clock());
     let collector = Collector {
         feed: Feed::new(&source, settings.feed_options()?, Arc::clone(&clock))?,
-        archive: open_archive(settings, Arc::clone(&clock))?,
+        archive: runtime.block_on(open_archive(settings, &clock))?,
         paths: settings.record_paths(),
         clock,
     };
-    let report = runtime()?.block_on(collector.run());
+    let report = runtime.block_on(collector.run());
     if settings.json()? {
         output::print_json(&output::RunOutput::of(&report, settings.text("store")))?;
     } else {
@@ -59,13 +55,13 @@ pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, 
             "no recorded response was found; their names say the second, such as 1767225600.json"
         )));
     }
-    let clock = system_clock();
-    let archive = open_archive(settings, Arc::clone(&clock))?;
+    let (runtime, clock) = (runtime()?, system_clock());
+    let archive = runtime.block_on(open_archive(settings, &clock))?;
     let bar = Progress::new("responses");
     let imported = import_recordings(&archive, &clock, &recordings, |summary| {
         bar.show(summary.responses, recordings.len());
     });
-    let summary = runtime()?.block_on(imported);
+    let summary = runtime.block_on(imported);
     bar.finish();
     let summary = summary?;
     if settings.json()? {
@@ -88,9 +84,10 @@ pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
-    let archive = open_archive(settings, system_clock())?;
+    let runtime = runtime()?;
+    let archive = runtime.block_on(open_archive(settings, &system_clock()))?;
     let bar = Progress::new("objects");
-    let audit = runtime()?.block_on(archive.audit(|read, of| bar.show(read, of)));
+    let audit = runtime.block_on(archive.audit(|read, of| bar.show(read, of)));
     bar.finish();
     let findings = audit?.findings;
     if settings.json()? {
@@ -102,9 +99,10 @@ pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn repair(settings: &Settings) -> Result<Exit, Failure> {
-    let archive = open_archive(settings, system_clock())?;
+    let runtime = runtime()?;
+    let archive = runtime.block_on(open_archive(settings, &system_clock()))?;
     let bar = Progress::new("objects");
-    let repaired = runtime()?.block_on(archive.repair(settings.dry_run()?, |read, of| bar.show(read, of)));
+    let repaired = runtime.block_on(archive.repair(settings.dry_run()?, |read, of| bar.show(read, of)));
     bar.finish();
     let repair = repaired?;
     if settings.json()? {
@@ -144,52 +142,12 @@ pub(crate) fn man() -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn open_archive(settings: &Settings, clock: SharedClock) -> Result<Archive, Failure> {
-    let store = open_store(settings, &clock).map_err(Failure::Usage)?;
-    Ok(Archive::new(store, clock, settings.archive_options()?))
-}
-
-fn open_store(settings: &Settings, clock: &SharedClock) -> anyhow::Result<SharedStore> {
-    let location = settings.text("store");
-    match location.split_once("://") {
-        None => Ok(Arc::new(LocalStore::new(location))),
-        Some(("oci", _)) => open_object_storage(location, settings, clock),
-        Some((scheme, _)) => Err(anyhow!(
-            "store: `{scheme}://` is not supported; name a local folder, or oci://NAMESPACE/BUCKET"
-        )),
-    }
-}
-
-fn open_object_storage(
-    location: &str,
-    settings: &Settings,
-    clock: &SharedClock,
-) -> anyhow::Result<SharedStore> {
-    let path = BucketPath::parse(location).map_err(|error| anyhow!("store: {error}"))?;
-    let environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let Credentials { key, region, origin } = Credentials::find(&environment).context(
-        "store: nobody can sign for Object Storage; see ~/.oci/config, OCI_CONFIG_FILE or OCI_USER",
-    )?;
-    debug!(%origin, "signing for Object Storage");
-    let endpoint = match settings.text("endpoint") {
-        "" => {
-            let chosen = Some(settings.text("region")).filter(|region| !region.is_empty());
-            let region = chosen.map(str::to_owned).or(region);
-            let region =
-                region.ok_or_else(|| anyhow!("store: no region is known; name one with --region"))?;
-            of_region("objectstorage", &region).map_err(|error| anyhow!("region: {error}"))?
-        }
-        address => address.parse().with_context(|| "endpoint: it is no valid address")?,
-    };
-    Ok(Arc::new(OciStore::new(path, endpoint, Arc::new(key), Arc::clone(clock)).context("store")?))
-}
-
-fn system_clock() -> SharedClock {
+pub(super) fn system_clock() -> SharedClock {
     Arc::new(SystemClock::default())
 }
 
 /// One thread for the network, and others only while a file operation blocks.
-fn runtime() -> anyhow::Result<Runtime> {
+pub(super) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(std::time::Duration::from_secs(1))

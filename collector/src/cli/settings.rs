@@ -4,6 +4,8 @@
 //! `collector config` and the help all come from it. Values become typed here; nothing behind this module
 //! parses text.
 
+mod table;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::env;
@@ -15,111 +17,13 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use collector::archive::ArchiveOptions;
-use collector::feed::{CallLimits, FeedOptions, POLISEN_URL, Source};
+use collector::feed::{CallLimits, FeedOptions, Source};
 use collector::ledger::CAPACITY;
 use collector::record::RecordPaths;
+use collector::store::oci::vault::SecretIds;
+use url::Url;
 
-/// Which commands a setting is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Usage(u8);
-
-impl Usage {
-    pub(crate) const RUN: Self = Self(1);
-    pub(crate) const IMPORT: Self = Self(2);
-    pub(crate) const HEALTH: Self = Self(4);
-    pub(crate) const VERIFY: Self = Self(8);
-    pub(crate) const REPAIR: Self = Self(16);
-    pub(crate) const ALL: Self = Self(0xff);
-    const ARCHIVE: Self = Self(1 | 2 | 8 | 16);
-    const DEPOSIT: Self = Self(1 | 2);
-
-    pub(crate) fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-/// A setting: one row of the table.
-#[derive(Debug)]
-pub(crate) struct Setting {
-    /// Its key in the file; `_` becomes `-` in the option.
-    pub(crate) key: &'static str,
-    /// What its value is; empty for a flag.
-    pub(crate) value_name: &'static str,
-    /// Its value where none is given.
-    default: &'static str,
-    /// Environment variables of the documented collector that mean the same.
-    also: &'static [&'static str],
-    /// Which commands take it.
-    pub(crate) usage: Usage,
-    help: &'static str,
-}
-
-macro_rules! setting {
-    ($key:literal $value:literal = $default:expr, $usage:expr, $help:literal $(, also $also:expr)?) => {
-        Setting {
-            key: $key,
-            value_name: $value,
-            default: $default,
-            also: &[$($also)?],
-            usage: $usage,
-            help: $help,
-        }
-    };
-}
-
-/// Every setting.
-pub(crate) const SETTINGS: &[Setting] = &[
-    setting!("feed" "URL|FILE|-" = POLISEN_URL, Usage::RUN, "Where to fetch from: an address, a recorded response, or - for standard input", also "POLISEN_API_URL"),
-    setting!("store" "DIR|URL" = "./data", Usage::ARCHIVE, "Where the archive is: a folder, or oci://NAMESPACE/BUCKET[/PREFIX]"),
-    setting!("region" "NAME" = "", Usage::ARCHIVE, "The region of an oci:// store [default: the one in the credentials]", also "OCI_REGION"),
-    setting!("endpoint" "URL" = "", Usage::ARCHIVE, "The address of an oci:// store, instead of the region's", also "OCI_ENDPOINT"),
-    setting!("metrics_dir" "DIR" = "./metrics", Usage::RUN, "Where each run's record goes"),
-    setting!("health_file" "FILE" = "./health.json", Usage(1 | 4), "The file that tells how the last run went"),
-    setting!("max_age_minutes" "MINUTES" = "45", Usage::HEALTH, "How old the last run may be"),
-    setting!("contact" "EMAIL|URL" = "", Usage::RUN, "How the provider can reach you; goes into the User-Agent, as its rules ask", also "API_CONTACT_EMAIL"),
-    setting!("user_agent" "TEXT" = concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION")), Usage::RUN, "What calls say of who calls", also "API_USER_AGENT"),
-    setting!("timeout" "TIME" = "30s", Usage::RUN, "Longest time for one call"),
-    setting!("idle_timeout" "TIME" = "10s", Usage::RUN, "Longest time of a call without a byte"),
-    setting!("no_compression" "" = "false", Usage::RUN, "Ask for uncompressed responses"),
-    setting!("retries" "N" = "3", Usage::RUN, "How often a failed call is repeated"),
-    setting!("retry_backoff" "TIME" = "1s", Usage::RUN, "The wait before the first repetition; doubles each time"),
-    setting!("min_call_interval" "TIME" = "0s", Usage::RUN, "Least time between two calls to a host (polisen.se: never below 10s)"),
-    setting!("max_calls_per_hour" "N" = "0", Usage::RUN, "Most calls to a host in an hour, 0 for no limit (polisen.se: never above 60)"),
-    setting!("max_calls_per_day" "N" = "0", Usage::RUN, "Most calls to a host in a day, 0 for no limit (polisen.se: never above 1440)"),
-    setting!("state_dir" "DIR" = "", Usage::RUN, "Where calls are counted for all processes of this machine [default: $STATE_DIRECTORY, or the user's state folder]"),
-    setting!("force" "" = "false", Usage::RUN, "Call in spite of an earlier HTTP 404"),
-    setting!("buffer_size" "N" = "500", Usage::DEPOSIT, "How many events a full response holds"),
-    setting!("single_writer" "" = "false", Usage::ARCHIVE, "Nobody else writes to the store: use it even if it ignores conditions"),
-    setting!("dry_run" "" = "false", Usage::REPAIR, "Say what would be done, and change nothing"),
-    setting!("no_revisions" "" = "false", Usage::DEPOSIT, "Do not store changed content of known events"),
-    setting!("lease" "TIME" = "10m", Usage(1 | 2 | 16), "How long others leave a run's claim alone"),
-    setting!("deadline" "TIME" = "5m", Usage::DEPOSIT, "How long storing may go on"),
-    setting!("parallel" "N" = "16", Usage::ARCHIVE, "Requests to the store at a time"),
-    setting!("json" "" = "false", Usage::ALL, "Print the result as JSON"),
-    setting!("log_level" "LEVEL" = "info", Usage::ALL, "What to log: error, warn, info, debug, trace [RUST_LOG is obeyed as well]"),
-    setting!("log_format" "FORMAT" = "text", Usage::ALL, "How to log: text or json"),
-];
-
-impl Setting {
-    pub(crate) fn option(&self) -> String {
-        self.key.replace('_', "-")
-    }
-
-    pub(crate) fn is_flag(&self) -> bool {
-        self.value_name.is_empty()
-    }
-
-    pub(crate) fn help_text(&self) -> String {
-        if self.is_flag() || self.default.is_empty() {
-            return self.help.to_owned();
-        }
-        format!("{} [default: {}]", self.help, self.default)
-    }
-
-    fn variable(&self) -> String {
-        format!("COLLECTOR_{}", self.key.to_uppercase())
-    }
-}
+pub(crate) use table::{SETTINGS, Setting, Usage};
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +70,8 @@ impl Settings {
         settings.max_age_minutes()?;
         settings.json()?;
         settings.dry_run()?;
+        settings.offline()?;
+        settings.bucket_options()?;
         Ok(settings)
     }
 
@@ -176,6 +82,13 @@ impl Settings {
     /// A setting's text.
     pub(crate) fn text(&self, key: &str) -> &str {
         self.values.get(key).map_or("", |value| value.text.as_str())
+    }
+
+    /// A setting's text, unless nobody chose one or it comes from a variable of another service.
+    pub(crate) fn chosen(&self, key: &str, not_from: &str) -> Option<&str> {
+        let value = self.values.get(key).filter(|value| !value.text.is_empty())?;
+        let foreign = matches!(&value.origin, Origin::Environment(name) if !not_from.is_empty() && name.starts_with(not_from));
+        (!foreign).then_some(value.text.as_str())
     }
 
     /// Whether somebody chose this value.
@@ -238,6 +151,10 @@ impl Settings {
         self.parse("feed", Source::parse)
     }
 
+    pub(crate) fn offline(&self) -> anyhow::Result<bool> {
+        self.flag("offline")
+    }
+
     pub(crate) fn dry_run(&self) -> anyhow::Result<bool> {
         self.flag("dry_run")
     }
@@ -275,6 +192,55 @@ impl Settings {
         })
     }
 
+    /// How a store in a bucket is reached.
+    pub(crate) fn bucket_options(&self) -> anyhow::Result<BucketOptions> {
+        let is_instance = self.parse("auth", |text| match text {
+            "api-key" | "api_key" => Ok(false),
+            "instance" | "instance_principal" => Ok(true),
+            _ => Err("not one of api-key, instance"),
+        })?;
+        let virtual_hosts = self.parse("s3_addressing", |text| match text {
+            "path" => Ok(false),
+            "host" => Ok(true),
+            _ => Err("not one of path, host"),
+        })?;
+        let sdk_signs = self.parse("signer", |text| match text {
+            "built-in" => Ok(false),
+            "oci-rust-sdk" if cfg!(feature = "oci-rust-sdk") => Ok(true),
+            "oci-rust-sdk" => Err("this program was built without the feature oci-rust-sdk"),
+            _ => Err("not one of built-in, oci-rust-sdk"),
+        })?;
+        let keys = ["secret_user", "secret_tenancy", "secret_fingerprint", "secret_private_key"];
+        let named = keys.map(|key| self.text(key).to_owned());
+        let secrets = match named.iter().filter(|id| !id.is_empty()).count() {
+            0 => None,
+            4 => {
+                for key in keys {
+                    self.parse(key, |text| {
+                        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+                        if text.bytes().all(plain) { Ok(()) } else { Err("not an OCID") }
+                    })?;
+                }
+                let [user, tenancy, fingerprint, private_key] = named;
+                Some(SecretIds { user, tenancy, fingerprint, private_key })
+            }
+            _ => bail!("of the four secrets (secret_user, …) some are named and some are not"),
+        };
+        let address = |key| -> anyhow::Result<Option<Url>> {
+            self.parse(key, |text| if text.is_empty() { Ok(None) } else { text.parse().map(Some) })
+        };
+        Ok(BucketOptions {
+            is_instance,
+            virtual_hosts,
+            sdk_signs,
+            secrets,
+            endpoint: address("endpoint")?,
+            vault_endpoint: address("vault_endpoint")?,
+            auth_endpoint: address("auth_endpoint")?,
+            metadata: address("metadata_url")?,
+        })
+    }
+
     /// The User-Agent, with the contact if it does not name it already.
     fn user_agent(&self) -> anyhow::Result<String> {
         let printable = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
@@ -305,6 +271,23 @@ impl Settings {
             parallel: self.positive_count("parallel")?,
         })
     }
+}
+
+/// How a store in a bucket is reached.
+#[derive(Debug)]
+pub(crate) struct BucketOptions {
+    /// Whether the instance this runs on signs, and not a user.
+    pub(crate) is_instance: bool,
+    /// Whether an S3 bucket is a part of the host's name.
+    pub(crate) virtual_hosts: bool,
+    /// Whether `oci-rust-sdk` signs.
+    pub(crate) sdk_signs: bool,
+    /// Where the key is in the Vault, if it is there.
+    pub(crate) secrets: Option<SecretIds>,
+    pub(crate) endpoint: Option<Url>,
+    pub(crate) vault_endpoint: Option<Url>,
+    pub(crate) auth_endpoint: Option<Url>,
+    pub(crate) metadata: Option<Url>,
 }
 
 /// A text as it may be shown: what stands before the `@` of an address may be a password.

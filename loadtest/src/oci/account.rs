@@ -5,14 +5,16 @@ use std::fmt::Write as _;
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest as _, Md5};
 
+/// The tenancy of everybody.
+pub(super) const TENANCY: &str = "ocid1.tenancy.oc1..simulated";
+
 /// A user with a key that was made for this process.
 pub struct Account {
-    tenancy: String,
     user: String,
     fingerprint: String,
     pkcs8: Vec<u8>,
@@ -44,19 +46,13 @@ impl Account {
             let colon = if position > 0 { ":" } else { "" };
             let _ = write!(fingerprint, "{colon}{byte:02x}");
         }
-        Ok(Self {
-            tenancy: "ocid1.tenancy.oc1..simulated".to_owned(),
-            user: format!("ocid1.user.oc1..{user}"),
-            fingerprint,
-            pkcs8,
-            public_key,
-        })
+        Ok(Self { user: format!("ocid1.user.oc1..{user}"), fingerprint, pkcs8, public_key })
     }
 
     /// By which name its key is known.
     #[must_use]
     pub fn key_id(&self) -> String {
-        format!("{}/{}/{}", self.tenancy, self.user, self.fingerprint)
+        format!("{TENANCY}/{}/{}", self.user, self.fingerprint)
     }
 
     /// Its private key in PEM (PKCS#8).
@@ -74,14 +70,23 @@ impl Account {
     /// A configuration file for it, as the service's tools read it.
     #[must_use]
     pub fn config_file(&self, key_file: &str) -> String {
-        let Self { tenancy, user, fingerprint, .. } = self;
+        let Self { user, fingerprint, .. } = self;
         format!(
-            "[DEFAULT]\nuser={user}\nfingerprint={fingerprint}\ntenancy={tenancy}\nregion=eu-stockholm-1\nkey_file={key_file}\n"
+            "[DEFAULT]\nuser={user}\nfingerprint={fingerprint}\ntenancy={TENANCY}\nregion=eu-stockholm-1\nkey_file={key_file}\n"
         )
     }
 
-    /// Whether it signed a text.
-    pub(super) fn signed(&self, text: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.public_key).verify(text, signature).is_ok()
+    /// Its user, tenancy, fingerprint and private key, as they are kept in a Vault.
+    pub(super) fn secrets(&self) -> [(&'static str, String); 4] {
+        [
+            ("user", self.user.clone()),
+            ("tenancy", TENANCY.to_owned()),
+            ("fingerprint", self.fingerprint.clone()),
+            ("private_key", self.private_key_pem()),
+        ]
+    }
+
+    pub(super) fn public_key(&self) -> &[u8] {
+        &self.public_key
     }
 }

@@ -14,51 +14,56 @@ pub enum Fault {
     NoBucket,
     /// 503; it was done.
     LostAnswer,
+    /// The connection is cut; it was done.
+    Reset,
+    /// The connection is cut; it is done only after some later requests.
+    Late,
 }
+
+const KINDS: [Fault; 6] =
+    [Fault::Busy, Fault::Broken, Fault::NoBucket, Fault::LostAnswer, Fault::Reset, Fault::Late];
 
 /// How often what goes wrong, per mille of the requests.
 #[derive(Debug)]
 pub struct Faults {
     dice: Pcg64Mcg,
-    busy: u32,
-    broken: u32,
-    no_bucket: u32,
-    lost_answer: u32,
+    /// In the order of [`KINDS`].
+    shares: [u32; KINDS.len()],
 }
 
 impl Faults {
     /// Nothing goes wrong.
     #[must_use]
     pub fn none() -> Self {
-        Self::of([0; 4], 0)
+        Self::of([0; KINDS.len()], 0)
     }
 
-    /// More goes wrong than anybody has seen: every eighth request or so, in each of the known ways.
+    /// More goes wrong than anybody has seen: every sixth request or so, in each of the known ways.
     #[must_use]
     pub fn many(seed: u64) -> Self {
-        Self::of([30, 20, 50, 30], seed)
+        Self::of([30, 20, 50, 30, 20, 20], seed)
     }
 
-    /// So many per mille are [`Fault::Busy`], [`Fault::Broken`], [`Fault::NoBucket`], [`Fault::LostAnswer`].
+    /// So many per mille are [`Fault::Busy`], [`Fault::Broken`], [`Fault::NoBucket`],
+    /// [`Fault::LostAnswer`], [`Fault::Reset`], [`Fault::Late`].
     #[must_use]
-    pub fn of([busy, broken, no_bucket, lost_answer]: [u32; 4], seed: u64) -> Self {
-        Self { dice: Pcg64Mcg::seed_from_u64(seed), busy, broken, no_bucket, lost_answer }
+    pub fn of(shares: [u32; KINDS.len()], seed: u64) -> Self {
+        Self { dice: Pcg64Mcg::seed_from_u64(seed), shares }
     }
 
     pub(super) fn next(&mut self) -> Option<Fault> {
         let mut drawn = self.dice.next_u32() % 1_000;
-        let kinds = [
-            (self.busy, Fault::Busy),
-            (self.broken, Fault::Broken),
-            (self.no_bucket, Fault::NoBucket),
-            (self.lost_answer, Fault::LostAnswer),
-        ];
-        for (share, fault) in kinds {
+        for (share, fault) in self.shares.into_iter().zip(KINDS) {
             if drawn < share {
                 return Some(fault);
             }
             drawn -= share;
         }
         None
+    }
+
+    /// After how many requests a late one is done.
+    pub(super) fn delay(&mut self) -> u32 {
+        1 + self.dice.next_u32() % 12
     }
 }

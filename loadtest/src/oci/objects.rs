@@ -10,34 +10,7 @@ use md5::{Digest as _, Md5};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-/// An answer before it is sent.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Answer {
-    fn new(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
-    }
-
-    pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Self {
-        Self::new(status).with_json(&json!({"code": code, "message": message}))
-    }
-
-    fn with_json(mut self, body: &Value) -> Self {
-        self.headers.insert("content-type", HeaderValue::from_static("application/json"));
-        self.body = body.to_string().into();
-        self
-    }
-
-    fn with_etag(mut self, etag: &str) -> Self {
-        self.headers.extend(etag.parse().map(|etag| (axum::http::header::ETAG, etag)));
-        self
-    }
-}
+use super::answer::Answer;
 
 #[derive(Debug)]
 struct Object {

@@ -4,14 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use tracing::warn;
 
-use super::signature::{KeyError, PrivateKey};
+use super::key::{KeyError, PrivateKey};
+use crate::store::secret_file::{self, Environment, expand, home, sections};
 
 /// Why nobody can sign.
 #[derive(Debug, Error)]
@@ -77,14 +75,11 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Looks up an environment variable. Passed in, so that tests need not change the process's own.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
 impl Credentials {
     /// From variables if `OCI_USER` is set, otherwise from the configuration file.
     ///
     /// Variables: `OCI_USER`, `OCI_TENANCY`, `OCI_FINGERPRINT`, `OCI_KEY_CONTENT` or `OCI_KEY_FILE`,
-    /// `OCI_REGION`. File: `OCI_CONFIG_FILE` or `~/.oci/config`, section `OCI_CONFIG_PROFILE` or `DEFAULT`.
+    /// `OCI_PASS_PHRASE`, `OCI_REGION`. File: `OCI_CONFIG_FILE` or `~/.oci/config`, section `OCI_CONFIG_PROFILE` or `DEFAULT`.
     ///
     /// # Errors
     /// [`CredentialsError`] if they are not complete.
@@ -92,7 +87,7 @@ impl Credentials {
         if environment("OCI_USER").is_some() {
             return Self::from_environment(environment);
         }
-        let home = environment("HOME").map(PathBuf::from).unwrap_or_default();
+        let home = home(environment);
         let path = environment("OCI_CONFIG_FILE")
             .map_or_else(|| home.join(".oci/config"), |path| expand(&path, &home));
         let profile = environment("OCI_CONFIG_PROFILE").unwrap_or_else(|| "DEFAULT".to_owned());
@@ -100,11 +95,11 @@ impl Credentials {
     }
 
     fn from_environment(environment: Environment<'_>) -> Result<Self, CredentialsError> {
-        let settings =
-            ["user", "tenancy", "fingerprint", "key_content", "key_file", "region"].into_iter().filter_map(
-                |name| Some((name.to_owned(), environment(&format!("OCI_{}", name.to_uppercase()))?)),
-            );
-        let home = environment("HOME").map(PathBuf::from).unwrap_or_default();
+        let settings = ["user", "tenancy", "fingerprint", "key_content", "key_file", "pass_phrase", "region"];
+        let settings = settings.into_iter().filter_map(|name| {
+            Some((name.to_owned(), environment(&format!("OCI_{}", name.to_uppercase()))?))
+        });
+        let home = home(environment);
         Self::of_settings(&settings.collect(), "the environment (OCI_…)".to_owned(), &home)
     }
 
@@ -114,7 +109,7 @@ impl Credentials {
     /// [`CredentialsError`] if they are not complete.
     pub fn from_file(path: &Path, profile: &str, home: &Path) -> Result<Self, CredentialsError> {
         let text = read(path)?;
-        let sections = sections(&text);
+        let sections = sections(&text, "DEFAULT");
         let own = sections.get(profile).ok_or_else(|| CredentialsError::NoProfile {
             path: path.to_owned(),
             profile: profile.to_owned(),
@@ -132,8 +127,11 @@ impl Credentials {
         let setting = |name: &'static str| -> Result<&str, CredentialsError> {
             let missing = || CredentialsError::Missing { origin: origin.clone(), name };
             let text = settings.get(name).filter(|text| !text.is_empty()).ok_or_else(missing)?;
-            let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-_".contains(&byte));
-            if plain { Ok(text) } else { Err(CredentialsError::Malformed { origin: origin.clone(), name }) }
+            if is_plain(text) {
+                Ok(text)
+            } else {
+                Err(CredentialsError::Malformed { origin: origin.clone(), name })
+            }
         };
         let key_id = format!("{}/{}/{}", setting("tenancy")?, setting("user")?, setting("fingerprint")?);
         let pem = match (settings.get("key_content"), settings.get("key_file")) {
@@ -141,42 +139,19 @@ impl Credentials {
             (None, Some(path)) => read(&expand(path, home))?,
             (None, None) => return Err(CredentialsError::Missing { origin, name: "key_file" }),
         };
-        let key = PrivateKey::from_pem(key_id, pem.as_bytes())
+        let pass_phrase = settings.get("pass_phrase").map(String::as_str);
+        let key = PrivateKey::from_pem(key_id, &pem, pass_phrase)
             .map_err(|source| CredentialsError::Key { origin: origin.clone(), source })?;
         let region = settings.get("region").filter(|region| !region.is_empty()).cloned();
         Ok(Self { key, region, origin })
     }
 }
 
-/// Reads a file that only its owner should be able to read.
 fn read(path: &Path) -> Result<String, CredentialsError> {
-    let failed = |source| CredentialsError::Read { path: path.to_owned(), source };
-    let text = fs::read_to_string(path).map_err(failed)?;
-    let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others may read this file; chmod 600 it");
-    }
-    Ok(text)
+    secret_file::read(path).map_err(|source| CredentialsError::Read { path: path.to_owned(), source })
 }
 
-fn expand(path: &str, home: &Path) -> PathBuf {
-    path.strip_prefix("~/").map_or_else(|| PathBuf::from(path), |below| home.join(below))
-}
-
-/// The sections of an INI file as the service's tools write it.
-fn sections(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
-    let mut sections: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    let mut current = "DEFAULT".to_owned();
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            name.trim().clone_into(&mut current);
-            sections.entry(current.clone()).or_default();
-        } else if !line.starts_with(['#', ';'])
-            && let Some((name, value)) = line.split_once('=')
-        {
-            let section = sections.entry(current.clone()).or_default();
-            section.insert(name.trim().to_lowercase(), value.trim().to_owned());
-        }
-    }
-    sections
+/// Whether a text can stand in a header: an identifier (OCID) or a fingerprint.
+pub(super) fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-_".contains(&byte))
 }

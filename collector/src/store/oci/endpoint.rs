@@ -1,4 +1,4 @@
-//! Where Object Storage is.
+//! Where the services are.
 
 use reqwest::Url;
 
@@ -15,19 +15,39 @@ const REALMS: [(&str, &str); 6] = [
 ];
 const COMMERCIAL: &str = "oraclecloud.com";
 
-/// The address of a service in a region: `https://objectstorage.eu-stockholm-1.oraclecloud.com`.
-///
-/// # Errors
-/// A sentence about a name that is no region's.
-pub fn of_region(service: &str, region: &str) -> Result<Url, String> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if region.is_empty() || !region.bytes().all(plain) {
-        return Err(format!("`{region}` is no region such as eu-stockholm-1"));
+/// A region and the domain of its realm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// `eu-stockholm-1`.
+    pub name: String,
+    /// `oraclecloud.com`.
+    pub domain: String,
+}
+
+impl Region {
+    /// A region by its name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let realm = REALMS.iter().find(|(prefix, _)| name.starts_with(prefix));
+        let domain = realm.map_or(COMMERCIAL, |(_, domain)| domain).to_owned();
+        Self { name: name.to_owned(), domain }
     }
-    let realm =
-        REALMS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or(COMMERCIAL, |(_, domain)| domain);
-    Url::parse(&format!("https://{service}.{region}.{realm}"))
-        .map_err(|error| format!("`{region}` is no region: {error}"))
+
+    /// The address of a service: `objectstorage`, `auth`, or `secrets.vaults`, which lies below `oci`.
+    ///
+    /// # Errors
+    /// A sentence about a name that is no region's.
+    pub fn address(&self, service: &str) -> Result<Url, String> {
+        let Self { name, domain } = self;
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_domain = !domain.is_empty() && domain.bytes().all(|byte| plain(byte) || byte == b'.');
+        if name.is_empty() || !name.bytes().all(plain) || !is_domain {
+            return Err(format!("`{name}` is no region such as eu-stockholm-1"));
+        }
+        let below = if service == "secrets.vaults" { "oci." } else { "" };
+        Url::parse(&format!("https://{service}.{name}.{below}{domain}"))
+            .map_err(|error| format!("`{name}` is no region: {error}"))
+    }
 }
 
 #[cfg(test)]
@@ -35,12 +55,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_region_has_an_address_in_its_realm() {
-        let address = |region| of_region("objectstorage", region).unwrap().to_string();
-        assert_eq!(address("eu-stockholm-1"), "https://objectstorage.eu-stockholm-1.oraclecloud.com/");
-        assert_eq!(address("us-gov-ashburn-1"), "https://objectstorage.us-gov-ashburn-1.oraclegovcloud.com/");
+    fn a_service_has_an_address_in_its_region_and_realm() {
+        let address = |service, region| Region::named(region).address(service).unwrap().to_string();
+        assert_eq!(
+            address("objectstorage", "eu-stockholm-1"),
+            "https://objectstorage.eu-stockholm-1.oraclecloud.com/"
+        );
+        assert_eq!(
+            address("objectstorage", "us-gov-ashburn-1"),
+            "https://objectstorage.us-gov-ashburn-1.oraclegovcloud.com/"
+        );
+        assert_eq!(
+            address("secrets.vaults", "eu-stockholm-1"),
+            "https://secrets.vaults.eu-stockholm-1.oci.oraclecloud.com/"
+        );
         for wrong in ["", "eu stockholm", "x/../y", "EU", "a.b", "a@b"] {
-            assert!(of_region("objectstorage", wrong).is_err(), "{wrong}");
+            assert!(Region::named(wrong).address("objectstorage").is_err(), "{wrong}");
         }
     }
 }

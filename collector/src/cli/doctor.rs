@@ -1,0 +1,309 @@
+//! `collector doctor`: tries everything a run needs.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use collector::archive::{Archive, ledger_key};
+use collector::clock::SharedClock;
+use collector::event::Response;
+use collector::feed::{Feed, FeedError, Source};
+use collector::store::remote::clock_ahead_of;
+use nix::sys::statvfs::statvfs;
+use serde::Serialize;
+use url::Url;
+
+use super::commands::{runtime, system_clock};
+use super::settings::Settings;
+use super::stores::{Opened, open_store};
+use super::{Exit, Failure, output};
+
+/// A signature made by a clock that is off by more is not believed.
+const MOST_SKEW: TimeDelta = TimeDelta::minutes(5);
+/// A skew that should be looked at.
+const NOTABLE_SKEW: TimeDelta = TimeDelta::seconds(30);
+/// A year of events and records, with as much again to write them.
+const LEAST_FREE_BYTES: u64 = 500_000_000;
+/// Less than this, and the next runs may fail.
+const SCARCE_BYTES: u64 = 20_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+    Skipped,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "FAILED",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    /// What was found.
+    detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+pub(crate) fn doctor(settings: &Settings) -> Result<Exit, Failure> {
+    let mut round = Round { checks: Vec::new(), tells: !settings.json()? };
+    runtime()?.block_on(examine(settings, &system_clock(), &mut round))?;
+    let count = |verdict| round.checks.iter().filter(|check| check.verdict == verdict).count();
+    let (failed, warnings) = (count(Verdict::Failed), count(Verdict::Warning));
+    if round.tells {
+        let verdict = if failed > 0 { "A run would fail." } else { "A run will work." };
+        writeln!(io::stdout(), "{verdict} {failed} failed, {warnings} warnings.")?;
+    } else {
+        output::print_json(&Report { ok: failed == 0, checks: round.checks })?;
+    }
+    Ok(if failed > 0 { Exit::Failed } else { Exit::Done })
+}
+
+/// The checks so far; told as they come, since some take a while.
+struct Round {
+    checks: Vec<Check>,
+    tells: bool,
+}
+
+impl Round {
+    fn note(&mut self, name: &'static str, verdict: Verdict, detail: impl Into<String>) -> io::Result<()> {
+        self.push(Check { name, verdict, detail: detail.into(), advice: None })
+    }
+
+    fn advise(
+        &mut self,
+        name: &'static str,
+        verdict: Verdict,
+        detail: impl Into<String>,
+        advice: &'static str,
+    ) -> io::Result<()> {
+        self.push(Check { name, verdict, detail: detail.into(), advice: Some(advice) })
+    }
+
+    fn push(&mut self, check: Check) -> io::Result<()> {
+        if self.tells {
+            let mut line = format!("{:<8} {:<12} {}\n", check.verdict.word(), check.name, check.detail);
+            if let Some(advice) = check.advice {
+                let _ = writeln!(line, "{:21} → {advice}", "");
+            }
+            io::stdout().write_all(line.as_bytes())?;
+        }
+        self.checks.push(check);
+        Ok(())
+    }
+}
+
+async fn examine(settings: &Settings, clock: &SharedClock, round: &mut Round) -> Result<(), Failure> {
+    examine_store(settings, clock, round).await?;
+    examine_feed(settings, clock, round).await?;
+    let records = settings.record_paths();
+    let health_dir = records.health_file.parent().filter(|path| *path != Path::new(""));
+    let folders = [
+        ("records", records.metrics_dir.as_path()),
+        ("health", health_dir.unwrap_or(Path::new("."))),
+        ("state", &settings.state_dir()),
+    ];
+    for (name, folder) in folders {
+        examine_folder(name, folder, round)?;
+    }
+    let store = settings.text("store");
+    examine_space(if store.contains("://") { &records.metrics_dir } else { Path::new(store) }, round)?;
+    Ok(())
+}
+
+async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Round) -> Result<(), Failure> {
+    let Opened { store, endpoint, identity } = match open_store(settings, clock).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let advice = "without credentials and an address nothing can be stored";
+            return Ok(round.advise("credentials", Verdict::Failed, format!("{error:#}"), advice)?);
+        }
+    };
+    if let Some(endpoint) = &endpoint {
+        examine_clock(endpoint, clock, round).await?;
+    }
+    if let Some(identity) = identity {
+        round.note("credentials", Verdict::Ok, identity)?;
+    }
+    let location = store.location();
+    let archive = Archive::new(Arc::clone(&store), Arc::clone(clock), settings.archive_options()?);
+    match store.head(&ledger_key()).await {
+        Ok(Some(head)) => {
+            round.note("ledger", Verdict::Ok, format!("{} bytes in {location}", head.size_bytes))?;
+        }
+        Ok(None) => round.note("ledger", Verdict::Ok, format!("none yet in {location}"))?,
+        Err(error) => {
+            let advice = "check address, bucket, credentials and the permission to read";
+            return Ok(round.advise("ledger", Verdict::Failed, error.to_string(), advice)?);
+        }
+    }
+    match store.list("metadata/").await {
+        Ok(_) => round.note("listing", Verdict::Ok, "objects can be listed")?,
+        Err(error) => {
+            let advice = "grant the permission to list the bucket";
+            round.advise("listing", Verdict::Failed, error.to_string(), advice)?;
+        }
+    }
+    match archive.prove_conditions().await {
+        Ok(()) => {
+            let detail =
+                "objects can be written and deleted; a second create and a stale replace are refused";
+            round.note("conditions", Verdict::Ok, detail)?;
+        }
+        Err(error) if settings.archive_options()?.single_writer => {
+            round.note("conditions", Verdict::Warning, format!("{error}; used all the same"))?;
+        }
+        Err(error) => {
+            let advice = "grant the permissions to create, overwrite and delete; or choose a store that can be trusted";
+            return Ok(round.advise("conditions", Verdict::Failed, error.to_string(), advice)?);
+        }
+    }
+    match archive.open().await {
+        Ok(snapshot) => {
+            let ledger = snapshot.ledger;
+            let mut detail = format!("{} events are known", ledger.len());
+            if let Some(claim) = &ledger.claim {
+                let _ = write!(detail, "; {} is at work until {}", claim.owner, claim.end());
+            }
+            round.note("archive", Verdict::Ok, detail)?;
+        }
+        Err(error) => {
+            round.advise("archive", Verdict::Failed, error.to_string(), "`collector repair --dry-run`")?;
+        }
+    }
+    Ok(())
+}
+
+async fn examine_clock(endpoint: &Url, clock: &SharedClock, round: &mut Round) -> io::Result<()> {
+    let host = endpoint.host_str().unwrap_or_default();
+    match clock_ahead_of(endpoint, &**clock).await {
+        Ok(Some(ahead)) => {
+            let seconds = ahead.num_seconds();
+            let detail = format!("{seconds:+} s beside {host}");
+            if ahead.abs() >= MOST_SKEW {
+                round.advise("clock", Verdict::Failed, detail, "set the clock, for instance by NTP")
+            } else if ahead.abs() >= NOTABLE_SKEW {
+                round.advise("clock", Verdict::Warning, detail, "set the clock, for instance by NTP")
+            } else {
+                round.note("clock", Verdict::Ok, detail)
+            }
+        }
+        Ok(None) => round.note("clock", Verdict::Skipped, format!("{host} does not say what time it is")),
+        Err(reason) => {
+            let advice = "check the address and the way there (name, proxy, firewall, certificates)";
+            round.advise("clock", Verdict::Failed, format!("{host} cannot be reached: {reason}"), advice)
+        }
+    }
+}
+
+async fn examine_feed(settings: &Settings, clock: &SharedClock, round: &mut Round) -> Result<(), Failure> {
+    let source = settings.source()?;
+    if matches!(source, Source::Http(_)) {
+        let contact = settings.text("contact");
+        if contact.is_empty() && !settings.is_chosen("user_agent") {
+            let advice = "name an address or a page with --contact; the provider's rules ask for it";
+            round.advise("contact", Verdict::Warning, "nobody can be reached", advice)?;
+        } else {
+            round.note("contact", Verdict::Ok, settings.feed_options()?.user_agent)?;
+        }
+    }
+    if settings.offline()? || source == Source::StandardInput {
+        return Ok(round.note("feed", Verdict::Skipped, "not called")?);
+    }
+    // One try: whoever asks is there to see what is wrong.
+    let mut options = settings.feed_options()?;
+    options.retries = 0;
+    let began = clock.elapsed();
+    let fetched = match Feed::new(&source, options, Arc::clone(clock)) {
+        Ok(feed) => feed.fetch().await.map_err(|failure| failure.error),
+        Err(error) => Err(error),
+    };
+    let took = clock.since(began);
+    match fetched {
+        Ok(fetched) => match Response::parse(&fetched.body) {
+            Ok(response) => {
+                let (events, bytes) = (response.elements().len(), fetched.body.len());
+                let detail = format!("{events} events, {bytes} bytes from {source} in {}", seconds(took));
+                round.note("feed", Verdict::Ok, detail)?;
+            }
+            Err(error) => {
+                let advice = "the address answers, but not with events; check --feed";
+                round.advise("feed", Verdict::Failed, error.to_string(), advice)?;
+            }
+        },
+        Err(error @ FeedError::Gone { .. }) => {
+            let advice = "check the address; then call it once with `collector run --force`";
+            round.advise("feed", Verdict::Failed, error.to_string(), advice)?;
+        }
+        Err(error) => {
+            let advice = "check the address and the way there (name, proxy, firewall, certificates)";
+            round.advise("feed", Verdict::Failed, error.to_string(), advice)?;
+        }
+    }
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+/// Whether files can be made in a folder, or in the one that it would be made in.
+fn examine_folder(name: &'static str, folder: &Path, round: &mut Round) -> io::Result<()> {
+    let there = nearest(folder);
+    match tempfile::tempfile_in(there) {
+        Ok(_) => round.note(name, Verdict::Ok, format!("{} can be written", folder.display())),
+        Err(error) => {
+            let detail = format!("{}: {error}", there.display());
+            round.advise(
+                name,
+                Verdict::Failed,
+                detail,
+                "give the user that runs this the right to write there",
+            )
+        }
+    }
+}
+
+fn examine_space(folder: &Path, round: &mut Round) -> io::Result<()> {
+    let there = nearest(folder);
+    let space = match statvfs(there) {
+        Ok(space) => space,
+        Err(error) => return round.note("space", Verdict::Skipped, format!("{}: {error}", there.display())),
+    };
+    let free = space.blocks_available().saturating_mul(space.fragment_size());
+    let detail = format!("{} MB free in {}", free / 1_000_000, there.display());
+    match free {
+        0..SCARCE_BYTES => round.advise("space", Verdict::Failed, detail, "make room"),
+        SCARCE_BYTES..LEAST_FREE_BYTES => round.advise("space", Verdict::Warning, detail, "make room"),
+        _ => round.note("space", Verdict::Ok, detail),
+    }
+}
+
+/// The folder, or the nearest one above that exists.
+fn nearest(folder: &Path) -> &Path {
+    let found = folder.ancestors().find(|path| path.is_dir());
+    found.unwrap_or(if folder.is_absolute() { Path::new("/") } else { Path::new(".") })
+}
