@@ -1,3 +1,4 @@
-//! What the collector meets outside, simulated: so far Oracle's Object Storage and what belongs to it.
+//! What the collector meets outside, simulated, and the collector in it.
 
 pub mod oci;
+pub mod timeline;

@@ -10,6 +10,7 @@ use std::{fs, net::Ipv4Addr};
 use anyhow::{Context as _, anyhow};
 use clap::{Parser, Subcommand};
 use loadtest::oci::{Account, Faults, Latency, METADATA_BASE, ObjectStorage};
+use loadtest::timeline::{self, Timeline};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -25,6 +26,12 @@ struct CommandLine {
 enum Command {
     /// Serve Object Storage, the Vault, metadata and federation until interrupted; says in one line of JSON where.
     ServeOci(ServeOci),
+    /// Show where the time of a run goes when everything outside is as slow as documented; fail if it is too much.
+    Timeline {
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Parser)]
@@ -53,14 +60,30 @@ struct ServeOci {
 }
 
 fn main() -> ExitCode {
-    let Command::ServeOci(command) = CommandLine::parse().command;
-    match serve_oci(command) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match CommandLine::parse().command {
+        Command::ServeOci(command) => serve_oci(command).map(|()| true),
+        Command::Timeline { json } => show_timeline(json),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn show_timeline(as_json: bool) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let timelines = runtime.block_on(timeline::measure())?;
+    let text = if as_json {
+        serde_json::to_string_pretty(&timelines)? + "\n"
+    } else {
+        timelines.iter().map(ToString::to_string).collect()
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(timelines.iter().all(Timeline::is_fast_enough))
 }
 
 fn serve_oci(command: ServeOci) -> anyhow::Result<()> {

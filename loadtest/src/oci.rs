@@ -174,6 +174,11 @@ impl ObjectStorage {
         self.inner().served.replace(Vec::new()).unwrap_or_default()
     }
 
+    /// From now on nothing goes wrong.
+    pub fn calm(&self) {
+        self.inner().faults = Faults::none();
+    }
+
     /// Carries out all that is still on its way.
     pub fn deliver_late(&self) {
         let mut inner = self.inner();
@@ -208,9 +213,8 @@ impl ObjectStorage {
     }
 
     /// Whose signature a request bears, before its body is read; otherwise why nobody's.
-    fn recognize(&self, parts: &Parts) -> Result<Claimed, Answer> {
-        let refuse = |why: &str| Answer::error(StatusCode::UNAUTHORIZED, "NotAuthenticated", why);
-        let claimed = Claimed::read(&parts.method, &parts.uri, &parts.headers).map_err(|why| refuse(&why))?;
+    fn recognize(&self, parts: &Parts) -> Result<Claimed, String> {
+        let claimed = Claimed::read(&parts.method, &parts.uri, &parts.headers)?;
         let inner = self.inner();
         let for_federation = parts.uri.path() == FEDERATION_PATH;
         let key = match claimed.key_id.strip_prefix("ST$") {
@@ -221,8 +225,8 @@ impl ObjectStorage {
                 account.map(Account::public_key)
             }
         };
-        let key = key.ok_or_else(|| refuse("nobody knows that key"))?;
-        if claimed.is_by(key) { Ok(claimed) } else { Err(refuse("the signature does not match")) }
+        let key = key.ok_or("nobody knows that key")?;
+        if claimed.is_by(key) { Ok(claimed) } else { Err("the signature does not match".to_owned()) }
     }
 
     /// Answers a request that is believed. Nothing, if the connection is to be cut.
@@ -300,7 +304,7 @@ async fn handle(
     } else {
         match service.recognize(&parts) {
             // The body is not read: whoever sent `Expect: 100-continue` keeps it.
-            Err(refusal) => Some(refusal),
+            Err(why) => Some(Answer::error(StatusCode::UNAUTHORIZED, "NotAuthenticated", &why)),
             Ok(claimed) => believe(&service, &claimed, &parts, body, began).await,
         }
     };

@@ -1,73 +1,26 @@
-//! The collector's store for Object Storage against the simulated service: the suite that every store passes, the
-//! whole protocol on a service that misbehaves, and who is believed.
+//! The collector's store for Object Storage against the simulated service: the suite that every store passes, and
+//! who is believed.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../collector/tests/it/stores/suite.rs"]
 mod suite;
+mod support;
 
-use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Archive, ArchiveError, ArchiveOptions, Outcome};
-use collector::clock::{Clock, SharedClock, SystemClock};
 use collector::event::Response;
 use collector::store::oci::BucketPath;
 use collector::store::oci::key::PrivateKey;
 use collector::store::{Key, OciStore, SharedStore, Store as _, Write};
 use fixtures::{Feed, FeedConfig};
-use loadtest::oci::{Account, Faults, ObjectStorage, Requests};
-
-/// The machine's time of day, but nobody waits.
-#[derive(Debug, Default)]
-struct Impatient(SystemClock);
-
-#[async_trait]
-impl Clock for Impatient {
-    fn now(&self) -> DateTime<Utc> {
-        self.0.now()
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.0.elapsed()
-    }
-
-    async fn sleep(&self, _: Duration) {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// A service that was started, and stores in it.
-struct Simulated {
-    service: Arc<ObjectStorage>,
-    url: String,
-    key_id: String,
-    pem: String,
-}
-
-impl Simulated {
-    async fn start(faults: Faults) -> Self {
-        let account = Account::generate("one").unwrap();
-        let (key_id, pem) = (account.key_id(), account.private_key_pem());
-        let service = ObjectStorage::new("ns", "events", vec![account], faults).unwrap();
-        let url = format!("http://{}", service.start().await.unwrap());
-        Self { service, url, key_id, pem }
-    }
-
-    fn store_with(&self, prefix: &str, clock: SharedClock, key_id: &str) -> SharedStore {
-        let path = BucketPath::parse(&format!("oci://ns/events/{prefix}")).unwrap();
-        let key = PrivateKey::from_pem(key_id.to_owned(), &self.pem, None).unwrap();
-        Arc::new(OciStore::new(path, self.url.parse().unwrap(), Arc::new(key), clock).unwrap())
-    }
-
-    fn store(&self, prefix: &str) -> SharedStore {
-        self.store_with(prefix, Arc::new(Impatient::default()), &self.key_id)
-    }
-}
+use loadtest::oci::{Account, Faults, Requests};
+use support::{Impatient, Simulated};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn object_storage_passes_the_suite() {
@@ -125,45 +78,6 @@ async fn another_bucket_is_not_found_and_that_is_not_no_object() {
     assert!(error.to_string().contains("BucketNotFound"), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_event_is_stored_once_on_a_service_that_misbehaves() {
-    for seed in 0..6 {
-        let simulated = Simulated::start(Faults::many(seed)).await;
-        let mut feed = Feed::new(FeedConfig {
-            seed,
-            buffer: 40,
-            corrections: 0.15,
-            withdrawals: 0.05,
-            returns: 0.5,
-            sparse: 0.1,
-            log: false,
-            ..FeedConfig::default()
-        });
-        let (mut published, mut done) = (BTreeSet::new(), 0);
-        for _ in 0..15 {
-            feed.advance_by(TimeDelta::minutes(90));
-            let response = feed.response();
-            let (body, at) = (response.compact(), feed.now());
-            let run = || collect(simulated.store("archive"), &body, at);
-            let (one, two, three) = tokio::join!(run(), run(), run());
-            for outcome in [one, two, three] {
-                // A run may fail on such a service; one that says it has stored has.
-                if matches!(outcome, Ok(Outcome::Stored)) {
-                    done += 1;
-                    published
-                        .extend(response.events().iter().map(|event| i64::try_from(event.id()).unwrap()));
-                }
-            }
-        }
-        assert!(done > 0);
-        let archive = archive(simulated.store("archive"));
-        archive.repair(false, |_, _| {}).await.unwrap();
-        let audit = archive.audit(|_, _| {}).await.unwrap();
-        assert_eq!(audit.findings.problems, [], "seed {seed}");
-        assert!(audit.findings.unique_ids >= published.len());
-    }
-}
-
 #[tokio::test]
 async fn a_store_that_ignores_conditions_is_refused_unless_nobody_else_writes() {
     let simulated = Simulated::start(Faults::none()).await;
@@ -209,4 +123,59 @@ async fn collect(store: SharedStore, body: &[u8], at: DateTime<Utc>) -> Result<O
     let response = Response::parse(body).unwrap();
     let snapshot = archive.open().await?;
     Ok(archive.deposit(&response, snapshot, at).await?.0.outcome)
+}
+
+/// Speaks HTTP by hand: what comes back before and after the body is sent.
+fn put_by_hand(simulated: &Simulated, authorization: &str, date: &str) -> (String, Option<String>) {
+    let host = simulated.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!(
+        "PUT /n/ns/b/events/o/a HTTP/1.1\r\nhost: {host}\r\ndate: {date}\r\nauthorization: {authorization}\r\n\
+         content-length: 3\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut buffer = [0; 1_024];
+    let length = stream.read(&mut buffer).unwrap();
+    let first = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    if !first.starts_with("HTTP/1.1 100") {
+        return (first, None);
+    }
+    stream.write_all(b"abc").unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    (first, Some(rest))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_asked_for_only_if_its_sender_is_believed() {
+    use collector::store::oci::signature::{Body, Signed};
+
+    let simulated = Simulated::start(Faults::none()).await;
+    let (refused, rest) = put_by_hand(&simulated, "Signature x", "now");
+    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    assert_eq!(rest, None);
+
+    let key = PrivateKey::from_pem(simulated.key_id.clone(), &simulated.pem, None).unwrap();
+    let date = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let host = simulated.url.strip_prefix("http://").unwrap();
+    let target = "/n/ns/b/events/o/a";
+    let signed = Signed { method: "put", target, host, date: &date, body: Body::Object(b"abc") };
+    let (_, rest) = put_by_hand(&simulated, &key.authorization(&signed).unwrap(), &date);
+    assert!(rest.unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(simulated.store("").get(&Key::new("a").unwrap()).await.unwrap().unwrap().bytes, b"abc");
+}
+
+#[cfg(feature = "oci-rust-sdk")]
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_signer_of_oci_rust_sdk_the_suite_passes_too() {
+    use collector::store::oci::sdk::SdkSigner;
+
+    let (simulated, stores) = (Simulated::start(Faults::none()).await, AtomicUsize::new(0));
+    let key = PrivateKey::from_pem(simulated.key_id.clone(), &simulated.pem, None).unwrap();
+    let signer = Arc::new(SdkSigner::new(&key).unwrap());
+    suite::run(|| {
+        let prefix = format!("store-{}", stores.fetch_add(1, Ordering::Relaxed));
+        simulated.store_signed_by(signer.clone(), &prefix)
+    })
+    .await;
 }

@@ -4,6 +4,7 @@ collector on it.
     object_storage.py FOLDER    with the built programs in FOLDER
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -97,7 +98,7 @@ def check_signer(told: dict) -> None:
             "date": formatdate(dice.randrange(2_000_000_000), usegmt=True),
         }
         if with_body:
-            request |= {"body": json.dumps({"n": dice.random()}), "content_type": "application/json"}
+            request["body"] = json.dumps({"n": dice.random()})
         lines.append(json.dumps(request))
         expected.append(sdk_signature(config, request))
     command = [PROGRAMS / "examples/sign", told["config_file"]]
@@ -117,7 +118,7 @@ def sdk_signature(config: dict, request: dict) -> tuple:
     ).prepare()
     prepared.headers["date"] = request["date"]
     if "body" in request:
-        prepared.headers["content-type"] = request["content_type"]
+        prepared.headers["content-type"] = "application/json"
     # Like the SDK itself when it puts an object: a body is signed only where one is given.
     signed = signer(prepared, enforce_content_headers="body" in request)
     fields = dict(re.findall(r'(\w+)="([^"]*)"', signed.headers["authorization"]))
@@ -127,7 +128,59 @@ def sdk_signature(config: dict, request: dict) -> tuple:
     return text, fields
 
 
-def collector(told: dict, home: Path, *arguments: str) -> subprocess.CompletedProcess:
+def check_identities(told: dict, folder: Path) -> None:
+    """The official SDK reads a secret and becomes an instance; so does the collector, and with encrypted keys too."""
+    config = oci.config.from_file(told["config_file"])
+    secrets = oci.secrets.SecretsClient(
+        config, service_endpoint=told["vault_endpoint"], retry_strategy=oci.retry.NoneRetryStrategy()
+    )
+    bundle = secrets.get_secret_bundle(told["secrets"]["user"], stage="CURRENT").data
+    assert base64.b64decode(bundle.secret_bundle_content.content).decode() == config["user"]
+    assert status_of(lambda: secrets.get_secret_bundle("ocid1.vaultsecret.oc1..absent")) == 404
+
+    os.environ["OCI_METADATA_BASE_URL"] = told["metadata_url"]
+    instance = oci.auth.signers.InstancePrincipalsSecurityTokenSigner(
+        federation_endpoint=f"{told['auth_endpoint']}/v1/x509"
+    )
+    client = oci.object_storage.ObjectStorageClient(
+        {}, signer=instance, service_endpoint=told["endpoint"], retry_strategy=oci.retry.NoneRetryStrategy()
+    )
+    client.put_object("simulated", "events", "from-an-instance", b"one", if_none_match="*")
+    assert client.get_object("simulated", "events", "from-an-instance").data.content == b"one"
+    print("the official SDK: a secret bundle, an instance principal")
+
+    key = folder / "key.pem"
+    key.write_bytes(Path(config["key_file"]).read_bytes())
+    forms = {
+        "pkcs1": ["rsa", "-traditional"],
+        "pkcs1-aes128": ["rsa", "-traditional", "-aes128", "-passout", "pass:open sesame"],
+        "pkcs1-aes256": ["rsa", "-traditional", "-aes256", "-passout", "pass:open sesame"],
+        "pkcs8-aes256": ["pkcs8", "-topk8", "-v2", "aes256", "-passout", "pass:open sesame"],
+        "pkcs8-scrypt": ["pkcs8", "-topk8", "-scrypt", "-scrypt_N", "1024", "-passout", "pass:open sesame"],
+    }
+    for name, options in forms.items():
+        file = folder / f"{name}.pem"
+        subprocess.run(["openssl", *options, "-in", key, "-out", file], check=True, capture_output=True)
+        file.chmod(0o600)
+        variables = {
+            "OCI_USER": config["user"],
+            "OCI_TENANCY": config["tenancy"],
+            "OCI_FINGERPRINT": config["fingerprint"],
+            "OCI_KEY_FILE": str(file),
+            "OCI_REGION": "eu-stockholm-1",
+        }
+        if name != "pkcs1":
+            refused = collector(told, folder, "verify", **variables)
+            assert refused.returncode == 2 and "no pass phrase is given" in refused.stderr, refused.stderr
+            refused = collector(told, folder, "verify", **variables, OCI_PASS_PHRASE="wrong")
+            assert refused.returncode == 2 and "does not open" in refused.stderr, refused.stderr
+        opened = collector(told, folder, "verify", **variables, OCI_PASS_PHRASE="open sesame")
+        assert opened.returncode == 0, opened.stderr
+        must_not_show(opened, ["open sesame", *key.read_text().split("\n")[1:-2]])
+    print(f"keys in {len(forms)} forms, four of them encrypted by openssl")
+
+
+def collector(told: dict, home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
     variables = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -135,28 +188,111 @@ def collector(told: dict, home: Path, *arguments: str) -> subprocess.CompletedPr
         "OCI_ENDPOINT": told["endpoint"],
         "OCI_NAMESPACE": "simulated",
         "OCI_BUCKET_NAME": "events",
+        **more,
     }
     command = [PROGRAMS / "collector", *arguments, "--log-level", "trace"]
     return subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True)
 
 
-def check_collector(told: dict, home: Path) -> None:
+def must_not_show(done: subprocess.CompletedProcess, secrets: list) -> None:
+    for text in (done.stdout, done.stderr):
+        assert not any(secret in text for secret in secrets), "a secret was shown"
+        for word in ("signature=", "PRIVATE KEY", "ST$"):
+            assert word not in text, f"{word} was shown"
+
+
+def check_collector(told: dict, home: Path, *options: str) -> None:
     data = ROOT / "fixtures/data"
-    outputs = []
+    secrets = Path(told["config_file"]).with_name("key.pem").read_text().split("\n")[1:-2]
+    doctor = collector(told, home, "doctor", "--json", "--offline", *options)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert all(check["verdict"] in ("ok", "skipped", "warning") for check in json.loads(doctor.stdout)["checks"])
+    must_not_show(doctor, secrets)
     for name, new in [("response.json", 500), ("response-next.json", 14), ("response-next.json", 0)]:
-        done = collector(told, home, "run", "--json", "--feed", str(data / name))
+        done = collector(told, home, "run", "--json", "--feed", str(data / name), *options)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["counts"]["new_events_count"] == new
-        outputs.append(done.stdout + done.stderr)
-    verified = collector(told, home, "verify", "--json")
+        must_not_show(done, secrets)
+    verified = collector(told, home, "verify", "--json", *options)
     findings = json.loads(verified.stdout)
     assert verified.returncode == 0 and findings["events"] == 514 and findings["revisions"] == 1, findings
-    outputs.append(verified.stdout + verified.stderr)
-    key = Path(told["config_file"]).with_name("key.pem").read_text().split("\n")[1:-2]
-    for output in outputs:
-        assert not any(line in output for line in key), "a key was logged"
-        assert "signature=" not in output and "PRIVATE KEY" not in output, "a signature was logged"
-    print("the collector stores 514 events once each; at trace level neither key nor signature is logged")
+    must_not_show(verified, secrets)
+
+
+def instance_options(told: dict) -> list:
+    return ["--auth", "instance", "--metadata-url", told["metadata_url"], "--auth-endpoint", told["auth_endpoint"]]
+
+
+def vault_options(told: dict) -> list:
+    secrets = (("--secret-" + name.replace("_", "-"), id) for name, id in told["secrets"].items())
+    return [*instance_options(told), "--vault-endpoint", told["vault_endpoint"], *(word for pair in secrets for word in pair)]
+
+
+def recordings(folder: Path) -> None:
+    """Responses of a feed of 100 events, half an hour apart, two or three new in each."""
+    events = json.loads((ROOT / "fixtures/data/response.json").read_bytes())
+    events.sort(key=lambda event: event["id"])
+    folder.mkdir()
+    for number in range(40):
+        window = events[number * 5 // 2 :][:100]
+        (folder / f"{1767362400 + number * 1800}.json").write_text(json.dumps(window[::-1], ensure_ascii=False))
+
+
+def persistently(call):
+    """The official SDK believes that a bucket is not there; on this service one has to ask again."""
+    while True:
+        with contextlib.suppress(oci.exceptions.ServiceError, oci.exceptions.RequestException):
+            return call()
+
+
+def lines_of(store: Path) -> list:
+    return sorted(line for file in (store / "events").rglob("*.jsonl") for line in file.read_bytes().splitlines())
+
+
+def check_kills(told: dict, home: Path) -> None:
+    """Killed at any moment, on a service that misbehaves: in the end the archive holds what an undisturbed one holds."""
+    recordings(home / "recorded")
+    undisturbed = collector(told, home, "import", "recorded", "--store", "undisturbed")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    command = [PROGRAMS / "collector", "import", "recorded", "--lease", "1s", "--log-level", "error"]
+    variables = {**os.environ, "OCI_CONFIG_FILE": told["config_file"], "OCI_ENDPOINT": told["endpoint"]}
+    variables |= {"OCI_NAMESPACE": "simulated", "OCI_BUCKET_NAME": "events"}
+    dice, killed = random.Random(2), 0
+    for _ in range(60):
+        pair = [
+            subprocess.Popen(command, cwd=home, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for _ in range(dice.choice([1, 1, 2]))
+        ]
+        for process in pair:
+            try:
+                process.wait(timeout=dice.uniform(0.01, 0.5))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed += 1
+    for _ in range(100):
+        if collector(told, home, "import", "recorded", "--lease", "1s").returncode == 0:
+            break
+    verified = collector(told, home, "verify", "--json")
+    findings = json.loads(verified.stdout)
+    assert verified.returncode == 0, findings
+    client = oci.object_storage.ObjectStorageClient(
+        oci.config.from_file(told["config_file"]),
+        service_endpoint=told["endpoint"],
+        retry_strategy=oci.retry.NoneRetryStrategy(),
+    )
+    found, start = [], None
+    while True:
+        page = persistently(lambda: client.list_objects("simulated", "events", prefix="events/", start=start)).data
+        for item in page.objects:
+            got = persistently(lambda: client.get_object("simulated", "events", item.name))
+            found += got.data.content.splitlines()
+        start = page.next_start_with
+        if not start:
+            break
+    assert sorted(found) == lines_of(home / "undisturbed") and len(found) == findings["events"]
+    assert killed > 20, killed
+    print(f"{killed} times killed on a service that misbehaves: the {len(found)} lines of an undisturbed archive")
 
 
 def main() -> None:
@@ -166,8 +302,17 @@ def main() -> None:
         with served(service) as told:
             check_signer(told)
             check_sdk(told)
-        with served(service) as told:
-            check_collector(told, home)
+            check_identities(told, home)
+        for name, options in [
+            ("a user's key", lambda _: []),
+            ("an instance", instance_options),
+            ("a key from the Vault", vault_options),
+        ]:
+            with served(service) as told:
+                check_collector(told, home, *options(told))
+            print(f"{name}: 514 events once each; at trace level no key, token, secret or signature is shown")
+        with served(service, "--faults", "3") as told:
+            check_kills(told, home)
 
 
 if __name__ == "__main__":

@@ -120,32 +120,32 @@ impl Archive {
     /// Puts a new ledger in the place of the one that was read, if nobody else has.
     ///
     /// An answer that was lost is settled by reading: no two writes are alike, since they are counted and a
-    /// claim names its run. If ours is found it is written once more, because what can be read need not be
+    /// claim names its run. So is a conflict, which a store that repeats requests by itself can have with
+    /// its own first try. If ours is found it is written once more, because what can be read need not be
     /// durable yet.
     pub(super) async fn swap(&self, from: &Snapshot, mut to: Ledger) -> Result<Swap, ArchiveError> {
         to.writes = from.ledger.writes + 1;
         let (key, bytes) = (ledger_key(), to.to_document());
         let mut expected = from.version.clone();
-        let mut in_doubt = 0;
-        loop {
+        for tries_left in (0..TRIES).rev() {
             let written = match &expected {
                 Some(version) => self.store.replace(&key, &bytes, version).await,
                 None => self.store.create(&key, &bytes).await,
             };
             match written {
                 Ok(Write::Done(version)) => return Ok(Swap::done(to, version)),
-                Ok(Write::Refused) => return Ok(Swap::Lost),
-                Err(error) if error.outcome_unknown && in_doubt + 1 < TRIES => {
-                    in_doubt += 1;
+                Ok(Write::Refused) => {}
+                Err(error) if error.outcome_unknown && tries_left > 0 => {
                     warn!(%error, "the answer to a write was lost; reading the ledger to settle it");
-                    match self.store.get(&key).await? {
-                        Some(found) if found.bytes == bytes => expected = Some(found.version),
-                        _ => return Ok(Swap::Lost),
-                    }
                 }
                 Err(error) => return Err(error.into()),
             }
+            match self.store.get(&key).await? {
+                Some(found) if found.bytes == bytes => expected = Some(found.version),
+                _ => break,
+            }
         }
+        Ok(Swap::Lost)
     }
 }
 

@@ -35,10 +35,13 @@ async fn what_was_written_is_read(store: SharedStore) {
     {
         let Write::Done(version) = store.create(&key(name), &bytes).await.unwrap() else { panic!("refused") };
         let object = store.get(&key(name)).await.unwrap().unwrap();
+        let head = store.head(&key(name)).await.unwrap().unwrap();
+        assert_eq!((head.size_bytes, &head.version), (bytes.len() as u64, &version), "{store:?}");
         assert_eq!((object.bytes, object.version), (bytes, version), "{store:?}");
     }
     assert_eq!(store.get(&key("b")).await.unwrap(), None);
     assert_eq!(store.get(&key("a/b")).await.unwrap(), None);
+    assert_eq!(store.head(&key("a/b")).await.unwrap(), None);
 }
 
 async fn a_name_is_taken_once(store: SharedStore) {
