@@ -75,7 +75,7 @@ pub(crate) fn doctor(settings: &Settings) -> Result<Exit, Failure> {
     let (failed, warnings) = (count(Verdict::Failed), count(Verdict::Warning));
     if round.tells {
         let verdict = if failed > 0 { "A run would fail." } else { "A run will work." };
-        writeln!(io::stdout(), "{verdict} {failed} failed, {warnings} warnings.")?;
+        writeln!(io::stdout(), "{verdict} Failed: {failed}, warnings: {warnings}.")?;
     } else {
         output::print_json(&Report { ok: failed == 0, checks: round.checks })?;
     }
@@ -139,7 +139,7 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
         Ok(opened) => opened,
         Err(error) => {
             let advice = "without credentials and an address nothing can be stored";
-            return Ok(round.advise("credentials", Verdict::Failed, format!("{error:#}"), advice)?);
+            return Ok(round.advise("credentials", Verdict::Failed, output::one_line(&error), advice)?);
         }
     };
     if let Some(endpoint) = &endpoint {

@@ -24,6 +24,12 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Says in one line why a command failed.
 pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
+    let _ = writeln!(io::stderr(), "error: {}", one_line(error));
+    exit
+}
+
+/// An error and its causes, each said once.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {
         // Most errors name their cause themselves.
@@ -32,9 +38,7 @@ pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
             line += &cause;
         }
     }
-    let line = line.replace(['\n', '\r'], " ");
-    let _ = writeln!(io::stderr(), "error: {line}");
-    exit
+    line.replace(['\n', '\r'], " ")
 }
 
 /// A run as JSON: its record, and what it wrote where.

@@ -62,11 +62,8 @@ fn open_s3(location: &str, settings: &Settings) -> anyhow::Result<Opened> {
     let store = S3Store::new(path, s3, &variable).context("store")?;
     let amazon = Url::parse("https://s3.amazonaws.com")?;
     let endpoint = Some(store.endpoint().cloned().unwrap_or(amazon));
-    Ok(Opened {
-        store: Arc::new(store),
-        endpoint,
-        identity: Some("the keys of AWS_… or the profile".to_owned()),
-    })
+    let identity = Some(store.identity().to_owned());
+    Ok(Opened { store: Arc::new(store), endpoint, identity })
 }
 
 async fn open_object_storage(

@@ -103,6 +103,7 @@ pub struct S3Store {
     prefix: String,
     /// Where it is, if it is not Amazon's.
     endpoint: Option<Url>,
+    identity: &'static str,
 }
 
 impl fmt::Debug for S3Store {
@@ -147,7 +148,7 @@ impl S3Store {
         for (key, value) in &profile.keys {
             builder = builder.with_config(*key, value);
         }
-        if let Some(region) = settings.region.or(profile.region) {
+        if let Some(region) = settings.region.or_else(|| profile.region.clone()) {
             builder = builder.with_region(region);
         }
         if let Some(endpoint) = &endpoint {
@@ -156,13 +157,20 @@ impl S3Store {
             builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/')).with_allow_http(plain);
         }
         let client = builder.build().map_err(|error| S3SetupError::Settings(brief(&error)))?;
-        Ok(Self { client, bucket, prefix, endpoint })
+        let identity = profile.identity(environment);
+        Ok(Self { client, bucket, prefix, endpoint, identity })
     }
 
     /// The address that is called, if it is not Amazon's.
     #[must_use]
     pub fn endpoint(&self) -> Option<&Url> {
         self.endpoint.as_ref()
+    }
+
+    /// Where the keys come from, for people.
+    #[must_use]
+    pub fn identity(&self) -> &'static str {
+        self.identity
     }
 
     fn path(&self, key: &Key) -> ObjectPath {
@@ -317,6 +325,18 @@ impl Profile {
             profile.keys = settings.into_iter().filter_map(found).collect();
         }
         Ok(profile)
+    }
+}
+
+impl Profile {
+    fn identity(&self, environment: Environment<'_>) -> &'static str {
+        if environment("AWS_ACCESS_KEY_ID").is_some() {
+            "the key in AWS_ACCESS_KEY_ID"
+        } else if self.keys.is_empty() {
+            "the role of this machine or container: no key is in AWS_ACCESS_KEY_ID or a profile"
+        } else {
+            "the key of a profile"
+        }
     }
 }
 

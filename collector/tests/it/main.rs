@@ -6,6 +6,7 @@ mod analyze_metrics;
 mod command_line;
 mod cost;
 mod crash;
+mod doctor;
 mod health;
 mod http;
 mod properties;

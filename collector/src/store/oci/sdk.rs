@@ -58,10 +58,10 @@ impl SdkSigner {
 
 fn work(signer: &RequestSigner, jobs: &Receiver<Job>) {
     for Job { method, address, mut headers, body, answer } in jobs {
-        let signed = signer
+        let result = signer
             .sign_request(&method, &address, &mut headers, body.as_deref())
             .map_err(|_| SignError::Key(KeyError::Rejected("oci-rust-sdk does not sign".to_owned())));
-        let _ = answer.send(signed.and_then(|()| as_headers_to_send(headers)));
+        let _ = answer.send(result.and_then(|()| as_headers_to_send(headers)));
     }
 }
 

@@ -1,0 +1,86 @@
+//! `collector doctor` says what a run would miss.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::support::{Ended, Home, fixture};
+
+/// The verdict on each thing that was tried.
+fn verdicts(ended: &Ended) -> BTreeMap<String, String> {
+    let report = ended.json();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    checks.map(|check| (text(&check["name"]), text(&check["verdict"]))).collect()
+}
+
+fn doctor(home: &Home, more: &[&str]) -> Ended {
+    doctor_of(home, &fixture("response.json"), more)
+}
+
+fn doctor_of(home: &Home, feed: &Path, more: &[&str]) -> Ended {
+    home.collector(&[&["doctor", "--json", "--feed", feed.to_str().unwrap()], more].concat())
+}
+
+#[test]
+fn where_a_run_works_nothing_is_wrong() {
+    let home = Home::new();
+    let ended = doctor(&home, &[]).with(0);
+    let verdicts = verdicts(&ended);
+    for name in ["ledger", "listing", "conditions", "archive", "feed", "records", "health", "state"] {
+        assert_eq!(verdicts[name], "ok", "{}", ended.stdout);
+    }
+    assert_eq!(ended.json()["ok"], true);
+    assert_eq!(home.objects(), [""; 0], "nothing is left of the trial");
+    assert_eq!(home.record_files(), [""; 0]);
+    let told = home.collector(&["doctor", "--offline"]).with(0);
+    assert!(told.stdout.ends_with("A run will work. Failed: 0, warnings: 1.\n"), "{}", told.stdout);
+    assert!(told.stdout.contains("name an address or a page with --contact"), "{}", told.stdout);
+}
+
+#[test]
+fn what_a_run_would_miss_is_named() {
+    let home = Home::new();
+    home.run(fixture("response.json")).with(0);
+    let broken = home.write("broken.json", "{}");
+    let ended = doctor_of(&home, &broken, &[]);
+    assert_eq!(verdicts(&ended.with(1))["feed"], "failed");
+
+    home.write("file", "");
+    let ended = doctor(&home, &["--metrics-dir", "/proc/none", "--store", "file"]).with(1);
+    let found = verdicts(&ended);
+    assert_eq!(
+        (found["records"].as_str(), found["ledger"].as_str()),
+        ("failed", "failed"),
+        "{}",
+        ended.stdout
+    );
+
+    let ledger = home.path("data/metadata/last_seen.json");
+    fs::write(&ledger, "not a ledger").unwrap();
+    let ended = doctor(&home, &[]).with(1);
+    assert_eq!(verdicts(&ended)["archive"], "failed");
+    assert!(ended.stdout.contains("collector repair"), "{}", ended.stdout);
+}
+
+#[test]
+fn without_credentials_it_says_where_they_are_looked_for() {
+    let home = Home::new();
+    let ended = doctor(&home, &["--store", "oci://namespace/bucket"]).with(1);
+    assert_eq!(verdicts(&ended)["credentials"], "failed");
+    assert!(ended.stdout.contains("OCI_CONFIG_FILE"), "{}", ended.stdout);
+    let half = ["--store", "oci://namespace/bucket", "--secret-user", "ocid1.x"];
+    assert!(home.collector(&[&["verify"], &half[..]].concat()).with(2).error_line().contains("four secrets"));
+}
+
+#[test]
+fn a_key_that_others_may_read_is_warned_about() {
+    let home = Home::new();
+    let config = home.write("config", "[DEFAULT]\nuser=u\n");
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut command = home.command(&["verify", "--store", "oci://namespace/bucket"]);
+    let ended = Ended::from(command.env("OCI_CONFIG_FILE", &config).output().unwrap()).with(2);
+    assert!(ended.stderr.contains("others may read this file"), "{}", ended.stderr);
+    assert!(ended.error_line().contains("lacks `tenancy`"), "{}", ended.stderr);
+}
