@@ -1,4 +1,10 @@
 //! What the collector meets outside, simulated, and the collector in it.
 
+pub mod clock;
+pub mod feed;
+pub mod latency;
 pub mod oci;
+mod process;
+pub mod report;
+pub mod scenario;
 pub mod timeline;

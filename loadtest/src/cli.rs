@@ -1,0 +1,37 @@
+//! The command line of `loadtest`.
+
+mod output;
+mod run;
+mod services;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Plays what the collector meets outside, on this machine, and tells how much the collector can take.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Exit codes: 0 done, 1 failed or an expectation was broken, 2 wrong usage.")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Play feeds at several rates; tell what the collector stored and what it lost.
+    Run(run::Run),
+    /// Show where the time of a run goes when everything outside is as slow as documented; fail if it is too much.
+    Timeline(services::Timeline),
+    /// Serve Object Storage, the Vault, metadata and federation until interrupted; says in one line of JSON where.
+    ServeOci(services::ServeOci),
+}
+
+/// Parses and carries out what was asked.
+pub(crate) fn main() -> ExitCode {
+    let done = match CommandLine::parse().command {
+        Command::Run(command) => command.carry_out(),
+        Command::Timeline(command) => command.carry_out(),
+        Command::ServeOci(command) => command.carry_out().map(|()| true),
+    };
+    output::end(done)
+}

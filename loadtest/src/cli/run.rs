@@ -1,0 +1,285 @@
+//! `loadtest run`.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{anyhow, ensure};
+use chrono::TimeDelta;
+use clap::Args;
+use indicatif::ProgressBar;
+use loadtest::feed::faults::{Fault, Outage};
+use loadtest::report::html::{Axes, Line, Page};
+use loadtest::report::table::Table;
+use loadtest::scenario::{BUFFER, Played, Scenario, StoreKind, Traffic, play};
+use serde::Serialize;
+
+use super::output;
+
+/// Options of `loadtest run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// How many times more events than at the base rate.
+    #[arg(long, value_delimiter = ',', default_value = "1,10,50,100", value_parser = positive)]
+    rates: Vec<f64>,
+    /// Events an hour at rate 1; the real feed has 2.75.
+    #[arg(long, default_value_t = fixtures::DOCUMENTED_EVENTS_PER_HOUR, value_parser = positive)]
+    base_rate: f64,
+    /// How many days are played.
+    #[arg(long, default_value_t = 7.0, value_parser = days)]
+    days: f64,
+    /// The time between two polls, from 10 s (the provider's rule) to a day.
+    #[arg(long, default_value = "30m", value_parser = interval)]
+    interval: TimeDelta,
+    /// In what rhythm events come: flat (by chance), daily (as in the real feed), or history DIR (recorded responses).
+    #[arg(long, num_args = 1..=2, value_names = ["RHYTHM", "DIR"], default_value = "daily")]
+    traffic: Vec<String>,
+    /// Same seed and options, same result.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Where the collector stores.
+    #[arg(long, value_enum, default_value_t = StoreKind::Memory)]
+    store: StoreKind,
+    /// Share of the calls that fail, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    fault_rate: f64,
+    /// In which ways calls fail: error, reset, timeout, cut. A timeout takes two seconds of your time.
+    #[arg(long, value_delimiter = ',', default_value = "error,reset,timeout,cut", value_parser = str::parse::<Fault>)]
+    faults: Vec<Fault>,
+    /// A time without a feed, such as 6h@day3 or 90m@day3+7h (time of day: UTC from the first poll); may be repeated.
+    #[arg(long, value_name = "TIME@dayN[+TIME]", value_parser = str::parse::<Outage>)]
+    outage: Vec<Outage>,
+    /// Polls missed in a row, every day from 7 in the morning, when most events come.
+    #[arg(long, default_value_t = 0)]
+    miss_polls: u32,
+    /// How often a failed call is repeated.
+    #[arg(long, default_value_t = 3)]
+    retries: u32,
+    /// Ask for uncompressed responses.
+    #[arg(long)]
+    no_compression: bool,
+    /// Write all results as JSON; - for stdout, instead of the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with charts.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Fail with exit code 1 if an event was lost.
+    #[arg(long)]
+    expect_no_loss: bool,
+}
+
+pub(super) fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if number.is_finite() && number > 0.0 && number <= 1e5 {
+        Ok(number)
+    } else {
+        Err("must be more than 0, and at most 100,000".to_owned())
+    }
+}
+
+pub(super) fn days(text: &str) -> Result<f64, String> {
+    let days = positive(text)?;
+    if days <= 3_660.0 { Ok(days) } else { Err("ten years are the most".to_owned()) }
+}
+
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("must be from 0 to 1".to_owned()) }
+}
+
+pub(super) fn interval(text: &str) -> Result<TimeDelta, String> {
+    let time = humantime::parse_duration(text).map_err(|_| "not a time such as 30m".to_owned())?;
+    let time = TimeDelta::from_std(time).map_err(|error| error.to_string())?;
+    let allowed = TimeDelta::seconds(10)..=TimeDelta::days(1);
+    if allowed.contains(&time) { Ok(time) } else { Err("must be from 10s to 1day".to_owned()) }
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    scenarios: &'a [Played],
+}
+
+impl Run {
+    pub(super) fn carry_out(self) -> anyhow::Result<bool> {
+        let traffic = match self.traffic.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["flat"] => Traffic::Flat,
+            ["daily"] => Traffic::Daily,
+            ["history", folder] => Traffic::History(PathBuf::from(folder)),
+            _ => usage("--traffic is one of flat, daily, history DIR"),
+        };
+        let scenarios: Vec<Scenario> = self
+            .rates
+            .iter()
+            .map(|&rate| Scenario {
+                rate,
+                base_rate: self.base_rate,
+                traffic: traffic.clone(),
+                interval: self.interval,
+                days: self.days,
+                seed: self.seed,
+                store: self.store,
+                fault_rate: self.fault_rate,
+                faults: self.faults.clone(),
+                outages: self.outage.clone(),
+                miss_polls: self.miss_polls,
+                retries: self.retries,
+                compression: !self.no_compression,
+            })
+            .collect();
+        let played = play_all(&scenarios)?;
+        if let Some(path) = &self.json {
+            output::write_json(path, &Output { scenarios: &played })?;
+        }
+        if let Some(path) = &self.html {
+            output::write_file(path, &page(&played)?)?;
+        }
+        if self.json.as_deref() != Some(std::path::Path::new("-")) {
+            output::print(&text(&played))?;
+        }
+        let lost: usize = played.iter().map(|played| played.lost).sum();
+        ensure!(!self.expect_no_loss || lost == 0, "{lost} events were lost, and none was expected to be");
+        Ok(true)
+    }
+}
+
+/// Ends with wrong usage.
+fn usage(message: &str) -> ! {
+    clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{message}\n")).exit()
+}
+
+/// Plays scenarios, two at a time where there are two processors; in their order.
+fn play_all(scenarios: &[Scenario]) -> anyhow::Result<Vec<Played>> {
+    let polls_of = |scenario: &Scenario| (scenario.days * 86_400.0) as u64 / scenario.interval.num_seconds() as u64;
+    let bar = output::progress(scenarios.iter().map(polls_of).sum(), "polls");
+    let next = Mutex::new(scenarios.iter().enumerate());
+    let done = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let Some((number, scenario)) = next.lock().ok().and_then(|mut next| next.next()) else { return };
+            let result = play_one(scenario, &bar);
+            if let Ok(mut done) = done.lock() {
+                done.push((number, result));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(scenarios.len());
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    bar.finish_and_clear();
+    let mut done = done.into_inner().map_err(|_| anyhow!("a scenario broke off"))?;
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+fn play_one(scenario: &Scenario, bar: &ProgressBar) -> anyhow::Result<Played> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(play(scenario, |_, _| bar.inc(1)))
+}
+
+fn text(played: &[Played]) -> String {
+    let mut text = summary(played).to_string();
+    for played in played.iter().filter(|played| played.lost > 0) {
+        let hours: Vec<String> =
+            played.lost_by_hour.iter().map(|loss| format!("{:02}h {}", loss.hour, loss.lost)).collect();
+        text += &format!(
+            "at {}x, {} of {} published events are lost, by the hour in Stockholm: {}\n",
+            played.rate,
+            played.lost,
+            played.published,
+            hours.join(", ")
+        );
+    }
+    for played in played.iter().filter(|played| played.gaps.polls_after_loss > 0) {
+        let gaps = played.gaps;
+        text += &format!(
+            "at {}x, {} of {} polls after a loss say possible_gap; in {} edited events stood beside the new ones\n",
+            played.rate, gaps.told, gaps.polls_after_loss, gaps.hidden_by_edits
+        );
+    }
+    text
+}
+
+fn summary(played: &[Played]) -> Table {
+    let mut table = Table::new(&[
+        "rate", "published", "stored", "lost", "twice", "polls", "failed", "most new", "least overlap", "run p50",
+        "run p99", "memory", "time",
+    ]);
+    for played in played {
+        let run = |pick: fn(&loadtest::latency::Percentiles) -> f64| {
+            let seconds: f64 = played.timings.values().map(pick).sum();
+            format!("{:.1} ms", seconds * 1e3)
+        };
+        table.row(vec![
+            format!("{}x", played.rate),
+            played.published.to_string(),
+            played.stored.to_string(),
+            played.lost.to_string(),
+            played.duplicates.to_string(),
+            played.polls.to_string(),
+            played.failed_polls.to_string(),
+            played.max_new_per_poll.to_string(),
+            played.min_overlap.map_or_else(|| "–".to_owned(), |overlap| overlap.to_string()),
+            run(|times| times.p50),
+            run(|times| times.p99),
+            format!("{} MB", played.peak_rss_bytes / 1_000_000),
+            format!("{:.1} s", played.elapsed_s),
+        ]);
+    }
+    table
+}
+
+fn page(played: &[Played]) -> anyhow::Result<String> {
+    let mut page = Page::new("How much the collector can take");
+    let first = &played[0];
+    let rhythm = match &first.traffic {
+        Traffic::Flat => "events at every hour alike".to_owned(),
+        Traffic::Daily => "the day's and week's rhythm of the real feed".to_owned(),
+        Traffic::History(folder) => format!("the history recorded in {}", folder.display()),
+    };
+    page.section(
+        "Scenarios",
+        &format!(
+            "{} days, a poll every {} minutes, {} events an hour at rate 1, {rhythm}, seed {}.",
+            first.days,
+            first.interval_s as f64 / 60.0,
+            first.base_rate,
+            first.seed
+        ),
+    );
+    page.table("Results", &summary(played));
+    let axes = Axes {
+        title: "New events in the buffer at each poll",
+        x: "day",
+        y: "new since the poll before",
+        mark: Some((BUFFER as f64, "the buffer")),
+    };
+    let fill = played.iter().map(|played| Line {
+        name: format!("{}x", played.rate),
+        points: played.fill.iter().map(|fill| (fill.day, fill.new as f64)).collect(),
+    });
+    page.chart(&axes, &fill.collect::<Vec<_>>())?;
+    let axes = Axes { title: "Loss by rate", x: "rate", y: "% of all published events", mark: None };
+    let share = |played: &Played| 100.0 * played.lost as f64 / played.published.max(1) as f64;
+    let loss =
+        Line { name: "lost".to_owned(), points: played.iter().map(|it| (it.rate, share(it))).collect() };
+    page.chart(&axes, &[loss])?;
+    let axes = Axes { title: "Loss by the hour", x: "hour in Stockholm", y: "events lost", mark: None };
+    let by_hour = played.iter().filter(|it| it.lost > 0).map(|it| Line {
+        name: format!("{}x", it.rate),
+        points: it.lost_by_hour.iter().map(|loss| (f64::from(loss.hour), loss.lost as f64)).collect(),
+    });
+    page.chart(&axes, &by_hour.collect::<Vec<_>>())?;
+    let mut times = Table::new(&["rate", "step", "p50", "p95", "p99"]);
+    for it in played {
+        for (step, at) in &it.timings {
+            let ms = |seconds: f64| format!("{:.2} ms", seconds * 1e3);
+            times.row(vec![format!("{}x", it.rate), (*step).to_owned(), ms(at.p50), ms(at.p95), ms(at.p99)]);
+        }
+    }
+    page.table("How long the steps of a run took, on this machine", &times);
+    Ok(page.finish())
+}

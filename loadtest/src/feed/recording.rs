@@ -1,0 +1,117 @@
+//! Recorded responses, played back: a folder of files named by the second at which each was recorded.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context as _, bail};
+use chrono::{DateTime, TimeDelta, Utc};
+use collector::event::Response;
+
+use super::source::Changes;
+
+/// A history and where its playback stands.
+#[derive(Debug)]
+pub struct Recording {
+    /// Time in seconds since 1970, and the file.
+    files: Vec<(i64, PathBuf)>,
+    /// How many times faster than it was recorded.
+    speed: f64,
+    start: DateTime<Utc>,
+    current: usize,
+    body: Vec<u8>,
+    ids: BTreeSet<u64>,
+    changes: Changes,
+}
+
+impl Recording {
+    /// Reads which responses a folder holds. Playback begins with the first at its own time.
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds none.
+    pub fn open(folder: &Path, speed: f64) -> anyhow::Result<Self> {
+        let mut files = Vec::new();
+        find(folder, &mut files).with_context(|| format!("cannot read {}", folder.display()))?;
+        files.sort();
+        let Some(&(first, _)) = files.first() else {
+            bail!(
+                "{} holds no recorded response; they are named by their second, such as 1767225600.json",
+                folder.display()
+            );
+        };
+        let start = DateTime::from_timestamp(first, 0).context("the first recording has no time")?;
+        let mut recording = Self {
+            files,
+            speed,
+            start,
+            current: 0,
+            body: Vec::new(),
+            ids: BTreeSet::new(),
+            changes: Changes::default(),
+        };
+        recording.play(0);
+        Ok(recording)
+    }
+
+    /// When the first response was recorded.
+    #[must_use]
+    pub fn start(&self) -> DateTime<Utc> {
+        self.start
+    }
+
+    pub(super) fn advance_to(&mut self, now: DateTime<Utc>) {
+        while self.played_at(self.current + 1).is_some_and(|at| at <= now) {
+            self.current += 1;
+            self.play(self.current);
+        }
+    }
+
+    /// What cannot be read or parsed is passed over: the feed stays as it was.
+    fn play(&mut self, number: usize) {
+        let Some(Ok(body)) = self.files.get(number).map(|(_, path)| fs::read(path)) else { return };
+        let Ok(response) = Response::parse(&body) else { return };
+        let ids: BTreeSet<u64> = response
+            .elements()
+            .iter()
+            .filter_map(|element| element.event.as_ref().ok()?.id.to_string().parse().ok())
+            .collect();
+        let Some(at) = self.played_at(number) else { return };
+        self.changes.appeared.extend(ids.difference(&self.ids).map(|id| (*id, at)));
+        self.ids = ids;
+        self.body = body;
+    }
+
+    /// When a response is played.
+    fn played_at(&self, number: usize) -> Option<DateTime<Utc>> {
+        let (recorded_at, _) = self.files.get(number)?;
+        #[expect(clippy::cast_precision_loss, reason = "seconds of some years")]
+        let after_s = (recorded_at - self.start.timestamp()) as f64 / self.speed;
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds of some years")]
+        let after = TimeDelta::milliseconds((after_s * 1e3) as i64);
+        Some(self.start + after)
+    }
+
+    pub(super) fn response(&self) -> Vec<u8> {
+        self.body.clone()
+    }
+
+    pub(super) fn ids(&self) -> BTreeSet<u64> {
+        self.ids.clone()
+    }
+
+    pub(super) fn changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+}
+
+fn find(folder: &Path, files: &mut Vec<(i64, PathBuf)>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find(&path, files)?;
+        } else if let Some(second) = path.file_stem().and_then(|name| name.to_str()?.parse().ok()) {
+            files.push((second, path));
+        }
+    }
+    Ok(())
+}

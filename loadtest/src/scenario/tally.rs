@@ -1,0 +1,213 @@
+//! Counts what was published, seen and lost, independently of the collector.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Timelike as _, Utc};
+use collector::record::Timings as RunTimings;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::BUFFER;
+use super::setup::Stored;
+use crate::feed::Source;
+use crate::feed::source::Changes;
+use crate::latency::{self, Percentiles};
+
+/// Points of a chart of the buffer's fill.
+const MOST_FILL_POINTS: usize = 400;
+
+/// One poll, as the collector tells of it.
+pub(super) struct Poll {
+    pub(super) due: DateTime<Utc>,
+    pub(super) succeeded: bool,
+    /// Elements of the response.
+    pub(super) total: usize,
+    pub(super) new: usize,
+    pub(super) overlap: usize,
+    pub(super) possible_gap: bool,
+    pub(super) sparse: bool,
+}
+
+/// Whether possible gaps were told, poll by poll.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Gaps {
+    /// Polls before which events had left the buffer unseen.
+    pub polls_after_loss: usize,
+    /// Of these, those whose record says `possible_gap`.
+    pub told: usize,
+    /// Of these, those in which known events stood all the same, because they had been edited meanwhile: by its
+    /// definition `possible_gap` is not set there.
+    pub hidden_by_edits: usize,
+    /// Polls that say `possible_gap` although they hold known events. Always 0, or it is a defect.
+    pub told_in_spite_of_overlap: usize,
+}
+
+impl Gaps {
+    /// Whether every loss was told that can be, and nothing else.
+    #[must_use]
+    pub fn are_right(&self) -> bool {
+        self.told + self.hidden_by_edits == self.polls_after_loss && self.told_in_spite_of_overlap == 0
+    }
+}
+
+/// Lost events of one hour of the day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LossAt {
+    /// 0 to 23, in Stockholm.
+    pub hour: u32,
+    /// How many events that were published in it are lost.
+    pub lost: usize,
+}
+
+/// How many of the buffer's slots a poll found new.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Fill {
+    /// Days since the first poll.
+    pub day: f64,
+    /// The most new events of a poll about then, lost ones included.
+    pub new: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Tally {
+    start: DateTime<Utc>,
+    /// When events were published.
+    published: BTreeMap<u64, DateTime<Utc>>,
+    /// Published since the last poll that succeeded.
+    unseen: BTreeSet<u64>,
+    pub(super) withdrawn_unseen: usize,
+    pub(super) polls: usize,
+    pub(super) failed_polls: usize,
+    pub(super) missed_polls: usize,
+    pub(super) max_new_per_poll: usize,
+    pub(super) min_overlap: Option<usize>,
+    pub(super) gaps: Gaps,
+    fill: Vec<(DateTime<Utc>, usize)>,
+    times: BTreeMap<&'static str, Histogram<u64>>,
+}
+
+/// What the counting comes to.
+pub(super) struct Verdict {
+    pub(super) published: usize,
+    pub(super) stored: usize,
+    pub(super) lost: usize,
+    pub(super) stored_earlier: usize,
+    pub(super) lost_by_hour: Vec<LossAt>,
+}
+
+/// By the names that records give the steps.
+pub(super) type Timings = BTreeMap<&'static str, Percentiles>;
+
+impl Tally {
+    pub(super) fn new(start: DateTime<Utc>) -> Self {
+        Self {
+            start,
+            published: BTreeMap::new(),
+            unseen: BTreeSet::new(),
+            withdrawn_unseen: 0,
+            polls: 0,
+            failed_polls: 0,
+            missed_polls: 0,
+            max_new_per_poll: 0,
+            min_overlap: None,
+            gaps: Gaps::default(),
+            fill: Vec::new(),
+            times: BTreeMap::new(),
+        }
+    }
+
+    /// A poll is due: what appeared since the last one and was not withdrawn could be seen.
+    pub(super) fn note_due(&mut self, source: &mut Source, due: DateTime<Utc>) {
+        let Changes { appeared, withdrawn } = source.changes();
+        let standing = || source.ids().into_iter().map(|id| (id, due)).collect();
+        let appeared = if due == self.start { standing() } else { appeared };
+        let never_seen = withdrawn.iter().filter(|id| !self.published.contains_key(id)).count();
+        self.withdrawn_unseen += if due == self.start { 0 } else { never_seen };
+        for (id, at) in appeared {
+            if let Entry::Vacant(first) = self.published.entry(id) {
+                first.insert(at);
+                self.unseen.insert(id);
+            }
+        }
+    }
+
+    /// A poll was made, when these ids stood in the feed.
+    pub(super) fn note_poll(&mut self, poll: &Poll, in_feed: &BTreeSet<u64>, times: &RunTimings) {
+        self.polls += 1;
+        self.note_times(times);
+        if !poll.succeeded {
+            self.failed_polls += 1;
+            return;
+        }
+        if poll.sparse {
+            // It shows little of what stands in the feed.
+            return;
+        }
+        let left_unseen = self.unseen.iter().filter(|id| !in_feed.contains(id)).count();
+        if left_unseen > 0 {
+            self.gaps.polls_after_loss += 1;
+            self.gaps.told += usize::from(poll.possible_gap);
+            self.gaps.hidden_by_edits += usize::from(poll.overlap > 0 && !poll.possible_gap);
+        }
+        self.gaps.told_in_spite_of_overlap += usize::from(poll.possible_gap && poll.overlap > 0);
+        if poll.due > self.start {
+            self.max_new_per_poll = self.max_new_per_poll.max(poll.new);
+            self.fill.push((poll.due, self.unseen.len()));
+            if poll.total >= BUFFER {
+                self.min_overlap =
+                    Some(self.min_overlap.map_or(poll.overlap, |least| least.min(poll.overlap)));
+            }
+        }
+        self.unseen.clear();
+    }
+
+    fn note_times(&mut self, times: &RunTimings) {
+        let steps = [
+            ("api_fetch", times.api_fetch),
+            ("metadata_fetch", times.metadata_fetch),
+            ("parse", times.parse),
+            ("deduplication", times.deduplication),
+            ("archive_lookup", times.archive_lookup),
+            ("claim", times.claim),
+            ("save_events", times.save_events),
+            ("metadata_update", times.metadata_update),
+        ];
+        for (name, seconds) in steps.into_iter().filter_map(|(name, time)| Some((name, time?))) {
+            let histogram = self.times.entry(name).or_insert_with(latency::histogram);
+            histogram.saturating_record(latency::nanoseconds(seconds));
+        }
+    }
+
+    pub(super) fn judge(&self, stored: &Stored) -> Verdict {
+        let mut by_hour: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut lost = 0;
+        for (id, at) in &self.published {
+            if !stored.ids.contains(id) {
+                lost += 1;
+                let hour = fixtures::stockholm::local(*at).hour();
+                *by_hour.entry(hour).or_default() += 1;
+            }
+        }
+        let known = stored.ids.iter().filter(|id| self.published.contains_key(id)).count();
+        Verdict {
+            published: self.published.len(),
+            stored: known,
+            lost,
+            stored_earlier: stored.ids.len() - known,
+            lost_by_hour: by_hour.into_iter().map(|(hour, lost)| LossAt { hour, lost }).collect(),
+        }
+    }
+
+    /// The fill over time, thinned to what a chart can show; of each group the highest.
+    pub(super) fn fill(&self) -> Vec<Fill> {
+        let group = self.fill.len().div_ceil(MOST_FILL_POINTS).max(1);
+        let highest = self.fill.chunks(group).filter_map(|polls| polls.iter().max_by_key(|(_, new)| *new));
+        let day = |due: DateTime<Utc>| (due - self.start).as_seconds_f64() / 86_400.0;
+        highest.map(|&(due, new)| Fill { day: day(due), new }).collect()
+    }
+
+    pub(super) fn timings(&self) -> Timings {
+        self.times.iter().map(|(&name, times)| (name, latency::percentiles(times))).collect()
+    }
+}
