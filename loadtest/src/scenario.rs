@@ -258,8 +258,8 @@ fn poll_count(scenario: &Scenario) -> i32 {
 
 /// Whether a poll falls into the time of day when polls are missed: from 7 o'clock, as many as asked for.
 fn is_missed(scenario: &Scenario, number: i32, due: DateTime<Utc>) -> bool {
-    let since_seven = fixtures::stockholm::local(due).time()
-        - chrono::NaiveTime::from_hms_opt(7, 0, 0).unwrap_or_default();
+    let since_seven =
+        fixtures::stockholm::local(due).time() - chrono::NaiveTime::from_hms_opt(7, 0, 0).unwrap_or_default();
     let missed = scenario.interval * i32::try_from(scenario.miss_polls).unwrap_or(i32::MAX);
     number > 0 && since_seven >= TimeDelta::zero() && since_seven < missed
 }

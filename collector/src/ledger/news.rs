@@ -155,11 +155,15 @@ impl News {
             && self.window.returned.is_empty()
     }
 
-    /// Whether events may have been missed: the response is full, something was known before, nothing in it
-    /// was. A sparse response says nothing about that.
+    /// Whether events may have been missed: the response is full, something was known before, and it does not
+    /// reach back to that. A sparse response says nothing about it.
     #[must_use]
     pub fn possible_gap(&self, response: &Response<'_>, ledger: &Ledger, buffer: usize) -> bool {
-        response.elements().len() >= buffer && !ledger.is_empty() && self.known == 0 && !self.window.sparse
+        if response.elements().len() < buffer || ledger.is_empty() || self.window.sparse {
+            return false;
+        }
+        let ids = response.elements().iter().filter_map(|element| Some(element.event.ok()?.id));
+        self.known == 0 || !ledger.is_reached_by(&ids.collect::<Vec<_>>(), self.known)
     }
 
     /// The ledger once everything is stored, by a run at `at`.

@@ -1,7 +1,7 @@
 //! What a response says as a whole: a gap, a sparse response, events that vanished from its middle.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Ledger;
 use crate::event::EventId;
@@ -26,6 +26,18 @@ pub struct WindowReport {
     pub returned: Vec<EventId>,
 }
 
+/// Whether a response is in the feed's order, last published or edited first: the ids fall from quarter to quarter,
+/// though not from one to the next.
+fn is_newest_first(ids: &[EventId]) -> bool {
+    let median = |quarter: &[EventId]| {
+        let mut quarter = quarter.to_vec();
+        let middle = quarter.len() / 2;
+        *quarter.select_nth_unstable(middle).1
+    };
+    let medians: Vec<EventId> = ids.chunks_exact((ids.len() / 4).max(1)).take(4).map(median).collect();
+    medians.len() == 4 && medians.is_sorted_by(|earlier, later| earlier > later)
+}
+
 /// Whether days as spread as these are no image of the last days.
 fn is_sparse(days: &mut [NaiveDate]) -> bool {
     if days.len() < 2 {
@@ -37,7 +49,35 @@ fn is_sparse(days: &mut [NaiveDate]) -> bool {
     span.num_days() > SPARSE_SPAN_DAYS
 }
 
+/// Known events in a full response beyond this share are more than edits bring back.
+const BEYOND_EDITS: usize = 4;
+/// How many places at the end of a response are looked at for one that was there before: the order jitters.
+const END_OF_WINDOW: usize = 25;
+
 impl Ledger {
+    /// Whether a full response reaches back to the last ordinary one, so that nothing was missed between.
+    ///
+    /// That it holds known events is not enough: one that is edited moves to the front, and stands beside the
+    /// new ones when all that was in the feed has left it. But events leave in their order. So if one near
+    /// the end of the response has kept its place, all that stood before it in the last response are there
+    /// still, but for a few that were withdrawn; if it was edited, most of them have gone.
+    #[must_use]
+    pub fn is_reached_by(&self, ids: &[EventId], known: usize) -> bool {
+        if known * BEYOND_EDITS > ids.len() || !is_newest_first(ids) || self.window.is_empty() {
+            return known > 0;
+        }
+        let places: FxHashMap<EventId, usize> =
+            self.window.iter().enumerate().map(|(place, &id)| (id, place)).collect();
+        let present: FxHashSet<EventId> = ids.iter().copied().collect();
+        let has_kept_its_place = |(from_end, id): (usize, &EventId)| {
+            let Some(&place) = places.get(id) else { return false };
+            let before = &self.window[..place];
+            let there = before.iter().filter(|id| present.contains(id)).count();
+            if place == 0 { from_end == 0 } else { there * 4 >= place * 3 }
+        };
+        ids.iter().rev().take(END_OF_WINDOW).enumerate().any(has_kept_its_place)
+    }
+
     /// Holds the ids of a response, fetched at `at`, against those of the last ordinary one.
     #[must_use]
     pub fn inspect_window(

@@ -150,7 +150,8 @@ fn usage(message: &str) -> ! {
 
 /// Plays scenarios, two at a time where there are two processors; in their order.
 fn play_all(scenarios: &[Scenario]) -> anyhow::Result<Vec<Played>> {
-    let polls_of = |scenario: &Scenario| (scenario.days * 86_400.0) as u64 / scenario.interval.num_seconds() as u64;
+    let polls_of =
+        |scenario: &Scenario| (scenario.days * 86_400.0) as u64 / scenario.interval.num_seconds() as u64;
     let bar = output::progress(scenarios.iter().map(polls_of).sum(), "polls");
     let next = Mutex::new(scenarios.iter().enumerate());
     let done = Mutex::new(Vec::new());
@@ -193,11 +194,11 @@ fn text(played: &[Played]) -> String {
             hours.join(", ")
         );
     }
-    for played in played.iter().filter(|played| played.gaps.polls_after_loss > 0) {
+    for played in played.iter().filter(|played| played.gaps.polls_after_loss + played.gaps.told_in_vain > 0) {
         let gaps = played.gaps;
         text += &format!(
-            "at {}x, {} of {} polls after a loss say possible_gap; in {} edited events stood beside the new ones\n",
-            played.rate, gaps.told, gaps.polls_after_loss, gaps.hidden_by_edits
+            "at {}x, {} of {} polls after a loss say possible_gap ({} although edited events were known), {} in vain\n",
+            played.rate, gaps.told, gaps.polls_after_loss, gaps.beside_edits, gaps.told_in_vain
         );
     }
     text
@@ -205,8 +206,19 @@ fn text(played: &[Played]) -> String {
 
 fn summary(played: &[Played]) -> Table {
     let mut table = Table::new(&[
-        "rate", "published", "stored", "lost", "twice", "polls", "failed", "most new", "least overlap", "run p50",
-        "run p99", "memory", "time",
+        "rate",
+        "published",
+        "stored",
+        "lost",
+        "twice",
+        "polls",
+        "failed",
+        "most new",
+        "least overlap",
+        "run p50",
+        "run p99",
+        "memory",
+        "time",
     ]);
     for played in played {
         let run = |pick: fn(&loadtest::latency::Percentiles) -> f64| {

@@ -23,6 +23,8 @@ pub struct Changes {
     pub appeared: BTreeMap<u64, DateTime<Utc>>,
     /// Taken out of it, and not put back.
     pub withdrawn: BTreeSet<u64>,
+    /// Edited, and so moved to the front.
+    pub moved: BTreeSet<u64>,
 }
 
 impl Source {
@@ -69,7 +71,9 @@ impl Source {
                     changes.appeared.remove(&id);
                     changes.withdrawn.insert(id);
                 }
-                What::Corrected | What::Touched => {}
+                What::Corrected | What::Touched => {
+                    changes.moved.insert(id);
+                }
             }
         }
         changes

@@ -136,7 +136,8 @@ fn draw(axes: &Axes<'_>, lines: &[Line]) -> Result<String, Box<dyn std::error::E
     let bound = |pick: fn(&(f64, f64)) -> f64, start: f64, keep: fn(f64, f64) -> f64| {
         points().map(pick).fold(start, keep)
     };
-    let (left, right) = (bound(|p| p.0, f64::INFINITY, f64::min), bound(|p| p.0, f64::NEG_INFINITY, f64::max));
+    let (left, right) =
+        (bound(|p| p.0, f64::INFINITY, f64::min), bound(|p| p.0, f64::NEG_INFINITY, f64::max));
     let top = bound(|p| p.1, 0.0, f64::max).max(axes.mark.map_or(0.0, |(level, _)| level)) * 1.08;
     let right = if right > left { right } else { left + 1.0 };
     let mut svg = String::new();
@@ -160,7 +161,8 @@ fn draw(axes: &Axes<'_>, lines: &[Line]) -> Result<String, Box<dyn std::error::E
             .map_err(text_of)?;
         for (line, color) in lines.iter().zip(COLORS.iter().cycle()) {
             let color = *color;
-            let drawn = chart.draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)));
+            let drawn =
+                chart.draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)));
             drawn
                 .map_err(text_of)?
                 .label(&line.name)

@@ -43,7 +43,8 @@ impl Setup {
         };
         let source = Source::parse(url).map_err(|error| anyhow!(error))?;
         let options = FeedOptions {
-            user_agent: concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION"), " (loadtest)").to_owned(),
+            user_agent: concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION"), " (loadtest)")
+                .to_owned(),
             timeout: PATIENCE,
             idle_timeout: PATIENCE,
             compression: scenario.compression,
@@ -89,8 +90,7 @@ async fn simulated_object_storage() -> anyhow::Result<SharedStore> {
     let no_key = |_| anyhow!("no key could be made");
     let account = Account::generate("loadtest").map_err(no_key)?;
     let key = PrivateKey::from_pem(account.key_id(), &account.private_key_pem(), None)?;
-    let service =
-        ObjectStorage::new("simulated", "events", vec![account], Faults::none()).map_err(no_key)?;
+    let service = ObjectStorage::new("simulated", "events", vec![account], Faults::none()).map_err(no_key)?;
     let endpoint = format!("http://{}", service.start().await?).parse()?;
     let path = BucketPath::parse("oci://simulated/events").map_err(|error| anyhow!(error))?;
     // The service looks at the real time of day.

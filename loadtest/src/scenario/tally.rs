@@ -34,20 +34,20 @@ pub(super) struct Poll {
 pub struct Gaps {
     /// Polls before which events had left the buffer unseen.
     pub polls_after_loss: usize,
-    /// Of these, those whose record says `possible_gap`.
+    /// Of these, those whose record says `possible_gap`. All of them, or it is a defect.
     pub told: usize,
-    /// Of these, those in which known events stood all the same, because they had been edited meanwhile: by its
-    /// definition `possible_gap` is not set there.
-    pub hidden_by_edits: usize,
-    /// Polls that say `possible_gap` although they hold known events. Always 0, or it is a defect.
-    pub told_in_spite_of_overlap: usize,
+    /// Of these, those in which known events stood all the same, because they had been edited meanwhile.
+    pub beside_edits: usize,
+    /// Polls that say `possible_gap` although an event of the poll before still stood in its place. None, or it is a
+    /// defect.
+    pub told_in_vain: usize,
 }
 
 impl Gaps {
-    /// Whether every loss was told that can be, and nothing else.
+    /// Whether every loss was told, and nothing else.
     #[must_use]
     pub fn are_right(&self) -> bool {
-        self.told + self.hidden_by_edits == self.polls_after_loss && self.told_in_spite_of_overlap == 0
+        self.told == self.polls_after_loss && self.told_in_vain == 0
     }
 }
 
@@ -76,6 +76,8 @@ pub(super) struct Tally {
     published: BTreeMap<u64, DateTime<Utc>>,
     /// Published since the last poll that succeeded.
     unseen: BTreeSet<u64>,
+    /// In the feed at the last poll that succeeded, and not moved since.
+    in_place: BTreeSet<u64>,
     pub(super) withdrawn_unseen: usize,
     pub(super) polls: usize,
     pub(super) failed_polls: usize,
@@ -105,6 +107,7 @@ impl Tally {
             start,
             published: BTreeMap::new(),
             unseen: BTreeSet::new(),
+            in_place: BTreeSet::new(),
             withdrawn_unseen: 0,
             polls: 0,
             failed_polls: 0,
@@ -119,7 +122,8 @@ impl Tally {
 
     /// A poll is due: what appeared since the last one and was not withdrawn could be seen.
     pub(super) fn note_due(&mut self, source: &mut Source, due: DateTime<Utc>) {
-        let Changes { appeared, withdrawn } = source.changes();
+        let Changes { appeared, withdrawn, moved } = source.changes();
+        self.in_place.retain(|id| !moved.contains(id) && !appeared.contains_key(id));
         let standing = || source.ids().into_iter().map(|id| (id, due)).collect();
         let appeared = if due == self.start { standing() } else { appeared };
         let never_seen = withdrawn.iter().filter(|id| !self.published.contains_key(id)).count();
@@ -148,9 +152,10 @@ impl Tally {
         if left_unseen > 0 {
             self.gaps.polls_after_loss += 1;
             self.gaps.told += usize::from(poll.possible_gap);
-            self.gaps.hidden_by_edits += usize::from(poll.overlap > 0 && !poll.possible_gap);
+            self.gaps.beside_edits += usize::from(poll.overlap > 0);
         }
-        self.gaps.told_in_spite_of_overlap += usize::from(poll.possible_gap && poll.overlap > 0);
+        let overlaps = self.in_place.iter().any(|id| in_feed.contains(id));
+        self.gaps.told_in_vain += usize::from(poll.possible_gap && overlaps);
         if poll.due > self.start {
             self.max_new_per_poll = self.max_new_per_poll.max(poll.new);
             self.fill.push((poll.due, self.unseen.len()));
@@ -160,6 +165,7 @@ impl Tally {
             }
         }
         self.unseen.clear();
+        self.in_place.clone_from(in_feed);
     }
 
     fn note_times(&mut self, times: &RunTimings) {
