@@ -1,5 +1,6 @@
 //! The command line of `loadtest`.
 
+mod capacity;
 mod output;
 mod run;
 mod services;
@@ -20,6 +21,8 @@ struct CommandLine {
 enum Command {
     /// Play feeds at several rates; tell what the collector stored and what it lost.
     Run(run::Run),
+    /// Find the highest rate without loss for each interval and number of missed polls, by formula and by simulation.
+    Capacity(capacity::Capacity),
     /// Show where the time of a run goes when everything outside is as slow as documented; fail if it is too much.
     Timeline(services::Timeline),
     /// Serve Object Storage, the Vault, metadata and federation until interrupted; says in one line of JSON where.
@@ -30,6 +33,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Run(command) => command.carry_out(),
+        Command::Capacity(command) => command.carry_out(),
         Command::Timeline(command) => command.carry_out(),
         Command::ServeOci(command) => command.carry_out().map(|()| true),
     };

@@ -1,5 +1,6 @@
 //! What the collector meets outside, simulated, and the collector in it.
 
+pub mod capacity;
 pub mod clock;
 pub mod feed;
 pub mod latency;

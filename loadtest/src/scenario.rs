@@ -131,6 +131,8 @@ pub struct Played {
     pub duplicates: usize,
     /// Events in the archive that were published before the first poll and brought back by a sparse response.
     pub stored_earlier: usize,
+    /// Bytes of all lines under `events/`, those of the first poll included.
+    pub stored_bytes: u64,
     /// Withdrawn before the next poll was due: nobody could have seen them.
     pub withdrawn_unseen: usize,
     /// Polls that were made.
@@ -206,6 +208,7 @@ pub async fn play(scenario: &Scenario, mut progress: impl FnMut(usize, usize)) -
         lost: verdict.lost,
         duplicates: stored.duplicates,
         stored_earlier: verdict.stored_earlier,
+        stored_bytes: stored.bytes,
         withdrawn_unseen: tally.withdrawn_unseen,
         polls: tally.polls,
         failed_polls: tally.failed_polls,

@@ -31,6 +31,8 @@ pub(super) struct Stored {
     pub(super) ids: BTreeSet<u64>,
     /// Ids that stand in more than one line.
     pub(super) duplicates: usize,
+    /// Size of the lines.
+    pub(super) bytes: u64,
 }
 
 impl Setup {
@@ -73,16 +75,17 @@ impl Setup {
         struct Line {
             id: u64,
         }
-        let mut lines: BTreeMap<u64, usize> = BTreeMap::new();
+        let (mut lines, mut bytes) = (BTreeMap::<u64, usize>::new(), 0);
         for listed in self.store.list("events/").await? {
             let Some(object) = self.store.get(&listed.key).await? else { continue };
+            bytes += object.bytes.len() as u64;
             for line in object.bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
                 let Line { id } = serde_json::from_slice(line)?;
                 *lines.entry(id).or_default() += 1;
             }
         }
         let duplicates = lines.values().filter(|&&count| count > 1).count();
-        Ok(Stored { ids: lines.into_keys().collect(), duplicates })
+        Ok(Stored { ids: lines.into_keys().collect(), duplicates, bytes })
     }
 }
 
