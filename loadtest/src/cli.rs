@@ -2,6 +2,7 @@
 
 mod capacity;
 mod output;
+mod reliability;
 mod run;
 mod services;
 
@@ -23,6 +24,8 @@ enum Command {
     Run(run::Run),
     /// Find the highest rate without loss for each interval and number of missed polls, by formula and by simulation.
     Capacity(capacity::Capacity),
+    /// Measure how often a run succeeds with and without retries, and hold the documents' expected results against it.
+    Reliability(reliability::Reliability),
     /// Show where the time of a run goes when everything outside is as slow as documented; fail if it is too much.
     Timeline(services::Timeline),
     /// Serve Object Storage, the Vault, metadata and federation until interrupted; says in one line of JSON where.
@@ -34,6 +37,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Run(command) => command.carry_out(),
         Command::Capacity(command) => command.carry_out(),
+        Command::Reliability(command) => command.carry_out(),
         Command::Timeline(command) => command.carry_out(),
         Command::ServeOci(command) => command.carry_out().map(|()| true),
     };

@@ -6,6 +6,7 @@ pub mod feed;
 pub mod latency;
 pub mod oci;
 mod process;
+pub mod reliability;
 pub mod report;
 pub mod scenario;
 pub mod timeline;

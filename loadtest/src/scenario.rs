@@ -7,10 +7,11 @@ mod setup;
 mod tally;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::ValueEnum;
 use collector::archive::Outcome;
@@ -163,11 +164,11 @@ pub struct Played {
     pub timings: Timings,
 }
 
-/// Plays a scenario. `progress` hears how many polls of how many are done.
+/// Plays a scenario. `progress` hears of every poll.
 ///
 /// # Errors
 /// If something cannot be set up, or the archive cannot be read in the end.
-pub async fn play(scenario: &Scenario, mut progress: impl FnMut(usize, usize)) -> anyhow::Result<Played> {
+pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Played> {
     let began = std::time::Instant::now();
     let cpu_before_s = crate::process::cpu_s();
     let source = source_of(scenario)?;
@@ -179,8 +180,7 @@ pub async fn play(scenario: &Scenario, mut progress: impl FnMut(usize, usize)) -
     let setup = Setup::new(scenario, &server.uri(), clock.clone()).await?;
 
     let mut tally = Tally::new(start);
-    let polls = poll_count(scenario);
-    for number in 0..=polls {
+    for number in 0..i32::try_from(scenario.poll_count())? {
         let due = start + scenario.interval * number;
         clock.advance_to(due);
         feed.advance_to(due);
@@ -192,7 +192,7 @@ pub async fn play(scenario: &Scenario, mut progress: impl FnMut(usize, usize)) -
             let poll = poll_of(&report, due);
             tally.note_poll(&poll, &feed.look(|source| source.ids()), &report.record.timings);
         }
-        progress(usize::try_from(number)?, usize::try_from(polls)?);
+        progress();
     }
     let stored = setup.stored_ids().await.context("the archive cannot be read")?;
     let verdict = tally.judge(&stored);
@@ -250,13 +250,45 @@ fn start_of(source: &Source) -> DateTime<Utc> {
     }
 }
 
-/// How many polls follow the first.
-fn poll_count(scenario: &Scenario) -> i32 {
-    #[expect(clippy::cast_precision_loss, reason = "seconds of some years")]
-    let polls = scenario.days * 86_400.0 / scenario.interval.num_seconds() as f64;
-    #[expect(clippy::cast_possible_truncation, reason = "bounded by the options")]
-    let polls = polls.floor() as i32;
-    polls
+impl Scenario {
+    /// How many polls there are, the first one included.
+    #[must_use]
+    pub fn poll_count(&self) -> u64 {
+        let polls = self.days * 86_400.0 / self.interval.num_seconds() as f64;
+        polls.floor() as u64 + 1
+    }
+}
+
+/// Plays scenarios, as many at a time as there are processors; the results are in their order.
+///
+/// `progress` hears of every poll.
+///
+/// # Errors
+/// The first of the scenarios that fails.
+pub fn play_all(scenarios: &[Scenario], progress: impl Fn() + Sync) -> anyhow::Result<Vec<Played>> {
+    let next = Mutex::new(scenarios.iter().enumerate());
+    let done = Mutex::new(Vec::new());
+    let play_one = |scenario: &Scenario| -> anyhow::Result<Played> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(play(scenario, &progress))
+    };
+    let work = || {
+        while let Some((number, scenario)) = next.lock().ok().and_then(|mut next| next.next()) {
+            let result = play_one(scenario);
+            if let Ok(mut done) = done.lock() {
+                done.push((number, result));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(scenarios.len());
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let mut done = done.into_inner().map_err(|_| anyhow!("a scenario broke off"))?;
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Whether a poll falls into the time of day when polls are missed: from 7 o'clock, as many as asked for.

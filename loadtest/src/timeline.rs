@@ -6,7 +6,6 @@
 //! after the other and takes 3.12 s.
 
 use std::fmt;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,16 +21,17 @@ use collector::store::OciStore;
 use collector::store::oci::BucketPath;
 use collector::store::oci::key::PrivateKey;
 use fixtures::FeedConfig;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde::Serialize;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
+use crate::feed::compress;
 use crate::oci::{Account, Faults, Latency, ObjectStorage, Served};
 
-/// A compressed response, as documented.
-const FEED_LATENCY: Duration = Duration::from_millis(1_200);
+/// A response, as documented.
+const FEED_LATENCY: Duration = Duration::from_millis(1_500);
+/// A compressed one, as documented.
+const COMPRESSED_FEED_LATENCY: Duration = Duration::from_millis(1_200);
 /// What the documented collector takes, with new events.
 const DOCUMENTED_S: f64 = 3.12;
 /// A run with new events must take less.
@@ -98,6 +98,21 @@ impl fmt::Display for Timeline {
 /// # Errors
 /// If something cannot be set up, or a run fails.
 pub async fn measure() -> anyhow::Result<Vec<Timeline>> {
+    let [_, with_new, without] = measure_runs(true).await?;
+    Ok(vec![with_new, without])
+}
+
+/// How long an ordinary run with new events takes with or without compression, and its fetch, in seconds.
+///
+/// # Errors
+/// If something cannot be set up, or a run fails.
+pub async fn run_and_fetch_s(compression: bool) -> anyhow::Result<(f64, f64)> {
+    let [_, with_new, _] = measure_runs(compression).await?;
+    Ok((with_new.total_s, with_new.waits.first().map_or(0.0, |fetch| fetch.took_s)))
+}
+
+/// The first run, one with some events new, one with none.
+async fn measure_runs(compression: bool) -> anyhow::Result<[Timeline; 3]> {
     let account = Account::generate("timeline").map_err(|_| anyhow!("no key could be made"))?;
     let key = PrivateKey::from_pem(account.key_id(), &account.private_key_pem(), None)?;
     let service =
@@ -106,16 +121,18 @@ pub async fn measure() -> anyhow::Result<Vec<Timeline>> {
     let endpoint = format!("http://{}", service.start().await?);
     let feed_server = MockServer::start().await;
     let folder = tempfile::tempdir()?;
-    let bench = Bench { service, endpoint, key: Arc::new(key), feed_server, folder: folder.path() };
+    let folder = folder.path();
+    let bench = Bench { service, endpoint, key: Arc::new(key), feed_server, folder, compression };
 
     let mut feed = fixtures::Feed::new(FeedConfig { log: false, ..FeedConfig::quiet(1) });
-    bench.run("the first run", f64::INFINITY, &feed.full_response().compact()).await?;
+    let first = bench.run("the first run", f64::INFINITY, &feed.full_response().compact()).await?;
     for _ in 0..2 {
         feed.publish();
     }
     feed.advance_by(TimeDelta::minutes(1));
     let body = feed.full_response().compact();
-    Ok(vec![
+    Ok([
+        first,
         bench.run("a run with new events", LIMIT_WITH_NEW_S, &body).await?,
         bench.run("a run without new events", LIMIT_WITHOUT_NEW_S, &body).await?,
     ])
@@ -127,15 +144,21 @@ struct Bench<'a> {
     key: Arc<PrivateKey>,
     feed_server: MockServer,
     folder: &'a Path,
+    compression: bool,
 }
 
 impl Bench<'_> {
     async fn run(&self, name: &'static str, limit_s: f64, body: &[u8]) -> anyhow::Result<Timeline> {
         self.feed_server.reset().await;
-        let answer = ResponseTemplate::new(200)
-            .set_body_raw(gzip(body)?, "application/json")
-            .insert_header("content-encoding", "gzip")
-            .set_delay(FEED_LATENCY);
+        let answer = ResponseTemplate::new(200);
+        let answer = if self.compression {
+            answer
+                .set_body_raw(compress(body)?, "application/json")
+                .insert_header("content-encoding", "gzip")
+                .set_delay(COMPRESSED_FEED_LATENCY)
+        } else {
+            answer.set_body_raw(body, "application/json").set_delay(FEED_LATENCY)
+        };
         Mock::given(any()).respond_with(answer).mount(&self.feed_server).await;
         let collector = self.collector()?;
         self.service.remember();
@@ -166,7 +189,7 @@ impl Bench<'_> {
             user_agent: "polisen-events-collector timeline".to_owned(),
             timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(10),
-            compression: true,
+            compression: self.compression,
             retries: 0,
             backoff: Duration::ZERO,
             limits: CallLimits::NONE,
@@ -193,10 +216,4 @@ fn wait_for(served: &Served, since: Instant) -> Wait {
         from_s: served.began.saturating_duration_since(since).as_secs_f64(),
         took_s: served.took.as_secs_f64(),
     }
-}
-
-fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(body)?;
-    encoder.finish()
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use loadtest::capacity::{Limit, MatrixRow, Question, ResourceRow, limits, matrix, resources};
 use loadtest::report::html::{Axes, Line, Page};
 use loadtest::report::table::Table;
-use loadtest::scenario::{Scenario, play};
+use loadtest::scenario::{Scenario, play_all};
 use serde::Serialize;
 
 use super::{output, run};
@@ -59,13 +59,12 @@ impl Capacity {
             days: self.days,
             seeds: self.seeds,
         };
+        let day = Scenario { days: 1.0, base_rate: self.base_rate, ..Scenario::default() };
+        let day = play_all(&[day], || {})?.remove(0);
         let bar = output::progress(2 * question.seeds, "months");
         bar.tick();
         let limits = limits(&question, || bar.inc(1))?;
         bar.finish_and_clear();
-        let day = Scenario { days: 1.0, base_rate: self.base_rate, ..Scenario::default() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let day = runtime.block_on(play(&day, |_, _| {}))?;
         // The first poll stores what the buffer held before.
         let stored_a_day = day.stored_bytes * (day.published.saturating_sub(500)) as u64 / day.published.max(1) as u64;
         let output = Output {

@@ -1,17 +1,14 @@
 //! `loadtest run`.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::thread;
 
-use anyhow::{anyhow, ensure};
+use anyhow::ensure;
 use chrono::TimeDelta;
 use clap::Args;
-use indicatif::ProgressBar;
 use loadtest::feed::faults::{Fault, Outage};
 use loadtest::report::html::{Axes, Line, Page};
 use loadtest::report::table::Table;
-use loadtest::scenario::{BUFFER, Played, Scenario, StoreKind, Traffic, play};
+use loadtest::scenario::{BUFFER, Played, Scenario, StoreKind, Traffic, play_all};
 use serde::Serialize;
 
 use super::output;
@@ -127,7 +124,9 @@ impl Run {
                 compression: !self.no_compression,
             })
             .collect();
-        let played = play_all(&scenarios)?;
+        let bar = output::progress(scenarios.iter().map(Scenario::poll_count).sum(), "polls");
+        let played = play_all(&scenarios, || bar.inc(1))?;
+        bar.finish_and_clear();
         if let Some(path) = &self.json {
             output::write_json(path, &Output { scenarios: &played })?;
         }
@@ -146,39 +145,6 @@ impl Run {
 /// Ends with wrong usage.
 fn usage(message: &str) -> ! {
     clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{message}\n")).exit()
-}
-
-/// Plays scenarios, two at a time where there are two processors; in their order.
-fn play_all(scenarios: &[Scenario]) -> anyhow::Result<Vec<Played>> {
-    let polls_of =
-        |scenario: &Scenario| (scenario.days * 86_400.0) as u64 / scenario.interval.num_seconds() as u64;
-    let bar = output::progress(scenarios.iter().map(polls_of).sum(), "polls");
-    let next = Mutex::new(scenarios.iter().enumerate());
-    let done = Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let Some((number, scenario)) = next.lock().ok().and_then(|mut next| next.next()) else { return };
-            let result = play_one(scenario, &bar);
-            if let Ok(mut done) = done.lock() {
-                done.push((number, result));
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(scenarios.len());
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-    bar.finish_and_clear();
-    let mut done = done.into_inner().map_err(|_| anyhow!("a scenario broke off"))?;
-    done.sort_by_key(|(number, _)| *number);
-    done.into_iter().map(|(_, result)| result).collect()
-}
-
-fn play_one(scenario: &Scenario, bar: &ProgressBar) -> anyhow::Result<Played> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(play(scenario, |_, _| bar.inc(1)))
 }
 
 fn text(played: &[Played]) -> String {
