@@ -125,7 +125,12 @@ fn limits_of_month(
     traffic: fixtures::Traffic,
     seed: u64,
 ) -> Vec<Found> {
-    let cells = || question.intervals.iter().flat_map(|&interval| question.missed_polls.iter().map(move |&missed| (interval, missed)));
+    let cells = || {
+        question
+            .intervals
+            .iter()
+            .flat_map(|&interval| question.missed_polls.iter().map(move |&missed| (interval, missed)))
+    };
     let highest = cells()
         .map(|(interval, missed)| plain_limit(question.base_rate, interval, missed))
         .fold(1.0, f64::max);

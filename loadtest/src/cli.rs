@@ -4,6 +4,7 @@ mod capacity;
 mod output;
 mod reliability;
 mod run;
+mod serve;
 mod services;
 
 use std::process::ExitCode;
@@ -26,6 +27,10 @@ enum Command {
     Capacity(capacity::Capacity),
     /// Measure how often a run succeeds with and without retries, and hold the documents' expected results against it.
     Reliability(reliability::Reliability),
+    /// Serve a simulated feed for any collector, with a page that shows how it is used.
+    Serve(serve::Serve),
+    /// Run many collectors at once on one feed and one store.
+    Stress(serve::Stress),
     /// Show where the time of a run goes when everything outside is as slow as documented; fail if it is too much.
     Timeline(services::Timeline),
     /// Serve Object Storage, the Vault, metadata and federation until interrupted; says in one line of JSON where.
@@ -38,6 +43,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(command) => command.carry_out(),
         Command::Capacity(command) => command.carry_out(),
         Command::Reliability(command) => command.carry_out(),
+        Command::Serve(command) => command.carry_out(),
+        Command::Stress(command) => command.carry_out(),
         Command::Timeline(command) => command.carry_out(),
         Command::ServeOci(command) => command.carry_out().map(|()| true),
     };

@@ -7,6 +7,7 @@ pub mod faults;
 pub mod recording;
 mod rules;
 pub mod source;
+pub mod web;
 
 pub mod wire;
 
@@ -82,7 +83,14 @@ struct State {
     faults: FaultPlan,
     usage: Usage,
     /// The last body and its compressed form: many calls get the same.
-    last: Option<(Arc<[u8]>, Arc<[u8]>)>,
+    last: Option<Packed>,
+}
+
+/// A body and its compressed form.
+#[derive(Debug)]
+struct Packed {
+    plain: Arc<[u8]>,
+    packed: Arc<[u8]>,
 }
 
 impl SimulatedFeed {
@@ -164,14 +172,14 @@ impl State {
         if !gzip {
             return (body, false);
         }
-        if let Some((plain, packed)) = &self.last
+        if let Some(Packed { plain, packed }) = &self.last
             && *plain == body
         {
             return (Arc::clone(packed), true);
         }
         let Ok(packed) = compress(&body) else { return (body, false) };
         let packed: Arc<[u8]> = packed.into();
-        self.last = Some((body, Arc::clone(&packed)));
+        self.last = Some(Packed { plain: body, packed: Arc::clone(&packed) });
         (packed, true)
     }
 }

@@ -1,5 +1,12 @@
 //! What the collector meets outside, simulated, and the collector in it.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures that are shown: counts, bytes and seconds far below where a double is not exact"
+)]
+
 pub mod capacity;
 pub mod clock;
 pub mod feed;
@@ -9,4 +16,5 @@ mod process;
 pub mod reliability;
 pub mod report;
 pub mod scenario;
+pub mod stress;
 pub mod timeline;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 
 /// The most memory it ever had, in bytes; 0 where the system does not say.
 pub(crate) fn peak_rss_bytes() -> u64 {
@@ -12,13 +13,18 @@ pub(crate) fn peak_rss_bytes() -> u64 {
     kilobytes.unwrap_or(0) * 1_024
 }
 
-/// CPU time so far, in seconds; 0 where the system does not say.
+/// CPU time of this process so far, in seconds; 0 where the system does not say.
 pub(crate) fn cpu_s() -> f64 {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0.0 };
-    let seconds = |time: nix::sys::time::TimeVal| {
-        #[expect(clippy::cast_precision_loss, reason = "microseconds of a process's life")]
-        let seconds = time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-        seconds
-    };
+    used_s(UsageWho::RUSAGE_SELF)
+}
+
+/// CPU time of this thread so far, in seconds; 0 where the system does not say.
+pub(crate) fn thread_cpu_s() -> f64 {
+    used_s(UsageWho::RUSAGE_THREAD)
+}
+
+fn used_s(who: UsageWho) -> f64 {
+    let Ok(usage) = getrusage(who) else { return 0.0 };
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     seconds(usage.user_time()) + seconds(usage.system_time())
 }

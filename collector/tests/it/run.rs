@@ -218,3 +218,42 @@ fn gaps_are_told_from_sparse_responses_and_first_runs() {
     assert_eq!(home.health()["possible_gap"], true);
     assert_eq!(gap(&home.run_json(home.write("gap.json", body))), (false.into(), false.into()));
 }
+
+/// Events with these ids, newest first, all of one day.
+fn response_of(ids: impl Iterator<Item = i64>) -> Vec<u8> {
+    let mut event = elements("response.json").remove(0);
+    let events: Vec<Value> = ids
+        .map(|id| {
+            event["id"] = id.into();
+            event.clone()
+        })
+        .collect();
+    serde_json::to_vec(&events).unwrap()
+}
+
+#[test]
+fn known_events_that_were_edited_do_not_hide_a_gap_and_one_that_kept_its_place_shows_that_there_is_none() {
+    let next = |name: &str, ids: Vec<i64>| {
+        let home = Home::new();
+        home.run_json(home.write("first.json", response_of((1_000..1_500).rev())));
+        let report = home.run_json(home.write(name, response_of(ids.into_iter())));
+        (report["possible_gap"].as_bool().unwrap(), report["counts"]["buffer_overlap"].as_u64().unwrap())
+    };
+    let all_new: Vec<i64> = (2_000..2_500).rev().collect();
+    let mut edited = all_new.clone();
+    for (place, id) in [(3, 1_490), (250, 1_100), (480, 1_250), (499, 1_003)] {
+        edited[place] = id;
+    }
+    assert_eq!(next("edited.json", edited), (true, 4), "they stand beside the new ones");
+
+    let reaching_back: Vec<i64> = (2_000..2_499).rev().chain([1_499]).collect();
+    assert_eq!(next("one.json", reaching_back.clone()), (false, 1), "the newest one known is the last");
+    let oldest_first: Vec<i64> = reaching_back.into_iter().rev().collect();
+    assert_eq!(next("other-order.json", oldest_first), (false, 1), "in another order any known event counts");
+    let some = (2_000..2_460).rev().chain((1_460..1_500).rev()).filter(|id| id % 10 != 5).chain(3_000..3_050);
+    let mut some: Vec<i64> = some.collect();
+    some[..].sort_by_key(|id| std::cmp::Reverse((*id >= 3_000, *id)));
+    some.truncate(500);
+    let (gap, overlap) = next("withdrawn.json", some);
+    assert!(!gap && overlap > 10, "a few were withdrawn: {gap} {overlap}");
+}

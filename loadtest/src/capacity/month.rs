@@ -71,12 +71,13 @@ impl Month {
 
     fn overflows(&self, events: &[Slots], polls: Polls) -> bool {
         let changes = self.changes(events, polls.window);
-        let mut held = 0_i64;
+        let mut held = 0_i32;
+        let most = i32::try_from(BUFFER).unwrap_or(i32::MAX);
         let first = usize::try_from(i64::from(LEAD_DAYS) * 86_400 / SLOT_S).unwrap_or(0);
         for (slot, change) in changes.iter().enumerate() {
-            held += i64::from(*change);
+            held += change;
             let is_polled = (slot + 1).is_multiple_of(polls.interval);
-            if slot >= first && is_polled && held > BUFFER as i64 {
+            if slot >= first && is_polled && held > most {
                 return true;
             }
         }

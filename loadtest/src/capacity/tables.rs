@@ -49,7 +49,9 @@ pub fn matrix(base_rate: f64, limits: &[Limit]) -> Vec<MatrixRow> {
         let verdict = match (simulated >= 1.0, enough(rate)) {
             (true, _) if simulated < 2.0 => "nothing lost, but a missed poll may lose events".to_owned(),
             (true, _) => "nothing lost".to_owned(),
-            (false, Some(interval_s)) => format!("events are lost; a poll every {} min is enough", interval_s / 60),
+            (false, Some(interval_s)) => {
+                format!("events are lost; a poll every {} min is enough", interval_s / 60)
+            }
             (false, None) => "events are lost at every interval".to_owned(),
         };
         Some(MatrixRow {

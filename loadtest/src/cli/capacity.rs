@@ -22,7 +22,7 @@ pub(super) struct Capacity {
     #[arg(long, value_delimiter = ',', default_value = "0,1,2,4")]
     miss_polls: Vec<u32>,
     /// Events an hour at rate 1.
-    #[arg(long, default_value_t = fixtures::DOCUMENTED_EVENTS_PER_HOUR, value_parser = run::positive)]
+    #[arg(long, default_value_t = fixtures::DOCUMENTED_EVENTS_PER_HOUR, value_parser = run::positive, allow_negative_numbers = true)]
     base_rate: f64,
     /// How long a simulated month is.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=366))]
@@ -66,7 +66,8 @@ impl Capacity {
         let limits = limits(&question, || bar.inc(1))?;
         bar.finish_and_clear();
         // The first poll stores what the buffer held before.
-        let stored_a_day = day.stored_bytes * (day.published.saturating_sub(500)) as u64 / day.published.max(1) as u64;
+        let stored_a_day =
+            day.stored_bytes * (day.published.saturating_sub(500)) as u64 / day.published.max(1) as u64;
         let output = Output {
             matrix: matrix(self.base_rate, &limits),
             resources: resources(self.base_rate, &day, stored_a_day, &limits),
@@ -88,8 +89,15 @@ impl Capacity {
 }
 
 fn limits_table(limits: &[Limit]) -> Table {
-    let mut table =
-        Table::new(&["rhythm", "interval", "missed", "plain formula", "with chance", "simulated", "difference"]);
+    let mut table = Table::new(&[
+        "rhythm",
+        "interval",
+        "missed",
+        "plain formula",
+        "with chance",
+        "simulated",
+        "difference",
+    ]);
     for limit in limits {
         let rate = |rate: f64| format!("{rate:.1}x");
         table.row(vec![

@@ -14,7 +14,7 @@ use super::{output, run};
 #[derive(Debug, Args)]
 pub(super) struct Reliability {
     /// Shares of the calls that fail, each by itself.
-    #[arg(long, value_delimiter = ',', default_value = "0.01,0.02,0.05,0.1,0.2", value_parser = run::share)]
+    #[arg(long, value_delimiter = ',', default_value = "0.01,0.02,0.05,0.1,0.2", value_parser = run::share, allow_negative_numbers = true)]
     fault_rates: Vec<f64>,
     /// Runs for each of them.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
@@ -102,8 +102,12 @@ fn page(answer: &Answer, fault_rates: &[f64]) -> anyhow::Result<String> {
         line("without retries", |experiment| experiment.without_retries.value),
         line("with three", |experiment| experiment.with_retries.value),
     ];
-    let axes =
-        Axes { title: "Runs that succeed", x: "% of calls that fail", y: "% of runs that succeed", mark: None };
+    let axes = Axes {
+        title: "Runs that succeed",
+        x: "% of calls that fail",
+        y: "% of runs that succeed",
+        mark: None,
+    };
     page.chart(&axes, &lines)?;
     page.table("Runs that succeed", &experiments(answer));
     page.section(

@@ -1,5 +1,6 @@
 //! `loadtest run`.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::ensure;
@@ -17,13 +18,13 @@ use super::output;
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// How many times more events than at the base rate.
-    #[arg(long, value_delimiter = ',', default_value = "1,10,50,100", value_parser = positive)]
+    #[arg(long, value_delimiter = ',', default_value = "1,10,50,100", value_parser = positive, allow_negative_numbers = true)]
     rates: Vec<f64>,
     /// Events an hour at rate 1; the real feed has 2.75.
-    #[arg(long, default_value_t = fixtures::DOCUMENTED_EVENTS_PER_HOUR, value_parser = positive)]
+    #[arg(long, default_value_t = fixtures::DOCUMENTED_EVENTS_PER_HOUR, value_parser = positive, allow_negative_numbers = true)]
     base_rate: f64,
     /// How many days are played.
-    #[arg(long, default_value_t = 7.0, value_parser = days)]
+    #[arg(long, default_value_t = 7.0, value_parser = days, allow_negative_numbers = true)]
     days: f64,
     /// The time between two polls, from 10 s (the provider's rule) to a day.
     #[arg(long, default_value = "30m", value_parser = interval)]
@@ -38,7 +39,7 @@ pub(super) struct Run {
     #[arg(long, value_enum, default_value_t = StoreKind::Memory)]
     store: StoreKind,
     /// Share of the calls that fail, 0 to 1.
-    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    #[arg(long, default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     fault_rate: f64,
     /// In which ways calls fail: error, reset, timeout, cut. A timeout takes two seconds of your time.
     #[arg(long, value_delimiter = ',', default_value = "error,reset,timeout,cut", value_parser = str::parse::<Fault>)]
@@ -152,8 +153,9 @@ fn text(played: &[Played]) -> String {
     for played in played.iter().filter(|played| played.lost > 0) {
         let hours: Vec<String> =
             played.lost_by_hour.iter().map(|loss| format!("{:02}h {}", loss.hour, loss.lost)).collect();
-        text += &format!(
-            "at {}x, {} of {} published events are lost, by the hour in Stockholm: {}\n",
+        let _ = writeln!(
+            text,
+            "at {}x, {} of {} published events are lost, by the hour in Stockholm: {}",
             played.rate,
             played.lost,
             played.published,
@@ -162,8 +164,9 @@ fn text(played: &[Played]) -> String {
     }
     for played in played.iter().filter(|played| played.gaps.polls_after_loss + played.gaps.told_in_vain > 0) {
         let gaps = played.gaps;
-        text += &format!(
-            "at {}x, {} of {} polls after a loss say possible_gap ({} although edited events were known), {} in vain\n",
+        let _ = writeln!(
+            text,
+            "at {}x, {} of {} polls after a loss say possible_gap ({} although edited events were known), {} in vain",
             played.rate, gaps.told, gaps.polls_after_loss, gaps.beside_edits, gaps.told_in_vain
         );
     }

@@ -22,6 +22,8 @@ pub struct Recording {
     body: Vec<u8>,
     ids: BTreeSet<u64>,
     changes: Changes,
+    /// Ids that came in since the first response.
+    published: u64,
 }
 
 impl Recording {
@@ -48,6 +50,7 @@ impl Recording {
             body: Vec::new(),
             ids: BTreeSet::new(),
             changes: Changes::default(),
+            published: 0,
         };
         recording.play(0);
         Ok(recording)
@@ -77,6 +80,7 @@ impl Recording {
             .collect();
         let Some(at) = self.played_at(number) else { return };
         self.changes.appeared.extend(ids.difference(&self.ids).map(|id| (*id, at)));
+        self.published += if number > 0 { ids.difference(&self.ids).count() as u64 } else { 0 };
         self.ids = ids;
         self.body = body;
     }
@@ -97,6 +101,10 @@ impl Recording {
 
     pub(super) fn ids(&self) -> BTreeSet<u64> {
         self.ids.clone()
+    }
+
+    pub(super) fn published(&self) -> u64 {
+        self.published
     }
 
     pub(super) fn changes(&mut self) -> Changes {

@@ -40,13 +40,11 @@ impl Rules {
         };
         let after_gap = self.calls.back().map(|call| *call + LEAST_GAP);
         let free = LIMITS.into_iter().filter_map(free_again).chain(after_gap).max();
-        match free.filter(|free| *free > now) {
-            Some(free) => Some(free - now),
-            None => {
-                self.calls.push_back(now);
-                None
-            }
+        if let Some(free) = free.filter(|free| *free > now) {
+            return Some(free - now);
         }
+        self.calls.push_back(now);
+        None
     }
 }
 

@@ -53,6 +53,15 @@ impl Source {
         }
     }
 
+    /// Events published since the start.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        match self {
+            Self::Simulated(feed) => feed.published(),
+            Self::Recorded(recording) => recording.published(),
+        }
+    }
+
     /// What changed since this was last asked.
     pub fn changes(&mut self) -> Changes {
         let feed = match self {

@@ -50,7 +50,8 @@ impl fmt::Display for Table {
             let mut line = String::new();
             for (cell, (width, numeric)) in row.iter().zip(&columns) {
                 let padding = " ".repeat(width - cell.chars().count());
-                line += &if *numeric { format!("{padding}{cell}  ") } else { format!("{cell}{padding}  ") };
+                let (left, right) = if *numeric { (&padding, cell) } else { (cell, &padding) };
+                line.extend([left, right, "  "]);
             }
             writeln!(formatter, "{}", line.trim_end())?;
         }

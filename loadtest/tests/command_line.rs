@@ -1,0 +1,147 @@
+//! `loadtest` as its users run it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn loadtest(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadtest")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_run_tells_what_was_lost_in_a_table_as_json_and_on_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, html) = (folder.path().join("run.json"), folder.path().join("run.html"));
+    let files = ["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
+    let common = ["run", "--rates", "1,300", "--days", "0.2", "--traffic", "flat"];
+    let ended = loadtest(&[&common[..], &files].concat());
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let table = String::from_utf8(ended.stdout).unwrap();
+    assert!(table.starts_with("rate") && table.contains("300x"), "{table}");
+
+    let told: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let scenarios = told["scenarios"].as_array().unwrap();
+    let number = |scenario: &Value, name: &str| scenario[name].as_u64().unwrap_or_else(|| panic!("{name}"));
+    for scenario in scenarios {
+        assert_eq!(
+            number(scenario, "lost"),
+            number(scenario, "published") - number(scenario, "stored"),
+            "{scenario}"
+        );
+        assert_eq!(number(scenario, "duplicates"), 0);
+        for name in [
+            "interval_s",
+            "seed",
+            "polls",
+            "failed_polls",
+            "max_new_per_poll",
+            "min_overlap",
+            "peak_rss_bytes",
+        ] {
+            number(scenario, name);
+        }
+        for percentile in ["p50", "p95", "p99"] {
+            assert!(scenario["timings"]["api_fetch"][percentile].as_f64().unwrap() > 0.0);
+        }
+    }
+    assert!(number(&scenarios[1], "lost") > 0);
+
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.contains("<svg role=\"img\"") && page.contains("Loss by rate"));
+    let without_names = page.replace("http://www.w3.org/2000/svg", "");
+    assert!(!without_names.contains("http://") && !without_names.contains("https://"), "it needs no network");
+
+    let ended = loadtest(&[&common[..], &["--expect-no-loss"]].concat());
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("none was expected"));
+    let one = ["run", "--rates", "1", "--days", "0.2", "--expect-no-loss", "--json", "-"];
+    let ended = loadtest(&one);
+    assert!(ended.status.success());
+    assert!(serde_json::from_slice::<Value>(&ended.stdout).is_ok(), "nothing but JSON");
+}
+
+#[test]
+fn nonsense_is_refused_in_a_sentence() {
+    for (nonsense, said) in [
+        (&["run", "--rates", "0"][..], "more than 0"),
+        (&["run", "--rates", "x"], "not a number"),
+        (&["run", "--days", "-1"], "more than 0"),
+        (&["run", "--interval", "1s"], "from 10s"),
+        (&["run", "--fault-rate", "2"], "from 0 to 1"),
+        (&["run", "--faults", "flood"], "`flood` is no fault"),
+        (&["run", "--outage", "6h"], "6h@day3"),
+        (&["run", "--traffic", "wild"], "flat, daily, history DIR"),
+        (&["run", "--store", "tape"], "possible values: memory, local, oci"),
+        (&["capacity", "--intervals", "7m"], "multiple of 5m"),
+        (&["reliability", "--runs", "0"], "10.."),
+        (&["stress", "--duration", "0s"], "from 1s"),
+        (&["serve", "--speed", "0"], "more than 0"),
+        (&[], "Usage"),
+    ] {
+        let ended = loadtest(nonsense);
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(2), "{nonsense:?}: {stderr}");
+        assert!(stderr.contains(said), "{nonsense:?}: {stderr}");
+    }
+}
+
+#[test]
+fn many_collectors_at_once_are_measured_from_the_instant_they_are_due() {
+    let ended = loadtest(&[
+        "stress",
+        "--collectors",
+        "4",
+        "--runs-per-second",
+        "20",
+        "--duration",
+        "1s",
+        "--store",
+        "oci",
+        "--json",
+        "-",
+    ]);
+    let told: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((told["failed"].as_u64(), told["unfinished"].as_u64()), (Some(0), Some(0)), "{told}");
+    assert_eq!(told["succeeded"], told["due"]);
+    for percentile in ["p50", "p95", "p99"] {
+        assert!(told["latency_s"][percentile].as_f64() >= told["service_s"][percentile].as_f64(), "{told}");
+    }
+    assert!(told["limit"].as_str().is_some_and(|limit| !limit.is_empty()));
+}
+
+#[tokio::test]
+async fn the_served_feed_keeps_the_provider_s_rules_and_shows_how_it_is_used() {
+    let program = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["serve", "--rate", "10", "--speed", "1"])
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut program = program.unwrap();
+    let mut line = String::new();
+    BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let told: Value = serde_json::from_str(&line).unwrap();
+    let address = |name: &str| told[name].as_str().unwrap().to_owned();
+
+    let client = reqwest::Client::new();
+    let anonymous = client.get(address("feed")).send().await.unwrap();
+    assert_eq!(anonymous.status(), 403, "nobody says who calls");
+    let named = || client.get(address("feed")).header("user-agent", "a test");
+    let first = named().send().await.unwrap();
+    assert_eq!(first.status(), 200);
+    let events: Value = serde_json::from_slice(&first.bytes().await.unwrap()).unwrap();
+    assert_eq!(events.as_array().unwrap().len(), 500);
+    let second = named().send().await.unwrap();
+    assert_eq!(second.status(), 429);
+    assert!(second.headers().contains_key("retry-after"));
+
+    let status = client.get(address("status")).send().await.unwrap();
+    let status: Value = serde_json::from_slice(&status.bytes().await.unwrap()).unwrap();
+    assert_eq!((status["calls"].as_u64(), status["responses"].as_u64()), (Some(3), Some(1)), "{status}");
+    assert_eq!((status["refusals"].as_u64(), status["buffer"].as_u64()), (Some(2), Some(500)), "{status}");
+    let page = client.get(address("page")).send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("1 did not say who calls (403), 1 called too often (429)"), "{page}");
+    program.kill().unwrap();
+    program.wait().unwrap();
+}

@@ -1,0 +1,63 @@
+"""Runs the load tests that the README names, and holds their answers against what it claims.
+
+    loadtest.py LOADTEST    with the built program
+"""
+
+import json
+import subprocess
+import sys
+import time
+
+LOADTEST = sys.argv[1]
+
+
+def ask(*arguments: str) -> dict:
+    began = time.monotonic()
+    done = subprocess.run([LOADTEST, *arguments, "--json", "-"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    print(f"loadtest {' '.join(arguments)}: {time.monotonic() - began:.1f} s")
+    return json.loads(done.stdout)
+
+
+def run(*arguments: str) -> dict:
+    """The scenarios by rate; of each, that it is sound."""
+    scenarios = ask("run", *arguments)["scenarios"]
+    for scenario in scenarios:
+        assert scenario["duplicates"] == 0, scenario
+        assert scenario["lost"] == scenario["published"] - scenario["stored"], scenario
+        gaps = scenario["gaps"]
+        assert gaps["told"] == gaps["polls_after_loss"] and gaps["told_in_vain"] == 0, gaps
+    return {scenario["rate"]: scenario for scenario in scenarios}
+
+
+def main() -> None:
+    daily = run("--rates", "1,10,50,100", "--days", "7", "--seed", "42")
+    assert daily[1]["lost"] == daily[10]["lost"] == 0 < daily[100]["lost"]
+    assert {loss["hour"] for loss in daily[100]["lost_by_hour"]} <= {6, 7, 8}
+    assert run("--rates", "50", "--interval", "15m", "--days", "7")[50]["lost"] == 0
+    flat = run("--rates", "10,100,400", "--traffic", "flat", "--days", "7")
+    assert flat[10]["lost"] == flat[100]["lost"] == 0 < flat[400]["lost"]
+    print(f"lost at 100x in a week: {daily[100]['lost']} of {daily[100]['published']}, all in the morning")
+
+    year = run("--rates", "1", "--days", "365")[1]
+    assert year["lost"] == 0 and year["polls"] == 17_521
+    assert year["peak_rss_bytes"] < 200_000_000, year["peak_rss_bytes"]
+    print(f"a year at 1x: {year['polls']} polls, {year['stored']} events, {year['peak_rss_bytes'] // 10**6} MB")
+
+    capacity = ask("capacity")
+    for limit in capacity["limits"]:
+        if limit["traffic"] == "flat":
+            assert abs(limit["max_rate_simulated"] / limit["max_rate_formula"] - 1) < 0.05, limit
+    verdicts = {(row["rate"], row["interval_s"]): row["verdict"] for row in capacity["matrix"]}
+    assert "lost" in verdicts[100, 1800] and verdicts[10, 1800] == "nothing lost", verdicts
+
+    reliability = ask("reliability", "--runs", "400")
+    for experiment in reliability["experiments"]:
+        assert experiment["lost"] == [0, 0], experiment
+        assert experiment["with_retries"]["value"] >= experiment["without_retries"]["value"], experiment
+    stress = ask("stress", "--duration", "3s", "--runs-per-second", "50")
+    assert stress["failed"] == 0 and stress["unfinished"] == 0, stress
+
+
+if __name__ == "__main__":
+    main()
