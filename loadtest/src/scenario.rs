@@ -22,13 +22,16 @@ use serde::Serialize;
 use crate::clock::PollClock;
 use crate::feed::faults::{Fault, FaultPlan, Outage};
 use crate::feed::recording::Recording;
-use crate::feed::{SimulatedFeed, Source, Usage, wire};
+use crate::feed::wire::WireServer;
+use crate::feed::{SimulatedFeed, Source, Usage};
 use setup::Setup;
 pub use tally::{Fill, Gaps, LossAt};
 use tally::{Poll, Tally, Timings};
 
 /// How long the collector of a scenario waits for an answer. In scenarios without timeouts nobody ever waits so long.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// So many polls, and the server forgets them, so that it does not grow.
+const CALLS_KEPT: i32 = 200;
 /// A feed's slots for events, as the real one has.
 pub const BUFFER: usize = 500;
 
@@ -176,7 +179,7 @@ pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Pl
     let clock = Arc::new(PollClock::at(start));
     let plan = FaultPlan::new(start, scenario.fault_rate, &scenario.faults, &scenario.outages, scenario.seed);
     let feed = SimulatedFeed::new(source, plan);
-    let server = wire::start(feed.clone(), clock.clone(), 2 * PATIENCE).await;
+    let server = WireServer::start(feed.clone(), clock.clone(), 2 * PATIENCE).await;
     let setup = Setup::new(scenario, &server.uri(), clock.clone()).await?;
 
     let mut tally = Tally::new(start);
@@ -191,6 +194,9 @@ pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Pl
             let report = setup.collector.run().await;
             let poll = poll_of(&report, due);
             tally.note_poll(&poll, &feed.look(|source| source.ids()), &report.record.timings);
+        }
+        if number % CALLS_KEPT == 0 {
+            server.forget_calls().await;
         }
         progress();
     }

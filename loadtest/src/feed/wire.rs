@@ -9,20 +9,44 @@ use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
 
 use super::{Answer, Call, SimulatedFeed};
 
-/// Starts a server that answers as the feed does. It keeps no requests, so that it does not grow.
-///
-/// An answer that is to come too late comes after `silence`.
-pub async fn start(feed: SimulatedFeed, clock: SharedClock, silence: Duration) -> MockServer {
-    let server = MockServer::builder().disable_request_recording().start().await;
-    let desk = Desk { feed, clock, silence, answer: Arc::default() };
-    // Of the two, the first decides what is answered, and takes the call if that is nothing.
-    Mock::given(desk.clone())
-        .respond_with_err(|_: &Request| io::Error::from(io::ErrorKind::ConnectionReset))
-        .with_priority(1)
-        .mount(&server)
-        .await;
-    Mock::given(wiremock::matchers::any()).respond_with(desk).with_priority(2).mount(&server).await;
-    server
+/// A server that answers as the feed does.
+#[derive(Debug)]
+pub struct WireServer {
+    server: MockServer,
+    desk: Desk,
+}
+
+impl WireServer {
+    /// Starts it. An answer that is to come too late comes after `silence`.
+    pub async fn start(feed: SimulatedFeed, clock: SharedClock, silence: Duration) -> Self {
+        let server = MockServer::builder().disable_request_recording().start().await;
+        let this = Self { server, desk: Desk { feed, clock, silence, answer: Arc::default() } };
+        this.mount().await;
+        this
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        self.server.uri()
+    }
+
+    /// Forgets the calls so far: wiremock keeps each one with the mock that answered it, about 10 KB a call.
+    pub async fn forget_calls(&self) {
+        self.server.reset().await;
+        self.mount().await;
+    }
+
+    async fn mount(&self) {
+        // Of the two, the first decides what is answered, and takes the call if that is nothing.
+        Mock::given(self.desk.clone())
+            .respond_with_err(|_: &Request| io::Error::from(io::ErrorKind::ConnectionReset))
+            .with_priority(1)
+            .mount(&self.server)
+            .await;
+        let any = Mock::given(wiremock::matchers::any());
+        any.respond_with(self.desk.clone()).with_priority(2).mount(&self.server).await;
+    }
 }
 
 /// Where calls are answered: the feed, and the answer to the call at hand.
