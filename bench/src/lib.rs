@@ -1,15 +1,18 @@
 //! What the benches measure, and on what: real-shaped responses and the steps of a run between the feed's
 //! bytes and the archive's lines.
 
-use chrono::{DateTime, Utc};
+pub mod catalog;
+pub mod counts;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Draft, objects_of};
-use collector::event::Response;
-use collector::ledger::{Ledger, News};
+use collector::event::{EventId, Response};
+use collector::ledger::{CAPACITY, Ledger, News};
 use fixtures::{Feed, FeedConfig};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// An event as a program holds it that reads all of it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OwnedEvent {
     /// Its number.
     pub id: i64,
@@ -29,7 +32,7 @@ pub struct OwnedEvent {
 }
 
 /// Where an event happened.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OwnedLocation {
     /// The place's name.
     pub name: String,
@@ -79,6 +82,57 @@ pub fn body_of(size_bytes: usize) -> Vec<u8> {
     let feed =
         Feed::new(FeedConfig { buffer: size_bytes / BYTES_PER_EVENT, log: false, ..FeedConfig::quiet(1) });
     feed.full_response().compact()
+}
+
+/// Ids to be told apart.
+#[derive(Debug)]
+pub struct Ids {
+    /// A thousand that were seen.
+    pub seen: Vec<EventId>,
+    /// The ledger that saw them.
+    pub ledger: Ledger,
+    /// Those that are asked for: half were seen, in the order of no rule.
+    pub asked: Vec<EventId>,
+}
+
+/// As many ids to be asked for, and a thousand that were seen.
+#[must_use]
+pub fn ids(count: usize) -> Ids {
+    let (seen_body, other_body) = (buffer_of(CAPACITY, 1), buffer_of(count.max(CAPACITY), 2));
+    let (seen, mut others) = (ids_in(&seen_body), ids_in(&other_body));
+    let ledger = after(&seen_body, &Ledger::complete_since_ever(), DateTime::UNIX_EPOCH);
+    others.retain(|id| !seen.contains(id));
+    let asked = (0..count).map(|number| {
+        let from = if number % 2 == 0 || others.is_empty() { &seen } else { &others };
+        from[number * 7_919 % from.len()]
+    });
+    Ids { asked: asked.collect(), seen, ledger }
+}
+
+fn buffer_of(events: usize, seed: u64) -> Vec<u8> {
+    Feed::new(FeedConfig { buffer: events, log: false, ..FeedConfig::quiet(seed) }).full_response().compact()
+}
+
+fn ids_in(body: &[u8]) -> Vec<EventId> {
+    let Ok(response) = Response::parse(body) else { return Vec::new() };
+    response.elements().iter().filter_map(|element| Some(element.event.ok()?.id)).collect()
+}
+
+/// A ledger that remembers as much as it can.
+#[must_use]
+pub fn full_ledger() -> Ledger {
+    after(&buffer_of(CAPACITY, 1), &Ledger::complete_since_ever(), DateTime::UNIX_EPOCH)
+}
+
+/// The responses of a day, half an hour apart, and when they are given.
+#[must_use]
+pub fn day_of_responses() -> Vec<(DateTime<Utc>, Vec<u8>)> {
+    let mut feed = Feed::new(FeedConfig { log: false, ..FeedConfig::default() });
+    let responses = (0..48).map(|_| {
+        feed.advance_by(TimeDelta::minutes(30));
+        (feed.now(), feed.full_response().compact())
+    });
+    responses.collect()
 }
 
 /// The ledger once a response is stored.

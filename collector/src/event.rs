@@ -336,11 +336,22 @@ fn event_day(scanner: &mut Scanner<'_>) -> Result<Option<NaiveDate>, Stop> {
 }
 
 fn fingerprint_of(raw: &[u8], traits: Traits) -> Result<Fingerprint, RejectReason> {
-    if !traits.spaced && !traits.escaped {
+    if !traits.spaced && (!traits.escaped || has_canonical_escapes_only(raw)) {
         return Ok(Fingerprint::of_canonical(raw));
     }
     let canonical = rewrite(raw, Spelling::Canonical).ok_or(RejectReason::HalfSurrogate)?;
     Ok(Fingerprint::of_canonical(&canonical))
+}
+
+/// Whether no backslash begins an escape that could be spelled otherwise (`\/`, `\u00e5`): quotes in a text, mostly.
+fn has_canonical_escapes_only(raw: &[u8]) -> bool {
+    let mut bytes = raw.iter();
+    while bytes.any(|&byte| byte == b'\\') {
+        if !bytes.next().is_some_and(|escaped| br#""\bfnrt"#.contains(escaped)) {
+            return false;
+        }
+    }
+    true
 }
 
 /// How a value is to be written again.
