@@ -14,6 +14,17 @@ use collector::store::{Key, Listed, MemoryStore, Object, Store, StoreError, Vers
 
 use crate::Case;
 
+/// How the heap was used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heap {
+    /// Blocks allocated.
+    pub blocks: u64,
+    /// Bytes allocated.
+    pub bytes: u64,
+    /// Bytes that are held now.
+    pub held: u64,
+}
+
 /// Counts by name, in their order.
 pub type Counts = BTreeMap<String, u64>;
 
@@ -22,7 +33,7 @@ pub type Counts = BTreeMap<String, u64>;
 ///
 /// # Errors
 /// If a run fails.
-pub fn of_an_ordinary_run(heap: impl Fn() -> (u64, u64)) -> anyhow::Result<Counts> {
+pub fn of_an_ordinary_run(heap: impl Fn() -> Heap) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     for (name, new) in [("all_seen", 0), ("two_new", 2), ("all_new", 500)] {
         let case = Case::new(500, new);
@@ -31,9 +42,22 @@ pub fn of_an_ordinary_run(heap: impl Fn() -> (u64, u64)) -> anyhow::Result<Count
         let before = heap();
         black_box(case.objects());
         let after = heap();
-        counts.insert(format!("pipeline/{name}/500: blocks allocated"), after.0 - before.0);
-        counts.insert(format!("pipeline/{name}/500: bytes allocated"), after.1 - before.1);
+        counts.insert(format!("pipeline/{name}/500: blocks allocated"), after.blocks - before.blocks);
+        counts.insert(format!("pipeline/{name}/500: bytes allocated"), after.bytes - before.bytes);
     }
+    for events in [500, 5_000, 50_000] {
+        let body = Case::new(events, events).body;
+        let before = heap();
+        let response = Response::parse(&body)?;
+        let held = heap().held - before.held + body.len() as u64;
+        counts.insert(format!("held/response of {events}: bytes"), held);
+        drop(response);
+    }
+    let before = heap();
+    let ledger = crate::full_ledger();
+    counts.insert("held/ledger of 1000: bytes".to_owned(), heap().held - before.held);
+    let document = ledger.to_document().len() as u64;
+    counts.insert("held/ledger document of 1000: bytes".to_owned(), document);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(count_requests(&mut counts))?;
     Ok(counts)

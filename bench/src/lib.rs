@@ -1,8 +1,16 @@
 //! What the benches measure, and on what: real-shaped responses and the steps of a run between the feed's
 //! bytes and the archive's lines.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "numbers of iterations, rounds and nanoseconds, far below where a double is not exact"
+)]
+
 pub mod catalog;
 pub mod counts;
+pub mod gate;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Draft, objects_of};

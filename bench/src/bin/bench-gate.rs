@@ -1,1 +1,246 @@
-fn main() {}
+//! `bench-gate`: whether one build is slower than another. Exit codes: 0 no, 1 error, 2 wrong usage, 3 yes, 4 it cannot be
+//! told.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bench::gate::baseline::{self, Results};
+use bench::gate::builds::{Programs, risen};
+use bench::gate::calibrate::{Calibration, calibrate};
+use bench::gate::pairs::{Comparison, Plan, Verdict, compare};
+use bench::gate::report;
+use bench::gate::slices::Build;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+/// Says whether one build is slower than another.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 nothing is slower, 1 error, 2 wrong usage, 3 a regression, 4 inconclusive."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep criterion's newest results under a name.
+    Record {
+        /// The name.
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        folders: Folders,
+    },
+    /// Compare criterion's newest results with those kept under a name. On a shared machine, prefer `ab`.
+    Compare {
+        /// The name.
+        #[arg(long)]
+        baseline: String,
+        /// A smaller difference is none.
+        #[arg(long, default_value = "5%", value_parser = percent)]
+        tolerance: f64,
+        /// A bench that is slower beyond doubt fails the gate from here on.
+        #[arg(long, default_value = "10%", value_parser = percent)]
+        fail: f64,
+        #[command(flatten)]
+        folders: Folders,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Build two revisions and compare them side by side, in short slices in turns.
+    Ab {
+        /// The revision that is compared with.
+        base: String,
+        /// The revision that is judged.
+        #[arg(default_value = "HEAD")]
+        head: String,
+        /// Where work trees and builds are kept.
+        #[arg(long, value_name = "DIR", default_value = "target/bench-gate/ab")]
+        dir: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Compare a build with itself, as it is and slowed down, many times: what the gate can do on this machine.
+    Calibrate {
+        /// Comparisons of the build with itself.
+        #[arg(long, default_value_t = 200)]
+        trials: usize,
+        /// Comparisons for each slowdown.
+        #[arg(long, default_value_t = 40)]
+        slow_trials: usize,
+        /// The slowdowns.
+        #[arg(long, value_delimiter = ',', default_value = "2%,5%,10%,20%", value_parser = percent)]
+        slowdowns: Vec<f64>,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Folders {
+    /// Criterion's results.
+    #[arg(long, value_name = "DIR", default_value = "target/criterion")]
+    criterion: PathBuf,
+    /// Where results are kept.
+    #[arg(long, value_name = "DIR", default_value = "target/bench-gate")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Output {
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Write a comment for a pull request.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    match number {
+        Ok(number) if number > 0.0 && number <= 1_000.0 => Ok(number / 100.0),
+        _ => Err("not a percentage such as 5%".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    match carry_out(CommandLine::parse().command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Record { name, folders } => {
+            let results = Results::of_criterion(&folders.criterion)?;
+            let path = kept(&folders, &name);
+            results.save(&path)?;
+            print(&format!("{} benches are kept in {}\n", results.len(), path.display()))?;
+            Ok(0)
+        }
+        Command::Compare { baseline, tolerance, fail, folders, output } => {
+            let before = Results::load(&kept(&folders, &baseline))?;
+            let after = Results::of_criterion(&folders.criterion)?;
+            let comparison = baseline::compare(&before, &after, tolerance);
+            show(&comparison, &[], &output, &format!("bench-gate compare --baseline {baseline}"))?;
+            Ok(code_of_compare(&comparison, fail))
+        }
+        Command::Ab { base, head, dir, output } => ab(&base, &head, &dir, &output),
+        Command::Calibrate { trials, slow_trials, slowdowns, json } => {
+            calibration(trials, slow_trials, &slowdowns, json)
+        }
+    }
+}
+
+fn kept(folders: &Folders, name: &str) -> PathBuf {
+    folders.dir.join(format!("{name}.json"))
+}
+
+/// Slower than tolerated but below what fails is told and passes; a bench that is missing does not pass silently.
+fn code_of_compare(comparison: &Comparison, fail: f64) -> u8 {
+    let fails = |bench: &&bench::gate::pairs::Compared| {
+        bench.verdict == Verdict::Slower && bench.ratio.is_some_and(|ratio| ratio.value >= 1.0 + fail)
+    };
+    let unclear = |verdict| matches!(verdict, Verdict::Unsure | Verdict::Vanished);
+    if comparison.benches.iter().any(|bench| fails(&bench)) {
+        3
+    } else if comparison.benches.iter().any(|bench| unclear(bench.verdict)) {
+        4
+    } else {
+        0
+    }
+}
+
+fn ab(base: &str, head: &str, dir: &Path, output: &Output) -> anyhow::Result<u8> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let dir = dir.canonicalize()?;
+    tell(&format!("building {base}"));
+    let before = Programs::build(base, "base", &dir)?;
+    tell(&format!("building {head}"));
+    let after = Programs::build(head, "head", &dir)?;
+    let risen = risen(&before.counts()?, &after.counts()?);
+    let builds = (Build::new(&before.slice), Build::new(&after.slice));
+    let comparison = compare(&builds.0, &builds.1, &Plan::default(), |rounds| {
+        if rounds % 7 == 0 {
+            tell(&format!("{rounds} rounds"));
+        }
+    })?;
+    show(&comparison, &risen, output, &format!("bench-gate ab {base} {head}"))?;
+    Ok(if risen.is_empty() { comparison.exit_code() } else { 3 })
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+    /// Counts that rose: what, from, to.
+    risen: &'a [(String, u64, u64)],
+}
+
+fn show(
+    comparison: &Comparison,
+    risen: &[(String, u64, u64)],
+    output: &Output,
+    reproduce: &str,
+) -> anyhow::Result<()> {
+    let mut counts = String::new();
+    for (what, from, to) in risen {
+        let _ = writeln!(counts, "MORE      {what}: {from}, now {to}");
+    }
+    if let Some(path) = &output.markdown {
+        let mut text = report::markdown(comparison, reproduce);
+        if !counts.is_empty() {
+            let _ = write!(text, "\nCounts that rose, which no noise explains:\n\n```\n{counts}```\n");
+        }
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if output.json {
+        print(&(serde_json::to_string_pretty(&Told { comparison, risen })? + "\n"))
+    } else {
+        print(&(report::text(comparison) + &counts))
+    }
+}
+
+fn calibration(trials: usize, slow_trials: usize, slowdowns: &[f64], json: bool) -> anyhow::Result<u8> {
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let program = own.with_file_name("bench-slice");
+    anyhow::ensure!(program.exists(), "{} is missing; `cargo build --release -p bench`", program.display());
+    let (build, plan) = (Build::new(&program), Plan::default());
+    let cases = std::iter::once((0.0, trials)).chain(slowdowns.iter().map(|&slow| (slow, slow_trials)));
+    let mut found: Vec<Calibration> = Vec::new();
+    for (handicap, trials) in cases {
+        let one = calibrate(&build, &plan, handicap, trials, |done| {
+            if done % 10 == 0 {
+                tell(&format!("{:.0} % slower: {done} of {trials}", handicap * 100.0));
+            }
+        })?;
+        found.push(one);
+    }
+    if json {
+        print(&(serde_json::to_string_pretty(&found)? + "\n"))?;
+    } else {
+        print(&report::calibration(&found))?;
+    }
+    Ok(0)
+}
+
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}

@@ -49,7 +49,7 @@ fn sorted(count: usize) -> Work {
     let Ids { mut seen, asked, .. } = ids(count);
     seen.sort_unstable();
     Box::new(move || {
-        _ = black_box(black_box(&asked).iter().filter(|id| seen.binary_search(id).is_err()).count())
+        _ = black_box(black_box(&asked).iter().filter(|id| seen.binary_search(id).is_err()).count());
     })
 }
 

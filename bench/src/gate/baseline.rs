@@ -1,0 +1,153 @@
+//! Criterion's own result files: kept under a name, and compared with those of a later run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::pairs::{Compared, Comparison, Verdict};
+use super::statistics::{Interval, ratio_of_medians};
+
+const FORMAT: u32 = 1;
+
+/// Results by the benches' names: nanoseconds for an iteration, sample by sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    format: u32,
+    benches: BTreeMap<String, Vec<f64>>,
+}
+
+/// What of criterion's `benchmark.json` is needed.
+#[derive(Deserialize)]
+struct Benchmark {
+    full_id: String,
+}
+
+/// What of criterion's `sample.json` is needed.
+#[derive(Deserialize)]
+struct Sample {
+    iters: Vec<f64>,
+    times: Vec<f64>,
+}
+
+impl Results {
+    /// Reads the newest results under criterion's folder (`target/criterion`).
+    ///
+    /// # Errors
+    /// If there are none, or they are not as this criterion writes them.
+    pub fn of_criterion(folder: &Path) -> anyhow::Result<Self> {
+        let mut benches = BTreeMap::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let entries =
+                fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+            for entry in entries {
+                let path = entry?.path();
+                if path.file_name().is_some_and(|name| name == "new") && path.join("sample.json").exists() {
+                    let (id, samples) = read_bench(&path)?;
+                    benches.insert(id, samples);
+                } else if path.is_dir() {
+                    folders.push(path);
+                }
+            }
+        }
+        ensure!(
+            !benches.is_empty(),
+            "{} holds no results; run `cargo bench -p bench` first",
+            folder.display()
+        );
+        Ok(Self { format: FORMAT, benches })
+    }
+
+    /// Keeps them.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::write(path, serde_json::to_string(self)?)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads what was kept.
+    ///
+    /// # Errors
+    /// If there is nothing of that name, or it is of another format.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| {
+            format!("there is no baseline {}; make one with `bench-gate record`", path.display())
+        })?;
+        let results: Self =
+            serde_json::from_str(&text).with_context(|| format!("{} is no baseline", path.display()))?;
+        if results.format != FORMAT {
+            bail!("{} is of format {}, this program knows {FORMAT}", path.display(), results.format);
+        }
+        Ok(results)
+    }
+
+    /// How many benches there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.benches.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.benches.is_empty()
+    }
+}
+
+fn read_bench(folder: &Path) -> anyhow::Result<(String, Vec<f64>)> {
+    let read = |name: &str| -> anyhow::Result<(PathBuf, String)> {
+        let path = folder.join(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok((path, text))
+    };
+    let other = |path: &Path| format!("{} is not as criterion 0.8 writes it", path.display());
+    let (path, text) = read("benchmark.json")?;
+    let Benchmark { full_id } = serde_json::from_str(&text).with_context(|| other(&path))?;
+    let (path, text) = read("sample.json")?;
+    let Sample { iters, times } = serde_json::from_str(&text).with_context(|| other(&path))?;
+    ensure!(!iters.is_empty() && iters.len() == times.len(), "{}", other(&path));
+    Ok((full_id, times.iter().zip(&iters).map(|(time, count)| time / count).collect()))
+}
+
+/// Compares two sets of results. Slower by more than `tolerance` beyond doubt is slower; whether that fails the gate is
+/// said by `fail`.
+#[must_use]
+pub fn compare(before: &Results, after: &Results, tolerance: f64) -> Comparison {
+    let ids: Vec<&String> = before
+        .benches
+        .keys()
+        .chain(after.benches.keys().filter(|id| !before.benches.contains_key(*id)))
+        .collect();
+    let error = 0.01 / ids.len().max(1) as f64;
+    let benches = ids.into_iter().map(|id| {
+        let (verdict, ratio) = match (before.benches.get(id), after.benches.get(id)) {
+            (Some(before), Some(after)) => {
+                let ratio = ratio_of_medians(before, after, error);
+                (judge(ratio, tolerance), Some(ratio))
+            }
+            (Some(_), None) => (Verdict::Vanished, None),
+            _ => (Verdict::New, None),
+        };
+        Compared { id: id.clone(), verdict, ratio, control: None }
+    });
+    Comparison { benches: benches.collect(), rounds: 1, control_tripped: false }
+}
+
+fn judge(Interval { low, high, .. }: Interval, tolerance: f64) -> Verdict {
+    if low > 1.0 + tolerance {
+        Verdict::Slower
+    } else if high < 1.0 / (1.0 + tolerance) {
+        Verdict::Faster
+    } else if high <= 1.0 + 2.0 * tolerance {
+        Verdict::Same
+    } else {
+        Verdict::Unsure
+    }
+}

@@ -1,0 +1,101 @@
+//! What the gate says, for people and for pull requests.
+
+use std::fmt::Write as _;
+
+use super::calibrate::Calibration;
+use super::pairs::{Compared, Comparison, Verdict};
+use super::statistics::Interval;
+
+/// One line that says how it stands.
+#[must_use]
+pub fn summary(comparison: &Comparison) -> String {
+    let count = |verdict| comparison.benches.iter().filter(|bench| bench.verdict == verdict).count();
+    let (slower, faster, unsure) = (count(Verdict::Slower), count(Verdict::Faster), count(Verdict::Unsure));
+    let of = comparison.benches.len();
+    match comparison.exit_code() {
+        3 => format!("{slower} of {of} benches are slower"),
+        4 if comparison.control_tripped => {
+            "inconclusive: the first build differs from itself on this machine now".to_owned()
+        }
+        4 => format!("inconclusive: {unsure} of {of} benches cannot be told apart on this machine now"),
+        _ if faster > 0 => format!("no bench is slower, {faster} of {of} are faster"),
+        _ => format!("no bench of {of} is slower"),
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Faster => "faster",
+        Verdict::Same => "same",
+        Verdict::Slower => "SLOWER",
+        Verdict::Unsure => "unsure",
+        Verdict::New => "new",
+        Verdict::Vanished => "vanished",
+    }
+}
+
+fn percent(ratio: Option<Interval>) -> String {
+    let Some(ratio) = ratio else { return "–".to_owned() };
+    let Interval { value, low, high } = ratio.map(|ratio| (ratio - 1.0) * 100.0);
+    format!("{value:+.1} % ({low:+.1} to {high:+.1})")
+}
+
+/// A table for a terminal.
+#[must_use]
+pub fn text(comparison: &Comparison) -> String {
+    let width = comparison.benches.iter().map(|bench| bench.id.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Compared { id, verdict, ratio, .. } in &comparison.benches {
+        let _ = writeln!(text, "{:<9} {id:width$}  {}", word(*verdict), percent(*ratio));
+    }
+    let _ = writeln!(text, "{}", summary(comparison));
+    text
+}
+
+/// A comment for a pull request: summary first, what changed, the rest folded, how to reproduce.
+#[must_use]
+pub fn markdown(comparison: &Comparison, reproduce: &str) -> String {
+    let changed = |bench: &&Compared| bench.verdict != Verdict::Same;
+    let rows = |benches: Vec<&Compared>| {
+        let mut rows = "| bench | verdict | time (99 %) |\n|---|---|---|\n".to_owned();
+        for Compared { id, verdict, ratio, .. } in benches {
+            let _ = writeln!(rows, "| `{id}` | {} | {} |", word(*verdict), percent(*ratio));
+        }
+        rows
+    };
+    let mut text = format!("### Benches: {}\n\n", summary(comparison));
+    let changed_benches: Vec<&Compared> = comparison.benches.iter().filter(changed).collect();
+    if !changed_benches.is_empty() {
+        text += &rows(changed_benches);
+    }
+    let same: Vec<&Compared> = comparison.benches.iter().filter(|bench| !changed(bench)).collect();
+    if !same.is_empty() {
+        let _ = write!(
+            text,
+            "\n<details><summary>{} unchanged</summary>\n\n{}\n</details>\n",
+            same.len(),
+            rows(same)
+        );
+    }
+    let _ = write!(text, "\nTo reproduce: `{reproduce}`\n");
+    text
+}
+
+/// What a calibration found.
+#[must_use]
+pub fn calibration(found: &[Calibration]) -> String {
+    let mut text = "slower by  comparisons  alarms  inconclusive  benches called slower\n".to_owned();
+    for it in found {
+        let _ = writeln!(
+            text,
+            "{:>7.0} %  {:>11}  {:>6}  {:>12}  {:>10} of {}",
+            it.handicap * 100.0,
+            it.comparisons,
+            it.alarms,
+            it.inconclusive,
+            it.benches_slower,
+            it.benches
+        );
+    }
+    text
+}
