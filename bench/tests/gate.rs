@@ -95,5 +95,9 @@ fn what_is_missing_or_of_another_kind_is_said_plainly() {
     ends(&gate(folder.path(), &["compare", "--baseline", "main"]), 1, "is of format 9");
     fs::remove_dir_all(folder.path().join("criterion")).unwrap();
     ends(&gate(folder.path(), &["record", "--name", "x"]), 1, "cannot read");
-    ends(&gate(folder.path(), &["compare", "--baseline", "main", "--tolerance", "-1"]), 2, "tolerance");
+    ends(
+        &gate(folder.path(), &["compare", "--baseline", "main", "--tolerance", "no"]),
+        2,
+        "not a percentage",
+    );
 }
