@@ -1,7 +1,9 @@
 //! The program `loadtest`.
 
 #![expect(
+    clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     reason = "figures that are shown: counts, bytes and seconds far below where a double is not exact"
 )]
 

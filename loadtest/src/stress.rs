@@ -87,15 +87,15 @@ pub struct Stressed {
     pub limit: String,
 }
 
-/// Does it.
+/// Does it. `progress` hears of every run that is done.
 ///
 /// # Errors
 /// If something cannot be set up.
-pub fn stress(load: &Load) -> anyhow::Result<Stressed> {
+pub fn stress(load: &Load, progress: impl Fn()) -> anyhow::Result<Stressed> {
     let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let services = servers.block_on(Services::start(load))?;
     let clients = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let measured = clients.block_on(LocalSet::new().run_until(run(load, &services)))?;
+    let measured = clients.block_on(LocalSet::new().run_until(run(load, &services, progress)))?;
     Ok(measured.into_stressed(load))
 }
 
@@ -193,7 +193,7 @@ struct Measured {
     thread_cpu_s: f64,
 }
 
-async fn run(load: &Load, services: &Services) -> anyhow::Result<Measured> {
+async fn run(load: &Load, services: &Services, progress: impl Fn()) -> anyhow::Result<Measured> {
     let (to_collectors, runs_due) = mpsc::unbounded_channel::<Instant>();
     let (to_tally, mut done) = mpsc::unbounded_channel::<Done>();
     let runs_due = Arc::new(Mutex::new(runs_due));
@@ -249,6 +249,7 @@ async fn run(load: &Load, services: &Services) -> anyhow::Result<Measured> {
         measured.succeeded += u64::from(succeeded);
         measured.failed += u64::from(!succeeded);
         measured.elapsed = began.elapsed();
+        progress();
         measured.cpu_s = process::cpu_s() - cpu_before_s;
         measured.thread_cpu_s = process::thread_cpu_s() - thread_cpu_before_s;
     }

@@ -127,9 +127,8 @@ impl Stress {
             store: self.store,
             feed_speed: self.speed,
         };
-        let bar = output::progress(self.duration.as_secs(), "s");
-        bar.enable_steady_tick(Duration::from_millis(200));
-        let stressed = stress(&load)?;
+        let bar = output::progress((self.runs_per_second * self.duration.as_secs_f64()) as u64, "runs");
+        let stressed = stress(&load, || bar.inc(1))?;
         bar.finish_and_clear();
         if let Some(path) = &self.json {
             output::write_json(path, &stressed)?;
