@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod builds;
 pub mod calibrate;
+pub mod instructions;
 pub mod pairs;
 pub mod report;
 pub mod slices;

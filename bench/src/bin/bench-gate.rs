@@ -1,6 +1,12 @@
 //! `bench-gate`: whether one build is slower than another. Exit codes: 0 no, 1 error, 2 wrong usage, 3 yes, 4 it cannot be
 //! told.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "numbers of instructions, far below where a double is not exact"
+)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -11,11 +17,15 @@ use anyhow::Context as _;
 use bench::gate::baseline::{self, Results};
 use bench::gate::builds::{Programs, risen};
 use bench::gate::calibrate::{Calibration, calibrate};
+use bench::gate::instructions;
 use bench::gate::pairs::{Comparison, Plan, Verdict, compare};
 use bench::gate::report;
 use bench::gate::slices::Build;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+
+/// A smaller share of more instructions is none.
+const LEAST_MORE_INSTRUCTIONS: f64 = 0.01;
 
 /// Says whether one build is slower than another.
 #[derive(Debug, Parser)]
@@ -64,6 +74,9 @@ enum Command {
         /// Where work trees and builds are kept.
         #[arg(long, value_name = "DIR", default_value = "target/bench-gate/ab")]
         dir: PathBuf,
+        /// Count instructions as well, with valgrind; one per cent more is a regression.
+        #[arg(long)]
+        instructions: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -78,8 +91,11 @@ enum Command {
         /// The slowdowns.
         #[arg(long, value_delimiter = ',', default_value = "2%,5%,10%,20%", value_parser = percent)]
         slowdowns: Vec<f64>,
-        /// Print the result as JSON.
+        /// Try the second witness instead: count instructions with valgrind, once for each slowdown.
         #[arg(long)]
+        instructions: bool,
+        /// Print the result as JSON.
+        #[arg(long, conflicts_with = "instructions")]
         json: bool,
     },
 }
@@ -138,8 +154,11 @@ fn carry_out(command: Command) -> anyhow::Result<u8> {
             show(&comparison, &[], &output, &format!("bench-gate compare --baseline {baseline}"))?;
             Ok(code_of_compare(&comparison, fail))
         }
-        Command::Ab { base, head, dir, output } => ab(&base, &head, &dir, &output),
-        Command::Calibrate { trials, slow_trials, slowdowns, json } => {
+        Command::Ab { base, head, dir, instructions, output } => {
+            ab(&base, &head, &dir, instructions, &output)
+        }
+        Command::Calibrate { slowdowns, instructions: true, .. } => calibrate_instructions(&slowdowns),
+        Command::Calibrate { trials, slow_trials, slowdowns, json, .. } => {
             calibration(trials, slow_trials, &slowdowns, json)
         }
     }
@@ -164,16 +183,23 @@ fn code_of_compare(comparison: &Comparison, fail: f64) -> u8 {
     }
 }
 
-fn ab(base: &str, head: &str, dir: &Path, output: &Output) -> anyhow::Result<u8> {
+fn ab(base: &str, head: &str, dir: &Path, with_instructions: bool, output: &Output) -> anyhow::Result<u8> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let dir = dir.canonicalize()?;
     tell(&format!("building {base}"));
     let before = Programs::build(base, "base", &dir)?;
     tell(&format!("building {head}"));
     let after = Programs::build(head, "head", &dir)?;
-    let risen = risen(&before.counts()?, &after.counts()?);
+    let mut risen = risen(&before.counts()?, &after.counts()?);
     let builds = (Build::new(&before.slice), Build::new(&after.slice));
-    let comparison = compare(&builds.0, &builds.1, &Plan::default(), |rounds| {
+    let plan = Plan::default();
+    if with_instructions {
+        tell("counting instructions");
+        let counted = instructions::count(&builds.0, &builds.1, &plan.ids)?;
+        let more = counted.iter().filter(|it| it.is_more(LEAST_MORE_INSTRUCTIONS));
+        risen.extend(more.map(|it| (format!("{}: instructions", it.id), it.base as u64, it.head as u64)));
+    }
+    let comparison = compare(&builds.0, &builds.1, &plan, |rounds| {
         if rounds % 7 == 0 {
             tell(&format!("{rounds} rounds"));
         }
@@ -214,11 +240,34 @@ fn show(
     }
 }
 
-fn calibration(trials: usize, slow_trials: usize, slowdowns: &[f64], json: bool) -> anyhow::Result<u8> {
+/// Every slowdown must be found in every bench, and none where there is none.
+fn calibrate_instructions(slowdowns: &[f64]) -> anyhow::Result<u8> {
+    let (build, plan) = (own_build()?, Plan::default());
+    let mut right = true;
+    for &handicap in [0.0].iter().chain(slowdowns) {
+        let slower = Build { handicap, ..build.clone() };
+        let counted = instructions::count(&build, &slower, &plan.ids)?;
+        let found = counted.iter().filter(|it| it.is_more(LEAST_MORE_INSTRUCTIONS)).count();
+        right &= found == if handicap > 0.0 { counted.len() } else { 0 };
+        print(&format!(
+            "{:>3.0} % more work: found in {found} of {} benches\n",
+            handicap * 100.0,
+            counted.len()
+        ))?;
+    }
+    Ok(if right { 0 } else { 4 })
+}
+
+/// The `bench-slice` beside this program.
+fn own_build() -> anyhow::Result<Build> {
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let program = own.with_file_name("bench-slice");
     anyhow::ensure!(program.exists(), "{} is missing; `cargo build --release -p bench`", program.display());
-    let (build, plan) = (Build::new(&program), Plan::default());
+    Ok(Build::new(&program))
+}
+
+fn calibration(trials: usize, slow_trials: usize, slowdowns: &[f64], json: bool) -> anyhow::Result<u8> {
+    let (build, plan) = (own_build()?, Plan::default());
     let cases = std::iter::once((0.0, trials)).chain(slowdowns.iter().map(|&slow| (slow, slow_trials)));
     let mut found: Vec<Calibration> = Vec::new();
     for (handicap, trials) in cases {
