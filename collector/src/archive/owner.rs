@@ -140,10 +140,12 @@ mod tests {
 
     #[test]
     fn a_process_that_ended_is_gone() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let number = child.id();
         let name =
             ThisProcess { process: number, started: start_of(number).unwrap(), ..ThisProcess::default() };
+        // It reads until its input ends, which `wait` closes.
         child.wait().unwrap();
         assert!(ThisProcess::default().is_gone(&name.name()));
     }
