@@ -129,8 +129,10 @@ pub struct Played {
     pub published: usize,
     /// Of these, those that are in the archive.
     pub stored: usize,
-    /// Of these, those that are not.
+    /// Of these, those that are not, and that no poll can find any more.
     pub lost: usize,
+    /// Of these, those that still stand in the feed after a last poll that failed or was missed.
+    pub waiting: usize,
     /// Ids that stand in more than one line of the archive.
     pub duplicates: usize,
     /// Events in the archive that were published before the first poll and brought back by a sparse response.
@@ -201,7 +203,7 @@ pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Pl
         progress();
     }
     let stored = setup.stored_ids().await.context("the archive cannot be read")?;
-    let verdict = tally.judge(&stored);
+    let verdict = tally.judge(&stored, &feed.look(|source| source.ids()));
     Ok(Played {
         rate: scenario.rate,
         base_rate: scenario.base_rate,
@@ -212,6 +214,7 @@ pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Pl
         published: verdict.published,
         stored: verdict.stored,
         lost: verdict.lost,
+        waiting: verdict.waiting,
         duplicates: stored.duplicates,
         stored_earlier: verdict.stored_earlier,
         stored_bytes: stored.bytes,

@@ -15,7 +15,7 @@ fn played(scenario: Scenario) -> Played {
 #[track_caller]
 fn assert_sound(played: &Played) {
     assert_eq!(played.duplicates, 0);
-    assert_eq!(played.lost, played.published - played.stored);
+    assert_eq!(played.lost + played.waiting, played.published - played.stored);
     assert!(played.gaps.are_right(), "{:?}", played.gaps);
     assert_eq!(played.lost_by_hour.iter().map(|loss| loss.lost).sum::<usize>(), played.lost);
     assert_eq!((played.feed.anonymous, played.feed.too_often), (0, 0), "the provider's rules are kept");
@@ -84,6 +84,15 @@ fn outages_and_missed_polls_lose_nothing_while_the_buffer_holds() {
     assert_sound(&played);
     assert_eq!((played.lost, played.missed_polls), (0, 6));
     assert_eq!(played.failed_polls, 12, "six hours without a feed");
+}
+
+#[test]
+fn what_a_failed_last_poll_left_in_the_feed_is_not_lost() {
+    let outage = "2h@day1+2h".parse().unwrap();
+    let played = played(Scenario { days: 0.125, rate: 20.0, outages: vec![outage], ..Scenario::default() });
+    assert_sound(&played);
+    assert_eq!((played.lost, played.polls, played.failed_polls), (0, 7, 3));
+    assert!(played.waiting > 0);
 }
 
 #[test]

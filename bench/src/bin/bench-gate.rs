@@ -9,7 +9,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -86,7 +86,7 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         trials: usize,
         /// Comparisons for each slowdown.
-        #[arg(long, default_value_t = 40)]
+        #[arg(long, default_value_t = 12)]
         slow_trials: usize,
         /// The slowdowns.
         #[arg(long, value_delimiter = ',', default_value = "2%,5%,10%,20%", value_parser = percent)]
@@ -236,7 +236,8 @@ fn show(
     if output.json {
         print(&(serde_json::to_string_pretty(&Told { comparison, risen })? + "\n"))
     } else {
-        print(&(report::text(comparison) + &counts))
+        let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print(&(report::text(comparison, coloured) + &counts))
     }
 }
 

@@ -2,7 +2,8 @@
 //! control.
 //!
 //! A process keeps where its code and data happen to lie, which makes it faster or slower than its twin for as long as it
-//! lives. So a round is made of fresh processes, and it is the rounds that are compared, each by the median of its pairs.
+//! lives. So a round is made of fresh processes, and it is the rounds that are compared. Within a round, what the machine
+//! does meanwhile only ever adds time: of a process's slices the shortest says most.
 
 use anyhow::Context as _;
 use rand_pcg::Pcg64Mcg;
@@ -10,17 +11,17 @@ use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
 use super::slices::{Build, Slices};
-use super::statistics::{Interval, median, median_interval};
+use super::statistics::{Interval, median_interval};
 
 /// How it is done.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Which benches.
     pub ids: Vec<String>,
-    /// Rounds at least, and at most where it is not clear by then.
+    /// Rounds until the first look at them, and at most where it is not clear by then.
     pub rounds: [usize; 2],
-    /// Pairs of slices of a bench in a round.
-    pub pairs: usize,
+    /// Slices of each process and bench in a round.
+    pub slices: usize,
     /// How long a slice is, in milliseconds.
     pub slice_ms: f64,
     /// A smaller difference is none.
@@ -37,14 +38,26 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             ids: crate::catalog::QUICK.map(str::to_owned).to_vec(),
-            rounds: [14, 42],
-            pairs: 5,
+            rounds: [14, 84],
+            slices: 5,
             slice_ms: 2.0,
             least_effect: 0.015,
             tolerance: 0.05,
             error: 0.01,
             seed: 1,
         }
+    }
+}
+
+impl Plan {
+    /// How often the rounds are looked at, at most.
+    fn looks(&self) -> usize {
+        (self.rounds[1] / self.rounds[0]).max(1)
+    }
+
+    /// Each bench and each look may err only by its part of what all may together.
+    fn error_of_a_look(&self) -> f64 {
+        self.error / (self.ids.len().max(1) * self.looks()) as f64
     }
 }
 
@@ -99,7 +112,7 @@ impl Comparison {
             4
         } else if any(Verdict::Slower) {
             3
-        } else if any(Verdict::Unsure) {
+        } else if any(Verdict::Unsure) || any(Verdict::Vanished) {
             4
         } else {
             0
@@ -127,49 +140,32 @@ pub fn compare(
     mut tell: impl FnMut(usize),
 ) -> anyhow::Result<Comparison> {
     let mut measurement = Measurement::new(base, head, plan)?;
-    let mut open: Vec<usize> =
+    let measurable: Vec<usize> =
         (0..plan.ids.len()).filter(|&bench| measurement.iterations[bench].is_some()).collect();
-    let mut rounds: Vec<Rounds> = vec![Rounds::default(); plan.ids.len()];
-    let mut done = 0;
-    // All rounds are looked at several times, so that each look may err less.
-    let looks = (plan.rounds[1] / plan.rounds[0]).max(1) as f64;
-    let error = plan.error / plan.ids.len().max(1) as f64 / looks;
-    while !open.is_empty() && done < plan.rounds[1] {
-        for _ in 0..plan.rounds[0] {
-            measurement.round(&open, &mut rounds)?;
-            done += 1;
-            tell(done);
-        }
-        open.retain(|&bench| judge(&rounds[bench].head, plan, error) == Verdict::Unsure);
-    }
-    let mut verdicts: Vec<Option<Verdict>> =
+    let rounds = measurement.settle(&measurable, &mut tell)?;
+    let error = plan.error_of_a_look();
+    let said: Vec<Option<Verdict>> =
         rounds.iter().map(|it| (!it.head.is_empty()).then(|| judge(&it.head, plan, error))).collect();
     let suspects: Vec<usize> =
-        (0..verdicts.len()).filter(|&bench| verdicts[bench] == Some(Verdict::Slower)).collect();
-    let mut again: Vec<Rounds> = vec![Rounds::default(); plan.ids.len()];
-    if !suspects.is_empty() {
-        for _ in 0..plan.rounds[0] {
-            measurement.round(&suspects, &mut again)?;
-            done += 1;
-            tell(done);
-        }
-    }
-    for &bench in &suspects {
-        let confirmed = judge(&again[bench].head, plan, plan.error) == Verdict::Slower;
-        verdicts[bench] = Some(if confirmed { Verdict::Slower } else { Verdict::Unsure });
-    }
+        measurable.into_iter().filter(|&bench| said[bench] == Some(Verdict::Slower)).collect();
+    let again = measurement.settle(&suspects, &mut tell)?;
+    let confirmed = |bench: usize| judge(&again[bench].head, plan, error) == Verdict::Slower;
     let control_tripped =
         rounds.iter().any(|it| matches!(judge(&it.control, plan, error), Verdict::Slower | Verdict::Faster));
     let benches = plan.ids.iter().enumerate().map(|(bench, id)| {
         let interval = |logs: &[f64]| (!logs.is_empty()).then(|| median_interval(logs, error).map(f64::exp));
         Compared {
             id: id.clone(),
-            verdict: verdicts[bench].unwrap_or(measurement.missing[bench]),
+            verdict: match said[bench] {
+                None => measurement.missing[bench],
+                Some(Verdict::Slower) if !confirmed(bench) => Verdict::Unsure,
+                Some(verdict) => verdict,
+            },
             ratio: interval(&rounds[bench].head),
             control: interval(&rounds[bench].control),
         }
     });
-    Ok(Comparison { benches: benches.collect(), rounds: done, control_tripped })
+    Ok(Comparison { benches: benches.collect(), rounds: measurement.rounds, control_tripped })
 }
 
 /// What the log-ratios of some rounds say.
@@ -193,6 +189,8 @@ struct Measurement<'a> {
     /// Iterations of a slice; nothing where one of the builds does not have the bench.
     iterations: Vec<Option<u64>>,
     missing: Vec<Verdict>,
+    /// Made so far.
+    rounds: usize,
     dice: Pcg64Mcg,
 }
 
@@ -208,7 +206,27 @@ impl<'a> Measurement<'a> {
             });
             missing.push(if known[0].is_none() { Verdict::New } else { Verdict::Vanished });
         }
-        Ok(Self { base, head, plan, iterations, missing, dice: Pcg64Mcg::seed_from_u64(plan.seed) })
+        let dice = Pcg64Mcg::seed_from_u64(plan.seed);
+        Ok(Self { base, head, plan, iterations, missing, rounds: 0, dice })
+    }
+
+    /// Rounds of some benches, each until it is clear, or there were enough of them.
+    fn settle(&mut self, benches: &[usize], tell: &mut impl FnMut(usize)) -> anyhow::Result<Vec<Rounds>> {
+        let (plan, error) = (self.plan, self.plan.error_of_a_look());
+        let mut rounds = vec![Rounds::default(); plan.ids.len()];
+        let mut open = benches.to_vec();
+        for _ in 0..plan.looks() {
+            if open.is_empty() {
+                break;
+            }
+            for _ in 0..plan.rounds[0] {
+                self.round(&open, &mut rounds)?;
+                self.rounds += 1;
+                tell(self.rounds);
+            }
+            open.retain(|&bench| judge(&rounds[bench].head, plan, error) == Verdict::Unsure);
+        }
+        Ok(rounds)
     }
 
     /// A round of fresh processes.
@@ -219,18 +237,17 @@ impl<'a> Measurement<'a> {
             for process in &mut processes {
                 process.measure(id, iterations / 4 + 1)?;
             }
-            let (mut head, mut control) = (Vec::new(), Vec::new());
-            for _ in 0..self.plan.pairs {
-                let mut took = [0.0; 3];
+            let mut least = [f64::INFINITY; 3];
+            for _ in 0..self.plan.slices {
                 for which in self.order() {
                     let measured = processes[which].measure(id, iterations)?;
-                    took[which] = measured.with_context(|| format!("{id} has vanished"))?.as_secs_f64();
+                    let took = measured.with_context(|| format!("{id} has vanished"))?.as_secs_f64();
+                    least[which] = least[which].min(took);
                 }
-                head.push((took[1] / took[0]).ln());
-                control.push((took[2] / took[0]).ln());
             }
-            rounds[bench].head.push(median(&head));
-            rounds[bench].control.push(median(&control));
+            let [base, head, control] = least.map(f64::ln);
+            rounds[bench].head.push(head - base);
+            rounds[bench].control.push(control - base);
         }
         Ok(())
     }

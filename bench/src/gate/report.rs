@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use clap::builder::styling::{AnsiColor, Style};
+
 use super::calibrate::Calibration;
 use super::pairs::{Compared, Comparison, Verdict};
 use super::statistics::Interval;
@@ -11,12 +13,14 @@ use super::statistics::Interval;
 pub fn summary(comparison: &Comparison) -> String {
     let count = |verdict| comparison.benches.iter().filter(|bench| bench.verdict == verdict).count();
     let (slower, faster, unsure) = (count(Verdict::Slower), count(Verdict::Faster), count(Verdict::Unsure));
+    let vanished = count(Verdict::Vanished);
     let of = comparison.benches.len();
     match comparison.exit_code() {
         3 => format!("{slower} of {of} benches are slower"),
         4 if comparison.control_tripped => {
             "inconclusive: the first build differs from itself on this machine now".to_owned()
         }
+        4 if vanished > 0 => format!("inconclusive: {vanished} of {of} benches have vanished"),
         4 => format!("inconclusive: {unsure} of {of} benches cannot be told apart on this machine now"),
         _ if faster > 0 => format!("no bench is slower, {faster} of {of} are faster"),
         _ => format!("no bench of {of} is slower"),
@@ -40,13 +44,25 @@ fn percent(ratio: Option<Interval>) -> String {
     format!("{value:+.1} % ({low:+.1} to {high:+.1})")
 }
 
+/// How a verdict looks in a terminal that shows colours.
+fn style(verdict: Verdict) -> Style {
+    match verdict {
+        Verdict::Same => Style::new(),
+        Verdict::Faster => AnsiColor::Green.on_default(),
+        Verdict::Slower | Verdict::Vanished => AnsiColor::Red.on_default().bold(),
+        Verdict::Unsure | Verdict::New => AnsiColor::Yellow.on_default(),
+    }
+}
+
 /// A table for a terminal.
 #[must_use]
-pub fn text(comparison: &Comparison) -> String {
+pub fn text(comparison: &Comparison, coloured: bool) -> String {
     let width = comparison.benches.iter().map(|bench| bench.id.len()).max().unwrap_or(0);
     let mut text = String::new();
     for Compared { id, verdict, ratio, .. } in &comparison.benches {
-        let _ = writeln!(text, "{:<9} {id:width$}  {}", word(*verdict), percent(*ratio));
+        let style = if coloured { style(*verdict) } else { Style::new() };
+        let word = word(*verdict);
+        let _ = writeln!(text, "{style}{word:<9}{style:#} {id:width$}  {}", percent(*ratio));
     }
     let _ = writeln!(text, "{}", summary(comparison));
     text

@@ -94,6 +94,7 @@ pub(super) struct Verdict {
     pub(super) published: usize,
     pub(super) stored: usize,
     pub(super) lost: usize,
+    pub(super) waiting: usize,
     pub(super) stored_earlier: usize,
     pub(super) lost_by_hour: Vec<LossAt>,
 }
@@ -185,21 +186,22 @@ impl Tally {
         }
     }
 
-    pub(super) fn judge(&self, stored: &Stored) -> Verdict {
+    /// What is not stored is lost, unless the next poll would still find it in the feed.
+    pub(super) fn judge(&self, stored: &Stored, in_feed: &BTreeSet<u64>) -> Verdict {
+        let missing = || self.published.iter().filter(|(id, _)| !stored.ids.contains(id));
         let mut by_hour: BTreeMap<u32, usize> = BTreeMap::new();
         let mut lost = 0;
-        for (id, at) in &self.published {
-            if !stored.ids.contains(id) {
-                lost += 1;
-                let hour = fixtures::stockholm::local(*at).hour();
-                *by_hour.entry(hour).or_default() += 1;
-            }
+        for (_, at) in missing().filter(|(id, _)| !in_feed.contains(id)) {
+            lost += 1;
+            let hour = fixtures::stockholm::local(*at).hour();
+            *by_hour.entry(hour).or_default() += 1;
         }
         let known = stored.ids.iter().filter(|id| self.published.contains_key(id)).count();
         Verdict {
             published: self.published.len(),
             stored: known,
             lost,
+            waiting: missing().count() - lost,
             stored_earlier: stored.ids.len() - known,
             lost_by_hour: by_hour.into_iter().map(|(hour, lost)| LossAt { hour, lost }).collect(),
         }
