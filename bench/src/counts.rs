@@ -1,63 +1,116 @@
 //! What an ordinary run does, counted: nothing of it depends on the machine or on the moment.
 
 use std::collections::BTreeMap;
-use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use collector::archive::{Archive, ArchiveOptions, Liveness};
+use collector::archive::{Archive, ArchiveOptions, Liveness, objects_of};
 use collector::clock::VirtualClock;
 use collector::event::Response;
+use collector::ledger::News;
 use collector::store::{Key, Listed, MemoryStore, Object, Store, StoreError, Version, Write};
+
+use serde::Serialize;
 
 use crate::Case;
 
-/// How the heap was used so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What some work did to the heap. All zero in a program whose allocator is not dhat's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Heap {
     /// Blocks allocated.
     pub blocks: u64,
     /// Bytes allocated.
     pub bytes: u64,
-    /// Bytes that are held now.
+    /// The most bytes that were held at a time.
+    pub peak: u64,
+    /// Bytes that its result holds.
     pub held: u64,
+}
+
+impl Heap {
+    /// Carries out some work and says what it did to the heap. No other profiler may run.
+    pub fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        let profiler = dhat::Profiler::builder().testing().build();
+        let result = work();
+        let stats = dhat::HeapStats::get();
+        drop(profiler);
+        let heap = Self {
+            blocks: stats.total_blocks,
+            bytes: stats.total_bytes,
+            peak: stats.max_bytes as u64,
+            held: stats.curr_bytes as u64,
+        };
+        (result, heap)
+    }
+}
+
+/// A step of a run over so many events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Which.
+    pub name: &'static str,
+    /// Elements of the response.
+    pub events: usize,
+    /// What it did to the heap.
+    #[serde(flatten)]
+    pub heap: Heap,
+}
+
+/// The feed's buffer, ten and a hundred times as large.
+pub const SIZES: [usize; 3] = [500, 5_000, 50_000];
+
+/// What each step of a run does to the heap when two events are new, and the steps together when none, two and all are.
+///
+/// # Errors
+/// If a response cannot be read.
+pub fn of_steps() -> anyhow::Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for events in SIZES {
+        let mut note = |name, heap| steps.push(Step { name, events, heap });
+        let Case { body, ledger, at } = Case::new(events, 2);
+        let (response, heap) = Heap::of(|| Response::parse(&body));
+        let response = response?;
+        note("parse", heap);
+        let (news, heap) = Heap::of(|| News::find(&response, &ledger, at));
+        note("find", heap);
+        note("write", Heap::of(|| objects_of(&response, &news, at, "")).1);
+        let (next, heap) = Heap::of(|| news.apply(&response, &ledger, at));
+        note("apply", heap);
+        note("ledger document", Heap::of(|| next.to_document()).1);
+        for (name, new) in [("all_seen", 0), ("two_new", 2), ("all_new", events)] {
+            let case = Case::new(events, new);
+            note(name, Heap::of(|| case.objects()).1);
+        }
+    }
+    Ok(steps)
 }
 
 /// Counts by name, in their order.
 pub type Counts = BTreeMap<String, u64>;
 
-/// Counts what runs of 500 events do of which all are known, two are new, or all are new. `heap` tells blocks and bytes
-/// allocated so far.
+/// Counts what the steps of a run do to the heap, and what runs over 500 events ask of a store when all are new, two, and
+/// none. In a program whose allocator is dhat's, and while no profiler runs.
 ///
 /// # Errors
 /// If a run fails.
-pub fn of_an_ordinary_run(heap: impl Fn() -> Heap) -> anyhow::Result<Counts> {
+pub fn of_an_ordinary_run() -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
-    for (name, new) in [("all_seen", 0), ("two_new", 2), ("all_new", 500)] {
-        let case = Case::new(500, new);
-        // What is made once and kept is not counted.
-        black_box(case.objects());
-        let before = heap();
-        black_box(case.objects());
-        let after = heap();
-        counts.insert(format!("pipeline/{name}/500: blocks allocated"), after.blocks - before.blocks);
-        counts.insert(format!("pipeline/{name}/500: bytes allocated"), after.bytes - before.bytes);
+    for Step { name, events, heap } in of_steps()? {
+        counts.insert(format!("heap/{name}/{events}: blocks allocated"), heap.blocks);
+        counts.insert(format!("heap/{name}/{events}: bytes allocated"), heap.bytes);
+        counts.insert(format!("heap/{name}/{events}: bytes at the peak"), heap.peak);
     }
-    for events in [500, 5_000, 50_000] {
+    for events in SIZES {
         let body = Case::new(events, events).body;
-        let before = heap();
-        let response = Response::parse(&body)?;
-        let held = heap().held - before.held + body.len() as u64;
-        counts.insert(format!("held/response of {events}: bytes"), held);
-        drop(response);
+        let (response, heap) = Heap::of(|| Response::parse(&body));
+        response?;
+        counts.insert(format!("held/response of {events}: bytes"), heap.held + body.len() as u64);
     }
-    let before = heap();
-    let ledger = crate::full_ledger();
-    counts.insert("held/ledger of 1000: bytes".to_owned(), heap().held - before.held);
-    let document = ledger.to_document().len() as u64;
-    counts.insert("held/ledger document of 1000: bytes".to_owned(), document);
+    let (ledger, heap) = Heap::of(crate::full_ledger);
+    counts.insert("held/ledger of 1000: bytes".to_owned(), heap.held);
+    counts.insert("held/ledger document of 1000: bytes".to_owned(), ledger.to_document().len() as u64);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(count_requests(&mut counts))?;
     Ok(counts)

@@ -78,6 +78,25 @@ fn a_clean_set_passes_and_a_slower_one_fails() {
 }
 
 #[test]
+fn a_history_grows_by_a_line_a_bench() {
+    let folder = recorded(&[("a/b/1", 1_000.0), ("a/c/1", 50.0)]);
+    let history = folder.path().join("history.jsonl");
+    for _ in 0..2 {
+        let history = history.to_str().unwrap();
+        let record = ["record", "--name", "nightly", "--history", history, "--revision", "abc"];
+        ends(&gate(folder.path(), &record), 0, "2 benches are kept");
+    }
+    let text = fs::read_to_string(&history).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[2]["id"], "a/b/1");
+    assert_eq!(lines[2]["revision"], "abc");
+    let [low, value, high] =
+        ["low", "value", "high"].map(|bound| lines[2]["nanoseconds"][bound].as_f64().unwrap());
+    assert!(low < value && value < high && (value - 1_000.0).abs() < 20.0, "{low} {value} {high}");
+}
+
+#[test]
 fn what_is_missing_or_of_another_kind_is_said_plainly() {
     let folder = recorded(&[("a/b/1", 1_000.0), ("a/c/1", 50.0)]);
     ends(&gate(folder.path(), &["compare", "--baseline", "other"]), 1, "there is no baseline");

@@ -11,16 +11,17 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use anyhow::Context as _;
-use bench::gate::baseline::{self, Results};
+use bench::gate::baseline::{self, Past, Results};
 use bench::gate::builds::{Programs, risen};
 use bench::gate::calibrate::{Calibration, calibrate};
 use bench::gate::instructions;
 use bench::gate::pairs::{Comparison, Plan, Verdict, compare};
 use bench::gate::report;
 use bench::gate::slices::Build;
+use chrono::Utc;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
@@ -45,6 +46,12 @@ enum Command {
         /// The name.
         #[arg(long)]
         name: String,
+        /// Append them to a history as well, a line a bench (JSON Lines).
+        #[arg(long, value_name = "FILE")]
+        history: Option<PathBuf>,
+        /// Which revision that is, for the history [default: the one that is checked out].
+        #[arg(long, value_name = "REVISION", requires = "history")]
+        revision: Option<String>,
         #[command(flatten)]
         folders: Folders,
     },
@@ -140,10 +147,14 @@ fn main() -> ExitCode {
 
 fn carry_out(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Record { name, folders } => {
+        Command::Record { name, history, revision, folders } => {
             let results = Results::of_criterion(&folders.criterion)?;
             let path = kept(&folders, &name);
             results.save(&path)?;
+            if let Some(history) = history {
+                let revision = revision.map_or_else(head, Ok)?;
+                append(&history, &results.history(Utc::now(), &revision))?;
+            }
             print(&format!("{} benches are kept in {}\n", results.len(), path.display()))?;
             Ok(0)
         }
@@ -162,6 +173,28 @@ fn carry_out(command: Command) -> anyhow::Result<u8> {
             calibration(trials, slow_trials, &slowdowns, json)
         }
     }
+}
+
+/// The revision that is checked out.
+fn head() -> anyhow::Result<String> {
+    let output =
+        process::Command::new("git").args(["rev-parse", "HEAD"]).output().context("cannot start git")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "this is no checkout of git; say which revision it is with --revision"
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn append(history: &Path, lines: &[Past]) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        text += &serde_json::to_string(line)?;
+        text.push('\n');
+    }
+    let file = fs::File::options().append(true).create(true).open(history);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", history.display()))
 }
 
 fn kept(folders: &Folders, name: &str) -> PathBuf {

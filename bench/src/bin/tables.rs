@@ -1,28 +1,40 @@
-//! The documents' tables with a measured column beside each documented one: `tables [FILE]`, as Markdown.
+//! The documents' tables with a measured column beside each documented one, as Markdown.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bench::catalog::{Work, find};
 use bench::counts::Counts;
 use bench::{Ids, ids};
+use clap::Parser;
 use redb::{Database, ReadableDatabase as _, TableDefinition};
 
 /// How long each row is measured.
 const MEASURED: Duration = Duration::from_millis(400);
 
+/// Measures what the documents' tables claim, and prints them with a measured column, as Markdown. Takes ten seconds.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct CommandLine {
+    /// Write them to a file as well.
+    file: Option<PathBuf>,
+}
+
 fn main() -> anyhow::Result<()> {
+    let CommandLine { file } = CommandLine::parse();
     let mut text = "# The documents' tables, measured\n\nTimes: medians on this machine, now.\n".to_owned();
     deduplication(&mut text)?;
     json_processing(&mut text)?;
     memory(&mut text)?;
-    match std::env::args_os().nth(1) {
-        Some(path) => std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display())),
-        None => Ok(io::stdout().write_all(text.as_bytes())?),
+    if let Some(path) = file {
+        fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 /// The median time of an iteration, in milliseconds.
@@ -118,6 +130,13 @@ fn json_processing(text: &mut String) -> anyhow::Result<()> {
 
 fn memory(text: &mut String) -> anyhow::Result<()> {
     let program = std::env::current_exe()?.with_file_name("bench-counts");
+    // `cargo run` builds this program alone.
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let built = Command::new(cargo)
+            .args(["build", "--release", "--quiet", "-p", "bench", "--bin", "bench-counts"])
+            .status();
+        ensure!(built.is_ok_and(|status| status.success()), "bench-counts cannot be built");
+    }
     let output = Command::new(&program)
         .output()
         .with_context(|| format!("{} is missing; `cargo build --release -p bench`", program.display()))?;

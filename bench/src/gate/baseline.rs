@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::pairs::{Compared, Comparison, Verdict};
-use super::statistics::{Interval, ratio_of_medians};
+use super::statistics::{Interval, median_interval, ratio_of_medians};
 
 const FORMAT: u32 = 1;
 
@@ -17,6 +18,19 @@ const FORMAT: u32 = 1;
 pub struct Results {
     format: u32,
     benches: BTreeMap<String, Vec<f64>>,
+}
+
+/// What a bench took once.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Past {
+    /// When it was recorded.
+    pub time: DateTime<Utc>,
+    /// Of which revision.
+    pub revision: String,
+    /// Which.
+    pub id: String,
+    /// For an iteration.
+    pub nanoseconds: Interval,
 }
 
 /// What of criterion's `benchmark.json` is needed.
@@ -86,6 +100,18 @@ impl Results {
             bail!("{} is of format {}, this program knows {FORMAT}", path.display(), results.format);
         }
         Ok(results)
+    }
+
+    /// A line a bench, to be appended to a history (JSON Lines): the median and bounds at 99 %.
+    #[must_use]
+    pub fn history(&self, time: DateTime<Utc>, revision: &str) -> Vec<Past> {
+        let past = |(id, samples): (&String, &Vec<f64>)| Past {
+            time,
+            revision: revision.to_owned(),
+            id: id.clone(),
+            nanoseconds: median_interval(samples, 0.01),
+        };
+        self.benches.iter().map(past).collect()
     }
 
     /// How many benches there are.

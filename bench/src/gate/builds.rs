@@ -40,6 +40,7 @@ impl Programs {
             .args(["build", "--release", "--locked", "--quiet", "-p", "bench"])
             .args(["--bin", "bench-slice", "--bin", "bench-counts"]);
         run(&mut build)?;
+        run(Command::new("git").args(["worktree", "remove", "--force"]).arg(&tree))?;
         let programs = target.join("release");
         Ok(Self { slice: programs.join("bench-slice"), counts: programs.join("bench-counts") })
     }
