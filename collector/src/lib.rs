@@ -9,10 +9,11 @@
 //!               store carries ledger and archive
 //! ```
 //!
-//! [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`trends`] reads the
-//! records that runs leave. No step knows the command line, only [`feed`] and [`store`] know the network,
+//! [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`analysis`] and
+//! [`trends`] read the records that runs leave. No step knows the command line, only [`feed`] and [`store`] know the network,
 //! and only [`clock`] knows what time it is.
 
+pub mod analysis;
 pub mod archive;
 pub mod clock;
 pub mod event;

@@ -20,7 +20,7 @@ pub(crate) use run_record::seconds;
 pub use run_record::{Counts, DepositCounts, ErrorEntry, HttpUse, RunRecord, Status, Timings};
 
 /// Writes a file that appears whole or not at all, in a folder that is made if need be.
-fn stage(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+pub(crate) fn stage(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     // Monitors run as other users: as readable as the user's mask allows.

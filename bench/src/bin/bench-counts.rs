@@ -19,7 +19,7 @@ struct CommandLine {
     /// A table of what each step does to the heap, at the feed's 500 events and at ten and a hundred times as many.
     #[arg(long)]
     table: bool,
-    /// Write where `two_new` allocates, for the viewer at nnethercote.github.io/dh_view.
+    /// Write where `two_new` allocates, for the viewer at <https://nnethercote.github.io/dh_view>.
     #[arg(long, value_name = "FILE", conflicts_with = "table")]
     dhat: Option<PathBuf>,
     /// Of a response of so many events.

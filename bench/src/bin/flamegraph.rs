@@ -30,7 +30,7 @@ type Work = Box<dyn FnMut() -> anyhow::Result<()>>;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct CommandLine {
-    /// A bench such as pipeline/two_new/500, or `run`: a run with HTTP over loopback and a local folder.
+    /// A bench such as `pipeline/two_new/500`, or `run`: a run with HTTP over loopback and a local folder.
     what: String,
     /// Where the graph goes.
     svg: PathBuf,
@@ -63,7 +63,7 @@ fn main() -> anyhow::Result<()> {
 
 fn bench(id: &str) -> anyhow::Result<Work> {
     let entry = find(id).with_context(|| {
-        let ids: Vec<String> = catalog().iter().map(|entry| entry.id()).collect();
+        let ids: Vec<String> = catalog().iter().map(bench::catalog::Entry::id).collect();
         format!("there is no bench {id}; there are `run` and\n  {}", ids.join("\n  "))
     })?;
     let mut work = (entry.prepare)();
@@ -81,15 +81,13 @@ fn whole_run() -> anyhow::Result<Work> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut today: Option<(Day, std::vec::IntoIter<DateTime<Utc>>)> = None;
     Ok(Box::new(move || {
-        let (day, at) = match today.as_mut().and_then(|(day, times)| Some((day, times.next()?))) {
-            Some(next) => next,
-            None => {
-                let mut times = times.clone().into_iter();
-                let first = times.next().unwrap_or_default();
-                let (day, _) = today.insert((Day::begin(&url, first)?, times));
-                (day, first)
-            }
-        };
+        let next = today.as_mut().and_then(|(_, times)| times.next());
+        let at = next.or_else(|| times.first().copied()).unwrap_or_default();
+        if next.is_none() {
+            today =
+                Some((Day::begin(&url, at)?, times.iter().skip(1).copied().collect::<Vec<_>>().into_iter()));
+        }
+        let Some((day, _)) = &today else { return Ok(()) };
         day.clock.set(at);
         runtime.block_on(day.collector.run()).result?;
         Ok(())

@@ -1,63 +1,208 @@
-//! The program `analyze-metrics`: the documented trend report over the records of past runs.
+//! The program `analyze-metrics`: reports over the records of past runs.
 
 use std::env;
 use std::io::{self, BufWriter, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::{Arg, Command, value_parser};
-use collector::trends::{Report, Runs};
+use anyhow::{Context as _, bail};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use clap::{CommandFactory as _, Parser, error::ErrorKind};
+use collector::analysis::condition::Condition;
+use collector::analysis::document::Format;
+use collector::analysis::pack::pack;
+use collector::analysis::report::Report;
+use collector::analysis::runs::{History, Input, Period};
+use collector::trends;
 
 const VARIABLE: &str = "COLLECTOR_METRICS_DIR";
 const DEFAULT_FOLDER: &str = "./metrics";
-const AFTER_HELP: &str = "Exit codes: 0 done, 1 the folder cannot be read, 2 wrong usage.";
+const AFTER_HELP: &str = "\
+Examples:
+  analyze-metrics                                   the documented report
+  analyze-metrics --report trends --last 90d        what changed in three months, and when
+  analyze-metrics --report bottlenecks --format html > page.html
+  analyze-metrics --last 1d --fail-on 'p95(api_fetch) > 2s' --fail-on 'mean(failed) > 5%'
+
+Exit codes: 0 done, 1 a condition of --fail-on holds, or the records cannot be read, 2 wrong usage.";
+
+/// Reports how long past runs took, what they found and how often they failed.
+#[derive(Debug, Parser)]
+#[command(name = "analyze-metrics", version, after_help = AFTER_HELP)]
+struct CommandLine {
+    /// Folders of records, files of them (also JSON Lines, also compressed), or - for JSON Lines on standard input; instead
+    /// of --metrics-dir.
+    #[arg(value_name = "PATH", conflicts_with = "metrics_dir")]
+    paths: Vec<PathBuf>,
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = format!("The folder of run records [env: {VARIABLE}] [default: {DEFAULT_FOLDER}]")
+    )]
+    metrics_dir: Option<PathBuf>,
+    /// Which report, in place of the documented one.
+    #[arg(long)]
+    report: Option<Report>,
+    /// In which form.
+    #[arg(long, default_value = "text", requires = "report")]
+    format: Format,
+    /// Only runs since then: 2026-01-31, or 2026-01-31T07:00:00Z.
+    #[arg(long, value_name = "DATE", value_parser = since)]
+    since: Option<DateTime<Utc>>,
+    /// Only runs until then, a day included.
+    #[arg(long, value_name = "DATE", value_parser = until)]
+    until: Option<DateTime<Utc>>,
+    /// Only runs at most so long before the last one: 30d.
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    last: Option<TimeDelta>,
+    /// How far apart runs should be [default: as they usually are].
+    #[arg(long, value_name = "TIME", value_parser = length, requires = "report")]
+    interval: Option<TimeDelta>,
+    /// Fail, and say so, if this holds: p95(api_fetch) > 2s. Several are possible.
+    #[arg(long, value_name = "CONDITION")]
+    fail_on: Vec<Condition>,
+    /// Pack records that are older into one compressed file a month, which reports read as well; then no report is printed
+    /// unless one is asked for.
+    #[arg(long, value_name = "TIME", value_parser = length, conflicts_with = "paths")]
+    archive_older_than: Option<TimeDelta>,
+}
+
+fn since(text: &str) -> Result<DateTime<Utc>, String> {
+    moment(text, Some)
+}
+
+fn until(text: &str) -> Result<DateTime<Utc>, String> {
+    moment(text, |day| day.succ_opt())
+}
+
+fn moment(text: &str, of_day: impl Fn(NaiveDate) -> Option<NaiveDate>) -> Result<DateTime<Utc>, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    let day = text.parse::<NaiveDate>().ok().and_then(of_day);
+    day.map(|day| day.and_time(NaiveTime::MIN).and_utc())
+        .ok_or_else(|| "not a date such as 2026-01-31 or 2026-01-31T07:00:00Z".to_owned())
+}
+
+fn length(text: &str) -> Result<TimeDelta, String> {
+    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let length = TimeDelta::from_std(length).map_err(|error| error.to_string())?;
+    // About as long as there have been records.
+    if length > TimeDelta::days(36_500) { Err("too long".to_owned()) } else { Ok(length) }
+}
 
 fn main() -> ExitCode {
-    let matches = match command_line().try_get_matches() {
-        Ok(matches) => matches,
-        Err(refused) => {
-            // Help and version come this way too, on stdout and as success.
-            let _ = refused.print();
-            return ExitCode::from(if refused.use_stderr() { 2 } else { 0 });
-        }
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(refused) => return refuse(&refused),
     };
-    // An empty variable counts as not set.
-    let folder = matches
-        .get_one::<PathBuf>("metrics_dir")
-        .cloned()
-        .or_else(|| env::var_os(VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from))
-        .unwrap_or_else(|| PathBuf::from(DEFAULT_FOLDER));
-    match print_report(&folder) {
-        Err(error) if !is_closed_pipe(&error) => {
-            let line = format!("{error:#}").replace(['\n', '\r'], " ");
-            let _ = writeln!(io::stderr(), "error: {line}");
+    if let Err(refused) = command_line.check() {
+        return refuse(&refused);
+    }
+    match command_line.carry_out() {
+        Ok(conditions_hold) => ExitCode::from(u8::from(conditions_hold)),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
-        _ => ExitCode::SUCCESS,
     }
 }
 
-fn command_line() -> Command {
-    let help = format!("The folder of run records [env: {VARIABLE}] [default: {DEFAULT_FOLDER}]");
-    Command::new("analyze-metrics")
-        .about("Reports how long past runs took, what they found and how often they failed")
-        .version(env!("CARGO_PKG_VERSION"))
-        .after_help(AFTER_HELP)
-        .arg(
-            Arg::new("metrics_dir")
-                .long("metrics-dir")
-                .value_name("DIR")
-                .help(help)
-                .value_parser(value_parser!(PathBuf)),
-        )
+/// Help and version come this way too, on stdout and as success.
+fn refuse(refused: &clap::Error) -> ExitCode {
+    let _ = refused.print();
+    ExitCode::from(if refused.use_stderr() { 2 } else { 0 })
 }
 
-fn print_report(folder: &std::path::Path) -> anyhow::Result<()> {
-    let runs = Runs::load(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    Report::of(&runs).write(&mut out)?;
-    Ok(out.flush()?)
+fn say(error: &str) {
+    let _ = writeln!(io::stderr(), "error: {}", error.replace(['\n', '\r'], " "));
+}
+
+impl CommandLine {
+    /// The documented report is over all records of a folder.
+    fn check(&self) -> Result<(), clap::Error> {
+        let wants_runs = self.report.is_some() || !self.fail_on.is_empty();
+        let chooses =
+            !self.paths.is_empty() || self.since.is_some() || self.until.is_some() || self.last.is_some();
+        if chooses && !wants_runs {
+            let message =
+                "the documented report is over all records of a folder; to choose, ask for one with --report";
+            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
+        Ok(())
+    }
+
+    /// Whether a condition holds that should not.
+    fn carry_out(&self) -> anyhow::Result<bool> {
+        let folder = self.folder();
+        let mut out = BufWriter::new(io::stdout().lock());
+        if let Some(age) = self.archive_older_than {
+            archive(&folder, age, &mut out)?;
+        }
+        if self.report.is_none() && self.fail_on.is_empty() {
+            if self.archive_older_than.is_none() {
+                let runs = trends::Runs::load(&folder).with_context(|| cannot_read(&folder))?;
+                trends::Report::of(&runs).write(&mut out)?;
+            }
+            out.flush()?;
+            return Ok(false);
+        }
+        let history = self.history(&folder)?;
+        if let Some(report) = self.report {
+            out.write_all(report.document(&history, self.interval).show(self.format).as_bytes())?;
+            out.flush()?;
+        }
+        self.judge(&history)
+    }
+
+    fn judge(&self, history: &History) -> anyhow::Result<bool> {
+        let mut holds = false;
+        for condition in &self.fail_on {
+            match condition.judge(&history.runs) {
+                Ok(None) => {}
+                Ok(Some(met)) => {
+                    say(&met.to_string());
+                    holds = true;
+                }
+                Err(nothing) => bail!(nothing),
+            }
+        }
+        Ok(holds)
+    }
+
+    /// An empty variable counts as not set.
+    fn folder(&self) -> PathBuf {
+        let variable = || env::var_os(VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        self.metrics_dir.clone().or_else(variable).unwrap_or_else(|| PathBuf::from(DEFAULT_FOLDER))
+    }
+
+    fn history(&self, folder: &Path) -> anyhow::Result<History> {
+        let input =
+            |path: &PathBuf| if path.as_os_str() == "-" { Input::Stdin } else { Input::Path(path.clone()) };
+        let inputs: Vec<Input> = if self.paths.is_empty() {
+            vec![Input::Path(folder.to_owned())]
+        } else {
+            self.paths.iter().map(input).collect()
+        };
+        let mut history = History::read(&inputs, Utc::now()).context("cannot read the records")?;
+        history.keep(&Period { since: self.since, until: self.until, last: self.last });
+        Ok(history)
+    }
+}
+
+fn cannot_read(folder: &Path) -> String {
+    format!("cannot read {}", folder.display())
+}
+
+fn archive(folder: &Path, age: TimeDelta, out: &mut impl io::Write) -> anyhow::Result<()> {
+    let now = Utc::now();
+    let packed = pack(folder, now - age, now).with_context(|| format!("cannot pack {}", folder.display()))?;
+    writeln!(out, "{} records are packed into {} files", packed.records, packed.files.len())?;
+    for left in packed.left {
+        writeln!(out, "left as it is: {}: {}", left.place, left.reason)?;
+    }
+    Ok(())
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -1,0 +1,183 @@
+//! Where the time of a run goes, what bounds it, and how much room is left.
+
+use chrono::TimeDelta;
+
+use super::{fact, overview, title};
+use crate::analysis::document::{Cell, Document, Item, Section, Table};
+use crate::analysis::quantity::{Kind, OPERATIONS, Quantity, Unit};
+use crate::analysis::runs::{History, Run};
+use crate::analysis::series::Schedule;
+use crate::analysis::statistics::Sorted;
+
+/// What the provider allows: a call a minute, and so many events in a response.
+const CALLS_A_DAY: f64 = 1_440.0;
+const BUFFER: f64 = 500.0;
+/// The machine and the line that the documents take for granted: 8 GB, 100 Mbit/s.
+const MEMORY_BYTES: f64 = 8e9;
+const LINE_BYTES_A_SECOND: f64 = 100e6 / 8.0;
+const DAY_S: f64 = 86_400.0;
+
+pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
+    let runs = &history.runs;
+    let schedule = Schedule::of(runs, interval);
+    let sections = vec![
+        overview(history, schedule.as_ref()),
+        timeline(runs),
+        ranking(runs),
+        network(runs),
+        resources(runs, schedule.as_ref()),
+    ];
+    Document { name: "bottlenecks", title: title("Bottlenecks", runs), sections }
+}
+
+/// The mean over all runs, those without the operation included: what an operation costs a run.
+fn mean_cost(runs: &[Run], quantity: Quantity) -> f64 {
+    runs.iter().filter_map(|run| run.get(quantity)).sum::<f64>() / runs.len().max(1) as f64
+}
+
+fn operations(of: impl Fn(Kind) -> bool) -> impl Iterator<Item = (Quantity, &'static str, Kind)> {
+    let wanted = OPERATIONS.into_iter().filter(move |(.., kind)| of(*kind));
+    wanted.filter_map(|(name, what, kind)| Some((Quantity::named(name)?, what, kind)))
+}
+
+fn total(runs: &[Run]) -> f64 {
+    Quantity::named("total_time").map_or(0.0, |quantity| mean_cost(runs, quantity))
+}
+
+/// A mean run as a bar, and what of it waits and what computes.
+fn timeline(runs: &[Run]) -> Section {
+    let whole = total(runs);
+    let share = |seconds: f64| if whole > 0.0 { seconds / whole } else { 0.0 };
+    let cost = |wanted: Kind| {
+        operations(move |kind| kind == wanted).map(|(it, ..)| mean_cost(runs, it)).sum::<f64>()
+    };
+    // The ledger is read while the response is fetched, so that parts may be more than the whole.
+    let parts: Vec<(String, f64)> = operations(|kind| kind != Kind::Phase)
+        .map(|(quantity, ..)| (quantity.name.to_owned(), share(mean_cost(runs, quantity))))
+        .filter(|(_, share)| *share >= 0.001)
+        .collect();
+    let sum: f64 = parts.iter().map(|(_, share)| share).sum();
+    let facts = vec![
+        fact("mean_run_s", "a mean run", Cell::Seconds(whole)),
+        fact("waiting", "waiting for the network and the store", Cell::Share(share(cost(Kind::Io)))),
+        fact("computing", "computing", Cell::Share(share(cost(Kind::Cpu)))),
+        fact("named", "in operations that are named", Cell::Share(sum)),
+    ];
+    let note = "Operations that are done at the same time count twice, so that the shares may be more than the whole.";
+    let items = vec![Item::Bar(parts), Item::Facts(facts), Item::Note(note.to_owned())];
+    Section::new("timeline", "A mean run", items)
+}
+
+fn ranking(runs: &[Run]) -> Section {
+    let whole = total(runs);
+    let mut ranked: Vec<_> = operations(|kind| kind != Kind::Phase)
+        .map(|(quantity, what, kind)| (mean_cost(runs, quantity), quantity, what, kind))
+        .filter(|(cost, ..)| *cost > 0.0)
+        .collect();
+    ranked.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let rows = ranked.into_iter().map(|(cost, quantity, what, kind)| {
+        let sorted = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
+        vec![
+            Cell::text(quantity.name),
+            Cell::text(what),
+            Cell::text(if kind == Kind::Cpu { "processor" } else { "network or store" }),
+            Cell::Seconds(cost),
+            Cell::Share(if whole > 0.0 { cost / whole } else { 0.0 }),
+            Cell::maybe(sorted.quantile(0.95), Cell::Seconds),
+        ]
+    });
+    let columns = [
+        ("operation", "operation"),
+        ("what", "what it does"),
+        ("bound", "waits for"),
+        ("mean", "a run"),
+        ("share", "of the run"),
+        ("p95", "p95"),
+    ];
+    let table = Table::new("operations", &columns, rows.collect());
+    Section::new("operations", "Operations by their cost", vec![Item::Table(table)])
+}
+
+fn network(runs: &[Run]) -> Section {
+    let whole: f64 = operations(|kind| kind == Kind::Phase).map(|(it, ..)| mean_cost(runs, it)).sum();
+    let rows = operations(|kind| kind == Kind::Phase).filter_map(|(quantity, what, _)| {
+        let sorted = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
+        let cost = mean_cost(runs, quantity);
+        Some(vec![
+            Cell::text(quantity.name),
+            Cell::text(what),
+            Cell::Seconds(sorted.median()?),
+            Cell::Seconds(sorted.quantile(0.95)?),
+            Cell::Share(if whole > 0.0 { cost / whole } else { 0.0 }),
+        ])
+    });
+    let columns = [
+        ("phase", "phase"),
+        ("what", "what it does"),
+        ("p50", "p50"),
+        ("p95", "p95"),
+        ("share", "of the phases"),
+    ];
+    let table = Table::new("phases", &columns, rows.collect());
+    Section::new("network", "Fetching the response, phase by phase", vec![Item::Table(table)])
+}
+
+/// What is used of what there is.
+fn resources(runs: &[Run], schedule: Option<&Schedule>) -> Section {
+    let named = |name: &str| {
+        let quantity = Quantity::named(name);
+        Sorted::of(runs.iter().filter_map(move |run| run.get(quantity?)))
+    };
+    let interval_s = schedule.map(|schedule| schedule.interval.as_seconds_f64());
+    let a_day = |figure: Option<f64>| Some(figure? * DAY_S / interval_s?);
+    let attempts = named("attempts").mean().or((!runs.is_empty()).then_some(1.0));
+    let per_second = |figure: Option<f64>| Some(figure? / interval_s?);
+    let rows = [
+        ("cpu", "processor", per_second(named("cpu").mean()), 1.0, Unit::Share),
+        ("memory", "memory, at most", named("peak_memory_bytes").max(), MEMORY_BYTES, Unit::Bytes),
+        ("calls_a_day", "calls of the feed a day", a_day(attempts), CALLS_A_DAY, Unit::Count),
+        ("buffer", "new events a poll, at most", new_at_most(runs), BUFFER, Unit::Count),
+        (
+            "network",
+            "bytes a second",
+            per_second(named("wire_bytes").mean()),
+            LINE_BYTES_A_SECOND,
+            Unit::Bytes,
+        ),
+    ];
+    let rows = rows.into_iter().map(|(name, what, used, limit, unit)| {
+        vec![
+            Cell::text(name),
+            Cell::text(what),
+            Cell::of(used, unit),
+            Cell::of(Some(limit), unit),
+            Cell::maybe(used, |used| Cell::Share(used / limit)),
+            Cell::maybe(used.filter(|used| *used > 0.0), |used| Cell::text(times(limit / used))),
+        ]
+    });
+    let columns = [
+        ("resource", "resource"),
+        ("what", "what"),
+        ("used", "used"),
+        ("limit", "limit"),
+        ("share", "of it"),
+        ("headroom", "headroom"),
+    ];
+    let table = Table::new("resources", &columns, rows.collect());
+    let note = "Limits: the provider's 1,440 calls a day and 500 events a response; 8 GB and 100 Mbit/s as the documents have it.";
+    Section::new("resources", "Resources and headroom", vec![Item::Table(table), Item::Note(note.to_owned())])
+}
+
+/// The most new events of a run that knew others already.
+fn new_at_most(runs: &[Run]) -> Option<f64> {
+    let (new, overlap) = (Quantity::named("new_events_count")?, Quantity::named("buffer_overlap")?);
+    let later = runs
+        .iter()
+        .enumerate()
+        .filter(|(number, run)| run.get(overlap).map_or(*number > 0, |overlap| overlap > 0.0));
+    Sorted::of(later.filter_map(|(_, run)| run.get(new))).max()
+}
+
+fn times(headroom: f64) -> String {
+    if headroom < 10.0 { format!("{headroom:.1}x") } else { format!("{}x", Cell::Count(headroom.round())) }
+}

@@ -1,0 +1,185 @@
+//! What is said of numbers: quantiles, shares with their bounds, and whether two groups differ.
+
+use serde::Serialize;
+use statrs::function::erf::erfc;
+
+/// Numbers in their order, of which quantiles can be asked.
+#[derive(Debug, Clone, Default)]
+pub struct Sorted(Vec<f64>);
+
+impl Sorted {
+    /// Sorts numbers.
+    #[must_use]
+    pub fn of(numbers: impl IntoIterator<Item = f64>) -> Self {
+        let mut numbers: Vec<f64> = numbers.into_iter().collect();
+        numbers.sort_unstable_by(f64::total_cmp);
+        Self(numbers)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value below which a share of the numbers lies, between the two nearest by their distance (as R's type 7 and
+    /// Python's `statistics.quantiles(…, method="inclusive")`).
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let last = self.0.len().checked_sub(1)?;
+        let at = share.clamp(0.0, 1.0) * last as f64;
+        let (below, part) = (at.floor() as usize, at.fract());
+        let above = (below + 1).min(last);
+        Some(self.0[below] + (self.0[above] - self.0[below]) * part)
+    }
+
+    /// The quantile of one half.
+    #[must_use]
+    pub fn median(&self) -> Option<f64> {
+        self.quantile(0.5)
+    }
+
+    /// The mean.
+    #[must_use]
+    pub fn mean(&self) -> Option<f64> {
+        (!self.0.is_empty()).then(|| self.0.iter().sum::<f64>() / self.0.len() as f64)
+    }
+
+    /// The largest.
+    #[must_use]
+    pub fn max(&self) -> Option<f64> {
+        self.0.last().copied()
+    }
+
+    /// The smallest.
+    #[must_use]
+    pub fn min(&self) -> Option<f64> {
+        self.0.first().copied()
+    }
+
+    /// Between which of the numbers the true median lies with 95 % confidence, by their order alone; nothing for fewer
+    /// than six.
+    #[must_use]
+    pub fn median_bounds(&self) -> Option<[f64; 2]> {
+        let count = self.0.len() as f64;
+        // The number of values below the median is binomial; its normal approximation, a step to the safe side.
+        let low = (count / 2.0 - Z95 * count.sqrt() / 2.0).floor() - 1.0;
+        (self.0.len() >= 6 && low >= 0.0).then(|| {
+            let low = low as usize;
+            [self.0[low], self.0[self.0.len() - 1 - low]]
+        })
+    }
+
+    /// The median distance from the median, scaled to the standard deviation of normal noise.
+    #[must_use]
+    pub fn spread(&self) -> Option<f64> {
+        /// The standard deviation of normal noise for each unit of its median distance.
+        const SCALE: f64 = 1.482_602_218_505_602;
+        let median = self.median()?;
+        Some(SCALE * Self::of(self.0.iter().map(|number| (number - median).abs())).median()?)
+    }
+}
+
+/// Of the normal distribution, 97.5 %.
+const Z95: f64 = 1.959_963_984_540_054;
+
+/// A share of successes, and between which bounds the true one lies with 95 % confidence (Wilson's interval).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Share {
+    /// As counted.
+    pub value: f64,
+    /// Not less.
+    pub low: f64,
+    /// Not more.
+    pub high: f64,
+}
+
+impl Share {
+    /// So many successes of so many tries.
+    #[must_use]
+    pub fn of(successes: usize, tries: usize) -> Self {
+        if tries == 0 {
+            return Self { value: 0.0, low: 0.0, high: 1.0 };
+        }
+        let (tries, value) = (tries as f64, successes as f64 / tries as f64);
+        let scale = 1.0 + Z95 * Z95 / tries;
+        let center = (value + Z95 * Z95 / (2.0 * tries)) / scale;
+        let half = Z95 / scale * (value * (1.0 - value) / tries + Z95 * Z95 / (4.0 * tries * tries)).sqrt();
+        Self { value, low: (center - half).max(0.0), high: (center + half).min(1.0) }
+    }
+}
+
+/// The chance that two groups as different as these come from one source: the test of Mann and Whitney, two-sided, by its
+/// normal approximation with ties. Nothing if a group has fewer than eight numbers.
+#[must_use]
+pub fn mann_whitney(before: &[f64], after: &[f64]) -> Option<f64> {
+    const LEAST: usize = 8;
+    if before.len() < LEAST || after.len() < LEAST {
+        return None;
+    }
+    let mut all: Vec<(f64, bool)> = before
+        .iter()
+        .map(|&number| (number, false))
+        .chain(after.iter().map(|&number| (number, true)))
+        .collect();
+    all.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
+    let (mut ranks_after, mut ties, mut done) = (0.0, 0.0, 0.0);
+    for equal in all.chunk_by(|one, other| one.0 == other.0) {
+        let count = equal.len() as f64;
+        let rank = done + (count + 1.0) / 2.0;
+        ranks_after += rank * equal.iter().filter(|(_, is_after)| *is_after).count() as f64;
+        ties += count.powi(3) - count;
+        done += count;
+    }
+    let (before, after) = (before.len() as f64, after.len() as f64);
+    let u = ranks_after - after * (after + 1.0) / 2.0;
+    let variance = before * after / 12.0 * (done + 1.0 - ties / (done * (done - 1.0)));
+    if variance <= 0.0 {
+        return Some(1.0);
+    }
+    let distance = ((u - before * after / 2.0).abs() - 0.5).max(0.0);
+    Some(erfc(distance / (2.0 * variance).sqrt()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_between_the_nearest_numbers() {
+        let numbers = Sorted::of([4.0, 1.0, 3.0, 2.0]);
+        let at = |share| numbers.quantile(share).unwrap();
+        assert!((at(0.0) - 1.0).abs() < 1e-12 && (at(1.0) - 4.0).abs() < 1e-12);
+        assert!((at(0.5) - 2.5).abs() < 1e-12 && (at(0.9) - 3.7).abs() < 1e-12);
+        assert_eq!(Sorted::default().median(), None);
+        assert_eq!(numbers.median_bounds(), None);
+        let many = Sorted::of((0..100).map(f64::from));
+        assert_eq!(many.median_bounds(), Some([39.0, 60.0]));
+    }
+
+    #[test]
+    fn bounds_hold_the_share_and_narrow_with_the_number_of_tries() {
+        let (few, many) = (Share::of(95, 100), Share::of(9_500, 10_000));
+        assert!(few.low < 0.95 && 0.95 < few.high && few.high - few.low > many.high - many.low);
+        assert!((Share::of(95, 100).low - 0.8882).abs() < 0.0005, "{few:?}");
+        let all = Share::of(100, 100);
+        assert!((all.value - 1.0).abs() < 1e-12 && all.low > 0.95 && all.low < 0.97, "{all:?}");
+    }
+
+    #[test]
+    fn groups_are_told_apart_as_scipy_tells_them() {
+        // scipy.stats.mannwhitneyu(before, after, method="asymptotic").pvalue
+        let before = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+        let after = [5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
+        let p = mann_whitney(&before, &after).unwrap();
+        assert!((p - 0.026419587880975662).abs() < 1e-9, "{p}");
+        assert_eq!(mann_whitney(&before[..7], &after), None);
+        assert_eq!(mann_whitney(&[1.0; 9], &[1.0; 9]), Some(1.0));
+    }
+}
