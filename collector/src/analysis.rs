@@ -11,6 +11,7 @@
 )]
 
 pub mod change_points;
+pub mod compare;
 pub mod condition;
 pub mod document;
 pub mod pack;

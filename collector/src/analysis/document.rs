@@ -1,6 +1,6 @@
 //! A report before it is shown: the same figures for every format, so that no two can disagree.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Map, Value, json};
@@ -87,6 +87,9 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
 }
 
+/// A line's name, and its points in order.
+pub type Line = (String, Vec<(DateTime<Utc>, f64)>);
+
 /// Lines over time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
@@ -96,8 +99,8 @@ pub struct Chart {
     pub unit: Unit,
     /// Whether the lines are parts that lie on one another.
     pub stacked: bool,
-    /// The lines, by name: their points in order.
-    pub lines: Vec<(String, Vec<(DateTime<Utc>, f64)>)>,
+    /// The lines.
+    pub lines: Vec<Line>,
     /// Moments that are marked, and why.
     pub marks: Vec<(DateTime<Utc>, String)>,
 }
@@ -191,12 +194,16 @@ impl fmt::Display for Cell {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => write!(formatter, "not measured"),
-            Self::Text(text) => write!(formatter, "{text}"),
+            // What a record says may not move the cursor.
+            Self::Text(text) => text
+                .chars()
+                .try_for_each(|letter| formatter.write_char(if letter.is_control() { ' ' } else { letter })),
             Self::Count(number) if number.fract() == 0.0 => {
                 write!(formatter, "{}", thousands(*number as i64))
             }
             Self::Count(number) => write!(formatter, "{number:.1}"),
             Self::Seconds(seconds) => match seconds.abs() {
+                less if less < 1e-6 && less > 0.0 => write!(formatter, "{:.0} ns", seconds * 1e9),
                 less if less < 1e-3 => write!(formatter, "{:.0} µs", seconds * 1e6),
                 less if less < 1.0 => write!(formatter, "{:.1} ms", seconds * 1e3),
                 less if less < 120.0 => write!(formatter, "{seconds:.2} s"),

@@ -1,14 +1,26 @@
 //! What is said of runs: a report for each question.
 
 mod bottlenecks;
+mod comparison;
+mod scalability;
+mod scorecard;
 mod trends;
+
+pub use comparison::compare;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::document::{Cell, Document, Fact, Section};
+use super::quantity::Quantity;
 use super::runs::{History, Run};
 use super::series::Schedule;
-use super::statistics::Share;
+use super::statistics::{Share, Sorted};
+
+/// What the provider allows: a call a minute, and so many events in a response.
+const CALLS_A_DAY: f64 = 1_440.0;
+const BUFFER: f64 = 500.0;
+/// The machine that the documents take for granted.
+const MEMORY_BYTES: f64 = 8e9;
 
 /// A question about runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -17,6 +29,10 @@ pub enum Report {
     Trends,
     /// Where the time of a run goes, and how much room is left.
     Bottlenecks,
+    /// How much the feed brings, whether that grows, and when a limit is reached.
+    Scalability,
+    /// The documents' categories, scored by rules from measured figures.
+    Scorecard,
 }
 
 impl Report {
@@ -26,6 +42,8 @@ impl Report {
         match self {
             Self::Trends => trends::document(history, interval),
             Self::Bottlenecks => bottlenecks::document(history, interval),
+            Self::Scalability => scalability::document(history, interval),
+            Self::Scorecard => scorecard::document(history, interval),
         }
     }
 }
@@ -34,7 +52,21 @@ fn fact(name: &'static str, label: &'static str, value: Cell) -> Fact {
     Fact { name, label, value }
 }
 
-/// From when to when, in general words.
+/// All values of a quantity.
+fn sorted(runs: &[Run], name: &str) -> Sorted {
+    let quantity = Quantity::named(name);
+    Sorted::of(runs.iter().filter_map(|run| run.get(quantity?)))
+}
+
+/// New events of runs that knew others already: the first one finds a whole buffer of them.
+fn later_news(runs: &[Run]) -> impl Iterator<Item = (DateTime<Utc>, f64)> {
+    let knew =
+        |number: usize, run: &Run| run.counts.buffer_overlap.map_or(number > 0, |overlap| overlap > 0.0);
+    let later = runs.iter().enumerate().filter(move |(number, run)| knew(*number, run));
+    later.filter_map(|(_, run)| Some((run.start, run.counts.new_events_count?)))
+}
+
+/// From when to when.
 fn period(runs: &[Run]) -> Option<[DateTime<Utc>; 2]> {
     Some([runs.first()?.start, runs.last()?.start])
 }

@@ -173,15 +173,13 @@ impl<'de> Deserialize<'de> for Timings {
 }
 
 impl Record {
+    /// By its timestamp: the documented collector's `start_time` counts from when its machine was started.
     fn start(&self) -> Result<DateTime<Utc>, String> {
-        if let Some(seconds) = self.start_time {
-            // Beyond what a double holds exactly there is no year to be named either.
-            let micros = seconds * 1e6;
-            let start =
-                (micros.abs() < 9e15).then(|| DateTime::from_timestamp_micros(micros as i64)).flatten();
+        let Some(text) = self.timestamp.as_deref() else {
+            let seconds = self.start_time.ok_or("it does not say when the run was")?;
+            let start = DateTime::from_timestamp_micros((seconds * 1e6) as i64);
             return start.ok_or_else(|| format!("its start_time is {seconds}"));
-        }
-        let text = self.timestamp.as_deref().ok_or("it does not say when the run was")?;
+        };
         let zoned = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
         let local = || text.parse::<NaiveDateTime>().map(|time| time.and_utc());
         zoned.or_else(|_| local()).map_err(|_| format!("its timestamp is `{text}`"))
@@ -325,7 +323,7 @@ impl History {
             match Run::parse(&line, now) {
                 Ok(run) => self.runs.push(run),
                 Err(reason) => {
-                    self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason })
+                    self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason });
                 }
             }
         }
@@ -370,9 +368,9 @@ fn name_of(path: &Path) -> &str {
 
 fn is_packed(path: &Path) -> bool {
     let name = name_of(path);
-    name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
+    name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".jsonl").is_some()
 }
 
 fn is_record(path: &Path) -> bool {
-    name_of(path).strip_prefix("metrics_").is_some_and(|rest| rest.ends_with(".json"))
+    name_of(path).strip_prefix("metrics_").is_some_and(|rest| rest.strip_suffix(".json").is_some())
 }

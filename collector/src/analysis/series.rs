@@ -59,6 +59,13 @@ impl Series {
         Self { times, values }
     }
 
+    /// Any points, in the order of their times.
+    #[must_use]
+    pub fn of_points(points: impl IntoIterator<Item = (DateTime<Utc>, f64)>) -> Self {
+        let (times, values) = points.into_iter().unzip();
+        Self { times, values }
+    }
+
     /// Its points.
     pub fn points(&self) -> impl Iterator<Item = (DateTime<Utc>, f64)> {
         self.times.iter().copied().zip(self.values.iter().copied())
@@ -154,6 +161,16 @@ impl Series {
         Self { times, values }
     }
 
+    /// The least of each day.
+    #[must_use]
+    pub fn least_by_day(&self) -> Self {
+        let least = |(day, values): (NaiveDate, &[f64])| {
+            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+            (day.and_time(chrono::NaiveTime::MIN).and_utc(), least)
+        };
+        Self::of_points(self.days().map(least))
+    }
+
     /// Values day by day.
     pub fn days(&self) -> impl Iterator<Item = (NaiveDate, &[f64])> {
         let mut from = 0;
@@ -191,15 +208,15 @@ fn locate(values: &[f64]) -> [usize; 3] {
             squares - left * left / before - right * right / (count - before)
         })
         .collect();
-    let Some((best, least)) =
+    let Some((best, lowest)) =
         costs.iter().copied().enumerate().min_by(|one, other| one.1.total_cmp(&other.1))
     else {
         return [0; 3];
     };
-    let bound = least.max(f64::MIN_POSITIVE) * (RATIO_95 / count).exp();
-    let first = costs.iter().position(|cost| *cost <= bound).unwrap_or(best);
-    let last = costs.iter().rposition(|cost| *cost <= bound).unwrap_or(best);
-    [first + 1, best + 1, last + 1]
+    let bound = lowest.max(f64::MIN_POSITIVE) * (RATIO_95 / count).exp();
+    let earliest = costs.iter().position(|cost| *cost <= bound).unwrap_or(best);
+    let latest = costs.iter().rposition(|cost| *cost <= bound).unwrap_or(best);
+    [earliest + 1, best + 1, latest + 1]
 }
 
 /// Changes of a quantity: of times, sizes and memory from run to run; of what comes with new events from day to day, because

@@ -51,6 +51,15 @@ impl Sorted {
         (!self.0.is_empty()).then(|| self.0.iter().sum::<f64>() / self.0.len() as f64)
     }
 
+    /// Between which figures the true mean lies with 95 % confidence, for many numbers.
+    #[must_use]
+    pub fn mean_bounds(&self) -> Option<[f64; 2]> {
+        let (mean, count) = (self.mean()?, self.0.len() as f64);
+        let squares: f64 = self.0.iter().map(|number| (number - mean).powi(2)).sum();
+        let half = Z95 * (squares / (count - 1.0) / count).sqrt();
+        (self.0.len() >= 6).then_some([mean - half, mean + half])
+    }
+
     /// The largest.
     #[must_use]
     pub fn max(&self) -> Option<f64> {
@@ -130,9 +139,9 @@ pub fn mann_whitney(before: &[f64], after: &[f64]) -> Option<f64> {
         .collect();
     all.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
     let (mut ranks_after, mut ties, mut done) = (0.0, 0.0, 0.0);
-    for equal in all.chunk_by(|one, other| one.0 == other.0) {
+    for equal in all.chunk_by(|one, other| one.0.total_cmp(&other.0).is_eq()) {
         let count = equal.len() as f64;
-        let rank = done + (count + 1.0) / 2.0;
+        let rank = done + f64::midpoint(count, 1.0);
         ranks_after += rank * equal.iter().filter(|(_, is_after)| *is_after).count() as f64;
         ties += count.powi(3) - count;
         done += count;
@@ -145,6 +154,33 @@ pub fn mann_whitney(before: &[f64], after: &[f64]) -> Option<f64> {
     }
     let distance = ((u - before * after / 2.0).abs() - 0.5).max(0.0);
     Some(erfc(distance / (2.0 * variance).sqrt()))
+}
+
+/// The slope of points, with the bounds that hold it with 95 % confidence: `[low, slope, high]`. The median of the slopes
+/// between all pairs (Theil 1950, Sen 1968), which single points cannot spoil. Nothing for fewer than ten points.
+#[must_use]
+pub fn slope(points: &[(f64, f64)]) -> Option<[f64; 3]> {
+    /// All pairs of more points would take long; then the means of groups are taken.
+    const MOST: usize = 1_000;
+    let group = points.len().div_ceil(MOST).max(1);
+    let mean = |group: &[(f64, f64)]| {
+        let count = group.len() as f64;
+        let sum = group.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (sum.0 / count, sum.1 / count)
+    };
+    let points: Vec<(f64, f64)> = points.chunks(group).map(mean).collect();
+    let pairs = points.iter().enumerate().flat_map(|(number, one)| {
+        points[number + 1..].iter().map(move |other| (other.1 - one.1) / (other.0 - one.0))
+    });
+    let slopes = Sorted::of(pairs.filter(|slope| slope.is_finite()));
+    let count = points.len() as f64;
+    // Kendall's number of pairs in order, without ties.
+    let width =
+        Z95 * (count * (count - 1.0) * (2.0 * count + 5.0) / 18.0).sqrt() / slopes.len().max(1) as f64;
+    let bound = |share: f64| slopes.quantile(share);
+    (points.len() >= 10)
+        .then(|| Some([bound(0.5 - width / 2.0)?, bound(0.5)?, bound(0.5 + width / 2.0)?]))
+        .flatten()
 }
 
 #[cfg(test)]
@@ -173,12 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn a_slope_is_found_in_spite_of_a_point_that_lies_elsewhere() {
+        let mut points: Vec<(f64, f64)> =
+            (0..50_i32).map(|x| (f64::from(x), f64::from(2 * x + x * 7 % 5))).collect();
+        points[20].1 = 1e6;
+        let [low, slope, high] = slope(&points).unwrap();
+        assert!(low < 2.0 && 2.0 < high && (slope - 2.0).abs() < 0.02, "{low} {slope} {high}");
+        assert_eq!(super::slope(&points[..9]), None);
+    }
+
+    #[test]
     fn groups_are_told_apart_as_scipy_tells_them() {
         // scipy.stats.mannwhitneyu(before, after, method="asymptotic").pvalue
         let before = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
         let after = [5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
         let p = mann_whitney(&before, &after).unwrap();
-        assert!((p - 0.026419587880975662).abs() < 1e-9, "{p}");
+        assert!((p - 0.026_419_587_880_975_66).abs() < 1e-9, "{p}");
         assert_eq!(mann_whitney(&before[..7], &after), None);
         assert_eq!(mann_whitney(&[1.0; 9], &[1.0; 9]), Some(1.0));
     }

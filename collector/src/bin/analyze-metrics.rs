@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
+use collector::analysis::compare;
 use collector::analysis::condition::Condition;
 use collector::analysis::document::Format;
 use collector::analysis::pack::pack;
-use collector::analysis::report::Report;
+use collector::analysis::report::{self, Report};
 use collector::analysis::runs::{History, Input, Period};
 use collector::trends;
 
@@ -22,6 +23,7 @@ Examples:
   analyze-metrics                                   the documented report
   analyze-metrics --report trends --last 90d        what changed in three months, and when
   analyze-metrics --report bottlenecks --format html > page.html
+  analyze-metrics --compare 2026-01..2026-02 --format markdown
   analyze-metrics --last 1d --fail-on 'p95(api_fetch) > 2s' --fail-on 'mean(failed) > 5%'
 
 Exit codes: 0 done, 1 a condition of --fail-on holds, or the records cannot be read, 2 wrong usage.";
@@ -43,8 +45,11 @@ struct CommandLine {
     /// Which report, in place of the documented one.
     #[arg(long)]
     report: Option<Report>,
-    /// In which form.
-    #[arg(long, default_value = "text", requires = "report")]
+    /// Compare two sides, each a day, a month, a year, FROM/TO, a folder or a file: 2026-01..2026-02.
+    #[arg(long, value_name = "BEFORE..AFTER", conflicts_with_all = ["report", "since", "until", "last"])]
+    compare: Option<String>,
+    /// In which form a report is shown.
+    #[arg(long, default_value = "text")]
     format: Format,
     /// Only runs since then: 2026-01-31, or 2026-01-31T07:00:00Z.
     #[arg(long, value_name = "DATE", value_parser = since)]
@@ -58,7 +63,7 @@ struct CommandLine {
     /// How far apart runs should be [default: as they usually are].
     #[arg(long, value_name = "TIME", value_parser = length, requires = "report")]
     interval: Option<TimeDelta>,
-    /// Fail, and say so, if this holds: p95(api_fetch) > 2s. Several are possible.
+    /// Fail, and say so, if this holds: `p95(api_fetch) > 2s`. Several are possible. With --compare, of the later side.
     #[arg(long, value_name = "CONDITION")]
     fail_on: Vec<Condition>,
     /// Pack records that are older into one compressed file a month, which reports read as well; then no report is printed
@@ -68,20 +73,19 @@ struct CommandLine {
 }
 
 fn since(text: &str) -> Result<DateTime<Utc>, String> {
-    moment(text, Some)
+    moment(text).map(|[from, _]| from)
 }
 
 fn until(text: &str) -> Result<DateTime<Utc>, String> {
-    moment(text, |day| day.succ_opt())
+    moment(text).map(|[_, to]| to)
 }
 
-fn moment(text: &str, of_day: impl Fn(NaiveDate) -> Option<NaiveDate>) -> Result<DateTime<Utc>, String> {
+/// A day, or a moment in it.
+fn moment(text: &str) -> Result<[DateTime<Utc>; 2], String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.to_utc());
+        return Ok([time.to_utc(); 2]);
     }
-    let day = text.parse::<NaiveDate>().ok().and_then(of_day);
-    day.map(|day| day.and_time(NaiveTime::MIN).and_utc())
-        .ok_or_else(|| "not a date such as 2026-01-31 or 2026-01-31T07:00:00Z".to_owned())
+    compare::period(text).ok_or_else(|| "not a date such as 2026-01-31 or 2026-01-31T07:00:00Z".to_owned())
 }
 
 fn length(text: &str) -> Result<TimeDelta, String> {
@@ -122,13 +126,17 @@ fn say(error: &str) {
 impl CommandLine {
     /// The documented report is over all records of a folder.
     fn check(&self) -> Result<(), clap::Error> {
-        let wants_runs = self.report.is_some() || !self.fail_on.is_empty();
+        let reports = self.report.is_some() || self.compare.is_some();
         let chooses =
             !self.paths.is_empty() || self.since.is_some() || self.until.is_some() || self.last.is_some();
-        if chooses && !wants_runs {
-            let message =
-                "the documented report is over all records of a folder; to choose, ask for one with --report";
-            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
+        let wrong = |message: &str| Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
+        if chooses && !reports && self.fail_on.is_empty() {
+            return wrong(
+                "the documented report is over all records of a folder; to choose, ask for one with --report",
+            );
+        }
+        if self.format != Format::Text && !reports {
+            return wrong("the documented report is text; for other forms, ask for one with --report");
         }
         Ok(())
     }
@@ -140,7 +148,7 @@ impl CommandLine {
         if let Some(age) = self.archive_older_than {
             archive(&folder, age, &mut out)?;
         }
-        if self.report.is_none() && self.fail_on.is_empty() {
+        if self.report.is_none() && self.compare.is_none() && self.fail_on.is_empty() {
             if self.archive_older_than.is_none() {
                 let runs = trends::Runs::load(&folder).with_context(|| cannot_read(&folder))?;
                 trends::Report::of(&runs).write(&mut out)?;
@@ -148,11 +156,15 @@ impl CommandLine {
             out.flush()?;
             return Ok(false);
         }
-        let history = self.history(&folder)?;
-        if let Some(report) = self.report {
+        let mut history = self.history(&folder)?;
+        if let Some(sides) = &self.compare {
+            let [before, after] = compare::sides(sides, &history)?;
+            out.write_all(report::compare(&before, &after).show(self.format).as_bytes())?;
+            history = after;
+        } else if let Some(report) = self.report {
             out.write_all(report.document(&history, self.interval).show(self.format).as_bytes())?;
-            out.flush()?;
         }
+        out.flush()?;
         self.judge(&history)
     }
 

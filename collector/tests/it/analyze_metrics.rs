@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Ended, Home, fixture};
 
+mod analysis;
 mod reports;
 
 use reports::{BROKEN_FILES, FIVE_RUNS, ODD_NUMBERS, ONE_RUN, SPARSE_RECORDS};

@@ -2,18 +2,14 @@
 
 use chrono::TimeDelta;
 
-use super::{fact, overview, title};
+use super::{BUFFER, CALLS_A_DAY, MEMORY_BYTES, fact, later_news, overview, sorted, title};
 use crate::analysis::document::{Cell, Document, Item, Section, Table};
 use crate::analysis::quantity::{Kind, OPERATIONS, Quantity, Unit};
 use crate::analysis::runs::{History, Run};
 use crate::analysis::series::Schedule;
 use crate::analysis::statistics::Sorted;
 
-/// What the provider allows: a call a minute, and so many events in a response.
-const CALLS_A_DAY: f64 = 1_440.0;
-const BUFFER: f64 = 500.0;
-/// The machine and the line that the documents take for granted: 8 GB, 100 Mbit/s.
-const MEMORY_BYTES: f64 = 8e9;
+/// The line that the documents take for granted: 100 Mbit/s.
 const LINE_BYTES_A_SECOND: f64 = 100e6 / 8.0;
 const DAY_S: f64 = 86_400.0;
 
@@ -124,23 +120,25 @@ fn network(runs: &[Run]) -> Section {
 
 /// What is used of what there is.
 fn resources(runs: &[Run], schedule: Option<&Schedule>) -> Section {
-    let named = |name: &str| {
-        let quantity = Quantity::named(name);
-        Sorted::of(runs.iter().filter_map(move |run| run.get(quantity?)))
-    };
     let interval_s = schedule.map(|schedule| schedule.interval.as_seconds_f64());
     let a_day = |figure: Option<f64>| Some(figure? * DAY_S / interval_s?);
-    let attempts = named("attempts").mean().or((!runs.is_empty()).then_some(1.0));
+    let attempts = sorted(runs, "attempts").mean().or((!runs.is_empty()).then_some(1.0));
     let per_second = |figure: Option<f64>| Some(figure? / interval_s?);
     let rows = [
-        ("cpu", "processor", per_second(named("cpu").mean()), 1.0, Unit::Share),
-        ("memory", "memory, at most", named("peak_memory_bytes").max(), MEMORY_BYTES, Unit::Bytes),
+        ("cpu", "processor", per_second(sorted(runs, "cpu").mean()), 1.0, Unit::Share),
+        ("memory", "memory, at most", sorted(runs, "peak_memory_bytes").max(), MEMORY_BYTES, Unit::Bytes),
         ("calls_a_day", "calls of the feed a day", a_day(attempts), CALLS_A_DAY, Unit::Count),
-        ("buffer", "new events a poll, at most", new_at_most(runs), BUFFER, Unit::Count),
+        (
+            "buffer",
+            "new events a poll, at most",
+            Sorted::of(later_news(runs).map(|(_, new)| new)).max(),
+            BUFFER,
+            Unit::Count,
+        ),
         (
             "network",
             "bytes a second",
-            per_second(named("wire_bytes").mean()),
+            per_second(sorted(runs, "wire_bytes").mean()),
             LINE_BYTES_A_SECOND,
             Unit::Bytes,
         ),
@@ -166,16 +164,6 @@ fn resources(runs: &[Run], schedule: Option<&Schedule>) -> Section {
     let table = Table::new("resources", &columns, rows.collect());
     let note = "Limits: the provider's 1,440 calls a day and 500 events a response; 8 GB and 100 Mbit/s as the documents have it.";
     Section::new("resources", "Resources and headroom", vec![Item::Table(table), Item::Note(note.to_owned())])
-}
-
-/// The most new events of a run that knew others already.
-fn new_at_most(runs: &[Run]) -> Option<f64> {
-    let (new, overlap) = (Quantity::named("new_events_count")?, Quantity::named("buffer_overlap")?);
-    let later = runs
-        .iter()
-        .enumerate()
-        .filter(|(number, run)| run.get(overlap).map_or(*number > 0, |overlap| overlap > 0.0));
-    Sorted::of(later.filter_map(|(_, run)| run.get(new))).max()
 }
 
 fn times(headroom: f64) -> String {

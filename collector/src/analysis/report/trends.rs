@@ -150,8 +150,8 @@ fn recent(runs: &[Run]) -> Section {
             if quantity.follows_the_day() { sorted.mean() } else { sorted.median() }
         };
         let (then, now) = (middle(then)?, middle(now)?);
-        let change = if then == 0.0 { None } else { Some(now / then - 1.0) };
-        let matters = chance < SIGNIFICANT && change.is_none_or(|change| change.abs() >= MATTERS);
+        let relative = if then == 0.0 { None } else { Some(now / then - 1.0) };
+        let matters = chance < SIGNIFICANT && relative.is_none_or(|change| change.abs() >= MATTERS);
         let verdict = if !matters {
             "same"
         } else if now > then {
@@ -163,7 +163,7 @@ fn recent(runs: &[Run]) -> Section {
             Cell::text(quantity.name),
             Cell::of(Some(then), quantity.unit),
             Cell::of(Some(now), quantity.unit),
-            Cell::maybe(change, Cell::Change),
+            Cell::maybe(relative, Cell::Change),
             Cell::Chance(chance),
             Cell::text(verdict),
         ])

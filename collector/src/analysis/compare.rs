@@ -1,0 +1,101 @@
+//! What `BEFORE..AFTER` means: two times of one history, or records in two places.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use chrono::{DateTime, Months, NaiveDate, NaiveTime, Utc};
+
+use super::runs::{History, Input, Period};
+
+/// One side of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Side {
+    /// Runs from then on, and earlier than then.
+    Time([DateTime<Utc>; 2]),
+    /// Records in another place.
+    Place(PathBuf),
+}
+
+/// The runs of both sides; `history` is where times are looked up.
+///
+/// # Errors
+/// If the text has no two sides, a place cannot be read, or a side has no runs.
+pub fn sides(text: &str, history: &History) -> anyhow::Result<[History; 2]> {
+    // Paths may hold `..` as well.
+    let mut splits = text.match_indices("..").map(|(at, dots)| [&text[..at], &text[at + dots.len()..]]);
+    let both = splits.find_map(|[before, after]| Some([(before, side(before)?), (after, side(after)?)]));
+    let Some(both) = both else {
+        bail!("`{text}` is no comparison such as 2026-01..2026-02 or before/..after/ (places must exist)");
+    };
+    let [before, after] = both.map(|(name, side)| {
+        let runs = runs_of(side, history)?;
+        if runs.runs.is_empty() {
+            bail!("there are no runs in {name}");
+        }
+        Ok(runs)
+    });
+    let (mut before, after) = (before?, after?);
+    before.skipped.extend(history.skipped.iter().cloned());
+    Ok([before, after])
+}
+
+fn side(text: &str) -> Option<Side> {
+    let time = match text.split_once('/') {
+        Some((from, to)) => period(from).zip(period(to)).map(|([from, _], [_, to])| [from, to]),
+        None => period(text),
+    };
+    let place = || Path::new(text).exists().then(|| Side::Place(PathBuf::from(text)));
+    time.map(Side::Time).or_else(place)
+}
+
+fn runs_of(side: Side, history: &History) -> anyhow::Result<History> {
+    match side {
+        Side::Time([since, until]) => {
+            let mut side = History { runs: history.runs.clone(), skipped: Vec::new() };
+            side.keep(&Period { since: Some(since), until: Some(until), last: None });
+            Ok(side)
+        }
+        Side::Place(path) => {
+            History::read(&[Input::Path(path)], Utc::now()).context("cannot read the records")
+        }
+    }
+}
+
+/// A day, a month or a year (UTC): when it begins, and when the next one does.
+#[must_use]
+pub fn period(text: &str) -> Option<[DateTime<Utc>; 2]> {
+    let day = |text: &str| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
+    let (from, to) = match text.len() {
+        10 => {
+            let from = day(text)?;
+            (from, from.succ_opt()?)
+        }
+        7 => {
+            let from = day(&format!("{text}-01"))?;
+            (from, from.checked_add_months(Months::new(1))?)
+        }
+        4 => {
+            let from = day(&format!("{text}-01-01"))?;
+            (from, from.checked_add_months(Months::new(12))?)
+        }
+        _ => return None,
+    };
+    Some([from, to].map(|day| day.and_time(NaiveTime::MIN).and_utc()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_times_or_places() {
+        let shown = |text: &str| side(text).map(|side| format!("{side:?}"));
+        assert!(shown("2026-01").unwrap().contains("2026-01-01T00:00:00Z, 2026-02-01T00:00:00Z"));
+        assert!(shown("2026-01-30/2026-02").unwrap().contains("2026-01-30T00:00:00Z, 2026-03-01T00:00:00Z"));
+        assert!(shown("2025").unwrap().contains("2026-01-01"));
+        assert_eq!(side("."), Some(Side::Place(".".into())));
+        assert_eq!(side("../.."), Some(Side::Place("../..".into())));
+        assert_eq!((side("2026-13"), side("no such place"), side("")), (None, None, None));
+        assert!(sides("2026-01", &History::default()).is_err());
+    }
+}
