@@ -18,14 +18,14 @@ use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 use crate::support::{Ended, Home, fixture};
 
 /// A server and the threads it runs on.
-struct Server {
+pub(crate) struct Server {
     runtime: Runtime,
     inner: MockServer,
 }
 
 impl Server {
     /// Gives these answers one after the other, the last one for ever.
-    fn new(answers: impl IntoIterator<Item = ResponseTemplate>) -> Self {
+    pub(crate) fn new(answers: impl IntoIterator<Item = ResponseTemplate>) -> Self {
         let runtime = Runtime::new().unwrap();
         let answers: Vec<_> = answers.into_iter().collect();
         let inner = runtime.block_on(async {
@@ -48,7 +48,7 @@ impl Server {
         format!("{}/api/events", self.inner.uri())
     }
 
-    fn run(&self, home: &Home, more: &[&str]) -> Ended {
+    pub(crate) fn run(&self, home: &Home, more: &[&str]) -> Ended {
         let url = self.url();
         home.collector(&[&["run", "--json", "--retry-backoff", "1ms", "--feed", &url], more].concat())
     }
@@ -58,11 +58,11 @@ fn sent() -> Vec<u8> {
     std::fs::read(fixture("response.json")).unwrap()
 }
 
-fn ok() -> ResponseTemplate {
+pub(crate) fn ok() -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_raw(sent(), "application/json")
 }
 
-fn status(code: u16) -> ResponseTemplate {
+pub(crate) fn status(code: u16) -> ResponseTemplate {
     ResponseTemplate::new(code)
 }
 
