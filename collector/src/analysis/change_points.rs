@@ -6,7 +6,7 @@
 //! Regressions" (<https://doi.org/10.1145/3578244.3583719>), and Apache Otava after them, do so within windows, test with
 //! Student's t instead of permutations, so that the same series always gives the same points, and then take away again what
 //! does not hold between its neighbours. With [`Retest::AsOtava`] and the same settings this gives the points that Otava gives
-//! (`scripts/e2e 75-change-points`).
+//! (`scripts/e2e 75-reports`).
 
 use std::ops::Range;
 
