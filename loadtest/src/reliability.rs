@@ -1,6 +1,7 @@
 //! How often a run succeeds, with retries and without, and what is lost when it does not.
 
 use chrono::TimeDelta;
+use collector::analysis::statistics::Share;
 use serde::Serialize;
 
 use crate::feed::faults::{Fault, Outage};
@@ -23,34 +24,6 @@ pub struct Question {
     pub faults: Vec<Fault>,
     /// Everything follows from it.
     pub seed: u64,
-}
-
-/// A share of successes, and between which bounds the true one lies with 95 % confidence (Wilson's interval).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Share {
-    /// As counted.
-    pub value: f64,
-    /// Not less.
-    pub low: f64,
-    /// Not more.
-    pub high: f64,
-}
-
-impl Share {
-    /// So many successes of so many tries.
-    #[must_use]
-    pub fn of(successes: usize, tries: usize) -> Self {
-        /// Of the normal distribution, 97.5 %.
-        const Z: f64 = 1.959_963_985;
-        if tries == 0 {
-            return Self { value: 0.0, low: 0.0, high: 1.0 };
-        }
-        let (tries, value) = (tries as f64, successes as f64 / tries as f64);
-        let scale = 1.0 + Z * Z / tries;
-        let center = (value + Z * Z / (2.0 * tries)) / scale;
-        let half = Z / scale * (value * (1.0 - value) / tries + Z * Z / (4.0 * tries * tries)).sqrt();
-        Self { value, low: (center - half).max(0.0), high: (center + half).min(1.0) }
-    }
 }
 
 /// One experiment: the same faults with and without retries.
@@ -178,18 +151,4 @@ fn expected_results(question: &Question) -> anyhow::Result<Vec<Expected>> {
         row("Reliability", ["~95%", "99.7%"], [percent(&played[0]), percent(&played[1])]),
         row("Monthly Bandwidth", ["474 MB", "237 MB"], [monthly(&played[0]), monthly(&played[1])]),
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bounds_hold_the_share_and_narrow_with_the_number_of_tries() {
-        let (few, many) = (Share::of(95, 100), Share::of(9_500, 10_000));
-        assert!(few.low < 0.95 && 0.95 < few.high && few.high - few.low > many.high - many.low);
-        assert!((Share::of(95, 100).low - 0.8882).abs() < 0.0005, "{few:?}");
-        let all = Share::of(100, 100);
-        assert!((all.value - 1.0).abs() < 1e-12 && all.low > 0.95 && all.low < 0.97, "{all:?}");
-    }
 }

@@ -110,6 +110,8 @@ pub struct Chart {
 pub enum Cell {
     /// Nothing was measured.
     Missing,
+    /// There is no such figure: what share is one of nothing?
+    Undefined,
     /// A word.
     Text(String),
     /// A whole number, or a mean of such.
@@ -174,7 +176,7 @@ impl Cell {
 
     fn to_json(&self) -> Value {
         match self {
-            Self::Missing => Value::Null,
+            Self::Missing | Self::Undefined => Value::Null,
             Self::Text(text) => json!(text),
             Self::Count(number) if number.fract() == 0.0 => json!(*number as i64),
             Self::Count(number)
@@ -194,6 +196,7 @@ impl fmt::Display for Cell {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => write!(formatter, "not measured"),
+            Self::Undefined => write!(formatter, "–"),
             // What a record says may not move the cursor.
             Self::Text(text) => text
                 .chars()
@@ -201,6 +204,7 @@ impl fmt::Display for Cell {
             Self::Count(number) if number.fract() == 0.0 => {
                 write!(formatter, "{}", thousands(*number as i64))
             }
+            Self::Count(number) if number.abs() < 0.1 => write!(formatter, "{number:.3}"),
             Self::Count(number) => write!(formatter, "{number:.1}"),
             Self::Seconds(seconds) => match seconds.abs() {
                 less if less < 1e-6 && less > 0.0 => write!(formatter, "{:.0} ns", seconds * 1e9),
@@ -307,5 +311,6 @@ mod tests {
         assert_eq!(shown(Cell::Change(-0.123)), "-12.3 %");
         assert_eq!(shown(Cell::range(Cell::Share(0.95), Cell::Share(0.997))), "95.0 % to 99.7 %");
         assert_eq!(shown(Cell::Missing), "not measured");
+        assert_eq!(shown(Cell::text("a\u{1b}[31m\nb")), "a [31m b");
     }
 }

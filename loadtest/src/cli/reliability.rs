@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use collector::analysis::statistics::Share;
 use loadtest::feed::faults::Fault;
-use loadtest::reliability::{Answer, Question, Share, measure, poll_count};
+use loadtest::reliability::{Answer, Question, measure, poll_count};
 use loadtest::report::html::{Axes, Line, Page};
 use loadtest::report::table::Table;
 

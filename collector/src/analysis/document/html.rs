@@ -64,8 +64,10 @@ fn show_table(table: &Table, caption: &str, page: &mut String) {
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{}\"><table><thead><tr>",
         escaped(caption)
     );
-    for (_, label) in &table.columns {
-        let _ = write!(page, "<th scope=\"col\">{}</th>", escaped(label));
+    for (number, (_, label)) in table.columns.iter().enumerate() {
+        let class =
+            if table.rows.iter().all(|row| row[number].is_number()) { " class=\"number\"" } else { "" };
+        let _ = write!(page, "<th scope=\"col\"{class}>{}</th>", escaped(label));
     }
     page.push_str("</tr></thead><tbody>\n");
     for row in &table.rows {

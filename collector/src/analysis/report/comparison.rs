@@ -91,7 +91,7 @@ fn change(before: Option<Bounded>, after: Option<Bounded>) -> [Cell; 2] {
     let widest = before.bounds.zip(after.bounds).and_then(|([low, high], [after_low, after_high])| {
         Some(Cell::range(ratio(high, after_low)?, ratio(low, after_high)?))
     });
-    [ratio(before.value, after.value).unwrap_or(Cell::Missing), widest.unwrap_or(Cell::Missing)]
+    [ratio(before.value, after.value), widest].map(|cell| cell.unwrap_or(Cell::Undefined))
 }
 
 const COLUMNS: [(&str, &str); 6] = [

@@ -58,7 +58,7 @@ fn run_times(runs: &[Run], changes: &[(Quantity, LevelChange)]) -> Section {
             Some(vec![
                 Cell::text(quantity.name),
                 Cell::count(all.len()),
-                share.unwrap_or(Cell::text("")),
+                share.unwrap_or(Cell::Undefined),
                 cell(all.quantile(0.5)),
                 cell(all.quantile(0.95)),
                 cell(all.quantile(0.99)),
@@ -163,7 +163,7 @@ fn recent(runs: &[Run]) -> Section {
             Cell::text(quantity.name),
             Cell::of(Some(then), quantity.unit),
             Cell::of(Some(now), quantity.unit),
-            Cell::maybe(relative, Cell::Change),
+            relative.map_or(Cell::Undefined, Cell::Change),
             Cell::Chance(chance),
             Cell::text(verdict),
         ])
@@ -195,7 +195,7 @@ fn level_change_section(mut changes: Vec<(Quantity, LevelChange)>) -> Section {
             Cell::range(Cell::Time(first), Cell::Time(last)),
             cell(point.mean_before),
             cell(point.mean_after),
-            if point.mean_before == 0.0 { Cell::Missing } else { Cell::Change(point.relative_change()) },
+            if point.mean_before == 0.0 { Cell::Undefined } else { Cell::Change(point.relative_change()) },
             Cell::Chance(point.p_value),
         ]
     });

@@ -38,7 +38,7 @@ fn runs(count: usize, slower_since: usize) -> Vec<Value> {
 }
 
 fn lines(runs: &[Value]) -> String {
-    runs.iter().map(|run| format!("{run}\n")).collect()
+    runs.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn home_of(runs: &[Value]) -> Home {
