@@ -8,7 +8,7 @@ from pathlib import Path
 
 from otava.analysis import compute_change_points
 
-TIGERBEETLE = json.loads(Path("fixtures/data/tigerbeetle.json").read_text())["series"]
+TIGERBEETLE = json.loads(Path("scripts/python/tigerbeetle.json").read_text())["series"]
 
 
 def random_series(dice: random.Random) -> list[float]:
