@@ -17,8 +17,13 @@ struct Question {
 fn main() -> anyhow::Result<()> {
     for line in io::stdin().lock().lines() {
         let Question { series, window, max_p_value, min_magnitude } = serde_json::from_str(&line?)?;
-        let settings =
-            Settings { window, max_p_value, min_magnitude, min_length: 0, retest: Retest::AsOtava };
+        let settings = Settings {
+            windows: vec![window],
+            max_p_value,
+            min_magnitude,
+            min_length: 0,
+            retest: Retest::AsOtava,
+        };
         let found: Vec<usize> =
             change_points(&series, &settings).into_iter().map(|ChangePoint { index, .. }| index).collect();
         writeln!(io::stdout(), "{}", serde_json::to_string(&found)?)?;

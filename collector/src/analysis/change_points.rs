@@ -13,10 +13,10 @@ use std::ops::Range;
 use statrs::distribution::{ContinuousCDF as _, StudentsT};
 
 /// When a change counts.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Points that are looked at together.
-    pub window: usize,
+    /// Points that are looked at together; the more, the smaller the changes that are found, and the longer it takes.
+    pub windows: Vec<usize>,
     /// The largest chance, by Student's t test, that both sides of a change are of one level.
     pub max_p_value: f64,
     /// The least relative change.
@@ -41,8 +41,11 @@ impl Settings {
     /// The settings for so many records of runs: one false change in a hundred series of noise, or fewer (see the tests).
     #[must_use]
     pub fn for_length(points: usize) -> Self {
+        /// More points than that would take seconds in large windows.
+        const FEW: usize = 20_000;
         let max_p_value = (0.01 / points.max(1) as f64).min(1e-5);
-        Self { window: 100, max_p_value, min_magnitude: 0.0, min_length: 12, retest: Retest::BothSides }
+        let windows = if points <= FEW { vec![100, 800] } else { vec![100] };
+        Self { windows, max_p_value, min_magnitude: 0.0, min_length: 12, retest: Retest::BothSides }
     }
 }
 
@@ -86,14 +89,14 @@ fn relative(from: f64, to: f64) -> f64 {
 /// The changes of level of a series, in its order.
 #[must_use]
 pub fn change_points(series: &[f64], settings: &Settings) -> Vec<ChangePoint> {
-    let Settings { max_p_value, .. } = *settings;
     // The first pass is generous: what is weak within a window may be strong between its neighbours.
-    let first_pass = match max_p_value {
+    let first_pass = match settings.max_p_value {
         strict if strict < 0.05 => strict * 10.0,
         loose if loose < 0.5 => loose * 2.0,
         any => any,
     };
-    let mut found = divide_by_windows(series, settings.window, first_pass);
+    let by_windows = settings.windows.iter().map(|&window| divide_by_windows(series, window, first_pass));
+    let mut found: Vec<usize> = by_windows.flatten().collect();
     found.sort_unstable();
     found.dedup();
     merge(series, &found, settings)

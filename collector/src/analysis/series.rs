@@ -154,21 +154,28 @@ impl Series {
         let days: Vec<(NaiveDate, &[f64])> = self.days().collect();
         let usual = Sorted::of(days.iter().map(|(_, values)| values.len() as f64)).median().unwrap_or(0.0);
         let whole = days.into_iter().filter(|(_, values)| values.len() as f64 > usual / 2.0);
-        let means = whole.map(|(day, values)| {
+        Self::of_points(whole.map(|(day, values)| {
             (day.and_time(chrono::NaiveTime::MIN).and_utc(), values.iter().sum::<f64>() / values.len() as f64)
-        });
-        let (times, values) = means.unzip();
-        Self { times, values }
+        }))
+    }
+
+    /// The sum of each day.
+    #[must_use]
+    pub fn sums_by_day(&self) -> Self {
+        self.of_each_day(|values| values.iter().sum())
     }
 
     /// The least of each day.
     #[must_use]
     pub fn least_by_day(&self) -> Self {
-        let least = |(day, values): (NaiveDate, &[f64])| {
-            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-            (day.and_time(chrono::NaiveTime::MIN).and_utc(), least)
-        };
-        Self::of_points(self.days().map(least))
+        self.of_each_day(|values| values.iter().copied().fold(f64::INFINITY, f64::min))
+    }
+
+    fn of_each_day(&self, figure: impl Fn(&[f64]) -> f64) -> Self {
+        let days = self.days();
+        Self::of_points(
+            days.map(|(day, values)| (day.and_time(chrono::NaiveTime::MIN).and_utc(), figure(values))),
+        )
     }
 
     /// Values day by day.

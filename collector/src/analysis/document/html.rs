@@ -104,13 +104,18 @@ fn show_bar(parts: &[(String, f64)], page: &mut String) {
 }
 
 fn show_chart(chart: &Chart, page: &mut String) {
-    let _ = write!(page, "<figure><figcaption>{}</figcaption>", escaped(&chart.title));
+    let (title, end) = (escaped(&chart.title), format!("after-{}", page.len()));
+    // Each moment of a chart can have the focus; who goes by the keyboard may want none of them.
+    let _ = write!(
+        page,
+        "<figure><figcaption>{title}</figcaption><a class=\"skip\" href=\"#{end}\">Skip the chart</a>"
+    );
     chart::draw(chart, page);
     page.push_str("<ul class=\"legend\">");
     for (number, (name, _)) in chart.lines.iter().enumerate() {
         let _ = write!(page, "<li><span class=\"fill{}\"></span>{}", number % chart::COLOURS, escaped(name));
     }
-    page.push_str("</ul></figure>\n");
+    let _ = writeln!(page, "</ul></figure><span id=\"{end}\"></span>");
 }
 
 /// What a record says may not become markup.

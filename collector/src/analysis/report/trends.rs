@@ -1,6 +1,7 @@
 //! What is usual, what changed and when, what stood out, what failed.
 
 use std::collections::BTreeMap;
+use std::{panic, thread};
 
 use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Utc};
 
@@ -23,15 +24,12 @@ const MOST_ROWS: usize = 20;
 const DAYS_SHOWN: usize = 31;
 const WEEKS_SHOWN: usize = 53;
 /// Points of a line in a chart.
-const MOST_POINTS: usize = 200;
+const MOST_POINTS: usize = 120;
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
     let runs = &history.runs;
     let schedule = Schedule::of(runs, interval);
-    let changes: Vec<(Quantity, LevelChange)> = QUANTITIES
-        .into_iter()
-        .flat_map(|quantity| level_changes(runs, quantity).into_iter().map(move |change| (quantity, change)))
-        .collect();
+    let changes = all_level_changes(runs);
     let sections = vec![
         overview(history, schedule.as_ref()),
         run_times(runs, &changes),
@@ -45,6 +43,24 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
         skipped(&history.skipped),
     ];
     Document { name: "trends", title: title("Trends", runs), sections }
+}
+
+/// The changes of every quantity, in their order; on all processors, because it takes longer than the rest.
+fn all_level_changes(runs: &[Run]) -> Vec<(Quantity, LevelChange)> {
+    let of = |quantity: Quantity| level_changes(runs, quantity).into_iter().map(move |it| (quantity, it));
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let of_part = |first: usize| -> Vec<_> {
+        QUANTITIES.into_iter().skip(first).step_by(threads).flat_map(of).collect()
+    };
+    let mut changes: Vec<_> = thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads).map(|first| scope.spawn(move || of_part(first))).collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
+            .collect()
+    });
+    changes.sort_by_key(|(quantity, change)| (QUANTITIES.iter().position(|it| it == quantity), change.time));
+    changes
 }
 
 fn run_times(runs: &[Run], changes: &[(Quantity, LevelChange)]) -> Section {
@@ -337,17 +353,17 @@ fn by_period(runs: &[Run], day_of: fn(NaiveDate) -> NaiveDate, most: usize) -> V
 fn by_day(runs: &[Run]) -> Section {
     let columns = [&[("day", "day (UTC)")][..], &PERIOD_COLUMNS].concat();
     let table = Table::new("days", &columns, by_period(runs, |day| day, DAYS_SHOWN));
+    let series = |name: &str| Quantity::named(name).map(|it| Series::of(runs, it)).unwrap_or_default();
     let charts = [
-        ("new_events_count", "New events a run"),
-        ("buffer_overlap", "Known events in a response: the overlap"),
+        ("new_events_count", "New events a day", series("new_events_count").sums_by_day()),
+        ("buffer_overlap", "Least overlap of a day", series("buffer_overlap").least_by_day()),
     ];
-    let charts = charts.map(|(name, title)| {
-        let line = Quantity::named(name).map(|it| Series::of(runs, it).by_day().thinned(MOST_POINTS));
+    let charts = charts.map(|(name, title, series)| {
         Item::Chart(Chart {
-            title: format!("{title}, mean of each day"),
+            title: title.to_owned(),
             unit: Unit::Count,
             stacked: false,
-            lines: vec![(name.to_owned(), line.unwrap_or_default())],
+            lines: vec![(name.to_owned(), series.thinned(MOST_POINTS))],
             marks: Vec::new(),
         })
     });

@@ -1,5 +1,6 @@
 //! A chart as SVG, in the page's own colours.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
@@ -79,30 +80,25 @@ pub(super) fn draw(chart: &Chart, page: &mut String) {
             write!(page, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>", Cell::Time(time));
     }
     page.push('\n');
+    let mut columns: BTreeMap<DateTime<Utc>, Column> = BTreeMap::new();
     let mut below: Vec<f64> = Vec::new();
     for (number, (name, points)) in chart.lines.iter().enumerate() {
-        let base = |at: usize, below: &[f64]| below.get(at).copied().unwrap_or(0.0);
-        let tops: Vec<f64> =
-            points.iter().enumerate().map(|(at, (_, figure))| figure + base(at, &below)).collect();
+        let base = |at: usize| below.get(at).copied().unwrap_or(0.0);
+        let tops: Vec<f64> = points.iter().enumerate().map(|(at, (_, figure))| figure + base(at)).collect();
         let place = |time: DateTime<Utc>, figure: f64| format!("{:.1},{:.1}", scale.x(time), scale.y(figure));
         let mut path: Vec<String> =
             points.iter().zip(&tops).map(|((time, _), top)| place(*time, *top)).collect();
         let colour = number % COLOURS;
         if chart.stacked {
-            path.extend(
-                points.iter().enumerate().rev().map(|(at, (time, _))| place(*time, base(at, &below))),
-            );
+            path.extend(points.iter().enumerate().rev().map(|(at, (time, _))| place(*time, base(at))));
             let _ = writeln!(page, "<polygon class=\"area fill{colour}\" points=\"{}\"/>", path.join(" "));
         } else {
             let _ = writeln!(page, "<polyline class=\"line stroke{colour}\" points=\"{}\"/>", path.join(" "));
         }
         for ((time, figure), top) in points.iter().zip(&tops) {
-            show_point(
-                &scale,
-                (*time, *top),
-                &format!("{name} {} at {}", Cell::of(Some(*figure), chart.unit), Cell::Time(*time)),
-                page,
-            );
+            let column = columns.entry(*time).or_default();
+            column.said.push(format!("{name} {}", Cell::of(Some(*figure), chart.unit)));
+            column.tops.push(*top);
         }
         if chart.stacked {
             below = tops;
@@ -111,19 +107,44 @@ pub(super) fn draw(chart: &Chart, page: &mut String) {
     for (time, why) in &chart.marks {
         let x = scale.x(*time);
         let _ = write!(page, "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"0\" y2=\"{HEIGHT}\"/>");
-        show_point(&scale, (*time, scale.top), why, page);
+        let column = columns.entry(*time).or_default();
+        column.said.push(why.clone());
+        column.tops.push(scale.top);
+    }
+    let width = (WIDTH - LEFT) / columns.len().max(1) as f64;
+    for (time, column) in &columns {
+        show_column(&scale, *time, column, width, page);
     }
     page.push_str("</svg>\n");
 }
 
-/// A point that says its figure under the mouse and when it has the focus.
-fn show_point(scale: &Scale, (time, figure): (DateTime<Utc>, f64), said: &str, page: &mut String) {
-    let (x, y) = (scale.x(time), scale.y(figure));
-    let (anchor, said) = (if x > WIDTH / 2.0 { "end" } else { "start" }, escaped(said));
-    let _ = writeln!(
+/// All that a chart shows of one moment.
+#[derive(Default)]
+struct Column {
+    said: Vec<String>,
+    tops: Vec<f64>,
+}
+
+/// A moment that says its figures under the mouse and when it has the focus.
+fn show_column(scale: &Scale, time: DateTime<Utc>, column: &Column, width: f64, page: &mut String) {
+    const LINE_HEIGHT: f64 = 15.0;
+    let x = scale.x(time);
+    let time = Cell::Time(time).to_string();
+    let label = escaped(&format!("{time}: {}", column.said.join(", ")));
+    let _ = write!(
         page,
-        "<g class=\"point\" tabindex=\"0\" role=\"img\" aria-label=\"{said}\"><circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>\
-         <text class=\"tip\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{said}</text></g>",
-        y - 8.0
+        "<g class=\"column\" tabindex=\"0\" role=\"img\" aria-label=\"{label}\">\
+         <rect x=\"{:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{HEIGHT}\"/>",
+        x - width / 2.0
     );
+    for top in &column.tops {
+        let _ = write!(page, "<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"3\"/>", scale.y(*top));
+    }
+    let (anchor, beside) = if x > WIDTH / 2.0 { ("end", -8.0) } else { ("start", 8.0) };
+    for (number, said) in std::iter::once(&time).chain(&column.said).enumerate() {
+        let (x, y) = (x + beside, LINE_HEIGHT * (number + 1) as f64);
+        let _ =
+            write!(page, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(said));
+    }
+    page.push_str("</g>\n");
 }
