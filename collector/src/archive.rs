@@ -138,6 +138,16 @@ impl Archive {
         self
     }
 
+    /// How many requests it makes at a time.
+    pub(crate) fn parallel(&self) -> usize {
+        self.options.parallel.max(1)
+    }
+
+    /// What time it is for it.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
     /// The store it is in.
     #[must_use]
     pub fn store(&self) -> &SharedStore {

@@ -7,6 +7,7 @@ mod commands;
 mod doctor;
 mod logging;
 mod output;
+mod query;
 mod settings;
 mod stores;
 
@@ -81,6 +82,7 @@ pub(crate) fn command_line() -> Command {
         "Make the archive sound again: finish what a dead run claimed, move duplicates to repaired/, rebuild the ledger",
         Usage::REPAIR,
     );
+    let query = query::arguments(subcommand("query", "Find events in the archive", Usage::QUERY));
     let doctor = subcommand(
         "doctor",
         "Try everything a run needs, and say what is missing and what to do about it",
@@ -97,7 +99,7 @@ pub(crate) fn command_line() -> Command {
         .after_help(AFTER_HELP)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([run, import, health, verify, repair, doctor, config, completions, man])
+        .subcommands([run, import, query, health, verify, repair, doctor, config, completions, man])
 }
 
 fn subcommand(name: &'static str, about: &'static str, usage: Usage) -> Command {
@@ -123,6 +125,7 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
             match name {
                 "run" => commands::run(&settings),
                 "import" => commands::import(&settings, matches),
+                "query" => query::query(&settings, matches),
                 "health" => commands::health(&settings),
                 "verify" => commands::verify(&settings),
                 "repair" => commands::repair(&settings),

@@ -9,7 +9,7 @@
 //!               store carries ledger and archive
 //! ```
 //!
-//! [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`analysis`] and
+//! [`query`] reads what is stored. [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`analysis`] and
 //! [`trends`] read the records that runs leave. No step knows the command line, only [`feed`] and [`store`] know the network,
 //! and only [`clock`] knows what time it is.
 
@@ -21,6 +21,7 @@ pub mod feed;
 pub mod import;
 pub mod ledger;
 mod python;
+pub mod query;
 pub mod record;
 pub mod run;
 pub mod store;

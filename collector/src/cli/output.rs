@@ -17,9 +17,14 @@ use super::settings::Settings;
 
 /// Prints a value as one JSON document.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    write_json(&mut io::stdout(), value)
+}
+
+/// Writes a value as one JSON document.
+pub(crate) fn write_json(out: &mut dyn io::Write, value: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    Ok(out.write_all(text.as_bytes())?)
 }
 
 /// Says in one line why a command failed.

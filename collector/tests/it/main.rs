@@ -10,6 +10,7 @@ mod doctor;
 mod health;
 mod http;
 mod properties;
+mod query;
 mod record_schema;
 mod run;
 mod stores;

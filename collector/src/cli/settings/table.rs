@@ -14,8 +14,9 @@ impl Usage {
     pub(crate) const VERIFY: Self = Self(8);
     pub(crate) const REPAIR: Self = Self(16);
     pub(crate) const DOCTOR: Self = Self(32);
+    pub(crate) const QUERY: Self = Self(64);
     pub(crate) const ALL: Self = Self(0xff);
-    const ARCHIVE: Self = Self(1 | 2 | 8 | 16 | 32);
+    const ARCHIVE: Self = Self(1 | 2 | 8 | 16 | 32 | 64);
     const FEED: Self = Self(1 | 32);
     const DEPOSIT: Self = Self(1 | 2);
 

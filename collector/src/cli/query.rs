@@ -1,0 +1,135 @@
+//! `collector query`: what is asked, and how it is answered.
+
+mod forms;
+
+use std::io::{self, BufWriter, Write as _};
+use std::time::Instant;
+
+use anyhow::anyhow;
+use chrono::NaiveDate;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use collector::query::{Cost, Cursor, Filter, Query, Revisions, Unreadable};
+use serde_json::json;
+
+use super::commands::{runtime, system_clock};
+use super::settings::Settings;
+use super::stores::open_archive;
+use super::{Exit, Failure};
+use forms::{FIELDS, form};
+
+/// The options of the command.
+pub(super) fn arguments(command: Command) -> Command {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let choice = |name: &'static str, values: &'static [&'static str], help: &'static str| {
+        Arg::new(name).long(name).value_parser(PossibleValuesParser::new(values)).help(help)
+    };
+    command.args([
+        text("from", "DATE", "The first day, as in 2026-01-31 [default: the first there is]")
+            .value_parser(value_parser!(NaiveDate)),
+        text("to", "DATE", "The last day [default: today]").value_parser(value_parser!(NaiveDate)),
+        text("type", "TYPE", "Only events of this type; several are possible").action(ArgAction::Append),
+        text("location", "NAME", "Only events in this place"),
+        text("id", "N", "Only the event of this number").value_parser(value_parser!(i64)),
+        text("text", "TEXT", "Only events with this in their name, summary, type or place"),
+        text("limit", "N", "At most so many").value_parser(value_parser!(u64).range(1..)),
+        text("after", "CURSOR", "Go on where an earlier answer ended").value_parser(value_parser!(Cursor)),
+        text(
+            "fields",
+            "FIELD,…",
+            "Only these of an event: id, datetime, day, type, location, gps, name, summary, url",
+        )
+        .value_delimiter(',')
+        .value_parser(PossibleValuesParser::new(FIELDS)),
+        choice(
+            "revisions",
+            &["none", "latest", "all"],
+            "Which versions: the first one, the last one of the day, or all",
+        )
+        .default_value("none"),
+        choice("format", &["table", "jsonl", "csv", "json"], "In which form").default_value("table"),
+        choice("count-by", &["type", "location", "day", "hour"], "Count instead of telling each")
+            .conflicts_with_all(["fields", "limit"]),
+        Arg::new("explain")
+            .long("explain")
+            .action(ArgAction::SetTrue)
+            .help("Say on stderr what was listed and read"),
+    ])
+}
+
+pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
+    let query = asked(matches).map_err(Failure::Usage)?;
+    let began = Instant::now();
+    let runtime = runtime()?;
+    let answered = runtime.block_on(async {
+        let archive = open_archive(settings, &system_clock()).await?;
+        let mut answer = archive.query(&query).await?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        let mut form = form(settings, matches, &mut out)?;
+        let limit = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
+        let (mut told, mut next) = (0, None);
+        let mut unreadable = 0_usize;
+        while let Some(found) = answer.next().await {
+            match found {
+                Ok(_) if told == limit => {
+                    next = form.last();
+                    break;
+                }
+                Ok(found) => {
+                    form.tell(&found)?;
+                    told += 1;
+                }
+                Err(error) => {
+                    unreadable += 1;
+                    say_unreadable(&error);
+                }
+            }
+        }
+        form.end(next.as_ref())?;
+        drop(form);
+        out.flush()?;
+        if let Some(next) = next {
+            let _ = writeln!(io::stderr(), "there is more: --after {next}");
+        }
+        Ok::<_, Failure>((answer.cost(), unreadable))
+    });
+    let (cost, unreadable) = answered?;
+    if matches.get_flag("explain") {
+        explain(cost, began.elapsed().as_secs_f64());
+    }
+    Ok(if unreadable > 0 { Exit::Failed } else { Exit::Done })
+}
+
+fn asked(matches: &ArgMatches) -> anyhow::Result<Query> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let (from, to) = (matches.get_one("from").copied(), matches.get_one("to").copied());
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return Err(anyhow!("--from {from} is after --to {to}"));
+    }
+    let filter = Filter {
+        types: matches.get_many("type").into_iter().flatten().cloned().collect(),
+        location: text("location"),
+        id: matches.get_one("id").copied(),
+        text: text("text"),
+    };
+    let revisions = match text("revisions").as_deref() {
+        Some("latest") => Revisions::Latest,
+        Some("all") => Revisions::All,
+        _ => Revisions::None,
+    };
+    Ok(Query { from, to, filter, revisions, after: matches.get_one("after").cloned() })
+}
+
+fn say_unreadable(error: &Unreadable) {
+    let error = error.to_string().replace(['\n', '\r'], " ");
+    let _ = writeln!(io::stderr(), "error: cannot be read: {error}");
+}
+
+fn explain(cost: Cost, elapsed_s: f64) {
+    let told = json!({"explain": cost, "elapsed_s": elapsed_s});
+    let _ = writeln!(io::stderr(), "{told}");
+}

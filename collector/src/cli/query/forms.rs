@@ -1,0 +1,256 @@
+//! In which form events are told: a table, CSV, JSON, or how many there are.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write};
+
+use clap::ArgMatches;
+use collector::query::{Cursor, Fields, Found};
+use serde_json::{Map, Value, json};
+
+use super::super::output;
+use super::super::settings::Settings;
+
+/// What of an event can be asked for by itself.
+pub(super) const FIELDS: [&str; 9] =
+    ["id", "datetime", "type", "location", "name", "summary", "url", "gps", "day"];
+/// What a table shows.
+const TABLE: [&str; 5] = ["id", "datetime", "type", "location", "name"];
+
+/// Writes events as they come.
+pub(super) trait Form {
+    fn tell(&mut self, found: &Found) -> anyhow::Result<()>;
+
+    /// Where an answer that ends here goes on.
+    fn last(&self) -> Option<Cursor>;
+
+    fn end(&mut self, next: Option<&Cursor>) -> anyhow::Result<()>;
+}
+
+/// The form that is asked for.
+pub(super) fn form<'a>(
+    settings: &Settings,
+    matches: &ArgMatches,
+    out: &'a mut dyn Write,
+) -> anyhow::Result<Box<dyn Form + 'a>> {
+    let chosen: Vec<String> = matches.get_many("fields").into_iter().flatten().cloned().collect();
+    let format = matches.get_one::<String>("format").map_or("table", String::as_str);
+    let format = if settings.json()? { "json" } else { format };
+    if let Some(by) = matches.get_one::<String>("count-by") {
+        return Ok(Box::new(Counts {
+            by: by.clone(),
+            format: format.to_owned(),
+            found: HashMap::new(),
+            out,
+        }));
+    }
+    let fields = |default: &[&str]| {
+        if chosen.is_empty() { default.iter().map(ToString::to_string).collect() } else { chosen.clone() }
+    };
+    Ok(match format {
+        "table" => Box::new(Table { fields: fields(&TABLE), last: None, out }),
+        "csv" => Box::new(Csv { fields: fields(&FIELDS), last: None, is_begun: false, out }),
+        format => Box::new(Json { fields: chosen, is_document: format == "json", last: None, out }),
+    })
+}
+
+fn field<'a>(event: &'a Fields<'_>, found: &Found, name: &str) -> Cow<'a, str> {
+    match name {
+        "id" => Cow::Owned(event.id.to_string()),
+        "day" => Cow::Owned(found.day.to_string()),
+        "datetime" => Cow::Borrowed(&*event.datetime),
+        "type" => Cow::Borrowed(&*event.kind),
+        "location" => Cow::Borrowed(&*event.location),
+        "gps" => Cow::Borrowed(&*event.gps),
+        "summary" => Cow::Borrowed(&*event.summary),
+        "url" => Cow::Borrowed(&*event.url),
+        _ => Cow::Borrowed(&*event.name),
+    }
+}
+
+/// A line an event, in columns wide enough for most.
+struct Table<'a> {
+    fields: Vec<String>,
+    last: Option<Cursor>,
+    out: &'a mut dyn Write,
+}
+
+impl Form for Table<'_> {
+    fn tell(&mut self, found: &Found) -> anyhow::Result<()> {
+        let event = Fields::of(&found.json)?;
+        let mut line = String::new();
+        for name in &self.fields {
+            let width = match name.as_str() {
+                "id" => 7,
+                "datetime" => 26,
+                "day" => 10,
+                "type" => 28,
+                "location" => 20,
+                _ => 0,
+            };
+            // What the feed says may not move the cursor.
+            let text = field(&event, found, name).replace(char::is_control, " ");
+            let _ = write!(line, "{text:width$}  ");
+        }
+        self.last = Some(found.cursor.clone());
+        Ok(writeln!(self.out, "{}", line.trim_end())?)
+    }
+
+    fn last(&self) -> Option<Cursor> {
+        self.last.clone()
+    }
+
+    fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
+        if self.last.is_none() && io::stdout().is_terminal() {
+            writeln!(self.out, "no events")?;
+        }
+        Ok(())
+    }
+}
+
+/// RFC 4180.
+struct Csv<'a> {
+    fields: Vec<String>,
+    last: Option<Cursor>,
+    is_begun: bool,
+    out: &'a mut dyn Write,
+}
+
+impl Csv<'_> {
+    fn begin(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_begun, true) {
+            Ok(())
+        } else {
+            writeln!(self.out, "{}", self.fields.join(","))
+        }
+    }
+}
+
+impl Form for Csv<'_> {
+    fn tell(&mut self, found: &Found) -> anyhow::Result<()> {
+        self.begin()?;
+        let event = Fields::of(&found.json)?;
+        let cells = self.fields.iter().map(|name| {
+            let text = field(&event, found, name);
+            if text.contains(['"', ',', '\n', '\r']) {
+                format!("\"{}\"", text.replace('"', "\"\""))
+            } else {
+                text.into_owned()
+            }
+        });
+        let line = cells.collect::<Vec<_>>().join(",");
+        self.last = Some(found.cursor.clone());
+        Ok(writeln!(self.out, "{line}")?)
+    }
+
+    fn last(&self) -> Option<Cursor> {
+        self.last.clone()
+    }
+
+    fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
+        Ok(self.begin()?)
+    }
+}
+
+/// A line an event, or one document with the cursor to go on.
+struct Json<'a> {
+    /// All that the feed sent if there are none.
+    fields: Vec<String>,
+    is_document: bool,
+    last: Option<Cursor>,
+    out: &'a mut dyn Write,
+}
+
+impl Form for Json<'_> {
+    fn tell(&mut self, found: &Found) -> anyhow::Result<()> {
+        let line = if self.fields.is_empty() {
+            found.json.to_string()
+        } else {
+            let event = Fields::of(&found.json)?;
+            let member = |name: &String| {
+                let value = if name == "id" { json!(event.id) } else { json!(field(&event, found, name)) };
+                (name.clone(), value)
+            };
+            Value::Object(self.fields.iter().map(member).collect::<Map<_, _>>()).to_string()
+        };
+        let before = match (self.is_document, self.last.is_some()) {
+            (false, _) => "",
+            (true, false) => "{\"events\":[\n",
+            (true, true) => ",\n",
+        };
+        let after = if self.is_document { "" } else { "\n" };
+        self.last = Some(found.cursor.clone());
+        Ok(write!(self.out, "{before}{line}{after}")?)
+    }
+
+    fn last(&self) -> Option<Cursor> {
+        self.last.clone()
+    }
+
+    fn end(&mut self, next: Option<&Cursor>) -> anyhow::Result<()> {
+        if self.is_document {
+            let begin = if self.last.is_some() { "" } else { "{\"events\":[" };
+            writeln!(self.out, "{begin}\n],\"next\":{}}}", json!(next.map(ToString::to_string)))?;
+        }
+        Ok(())
+    }
+}
+
+/// How many, by type, place, day or hour.
+struct Counts<'a> {
+    by: String,
+    format: String,
+    found: HashMap<String, u64>,
+    out: &'a mut dyn Write,
+}
+
+impl Form for Counts<'_> {
+    fn tell(&mut self, found: &Found) -> anyhow::Result<()> {
+        let event = Fields::of(&found.json)?;
+        let name = match self.by.as_str() {
+            "hour" => event.hour().map_or_else(String::new, |hour| format!("{hour:02}")),
+            by => field(&event, found, by).into_owned(),
+        };
+        *self.found.entry(name).or_default() += 1;
+        Ok(())
+    }
+
+    fn last(&self) -> Option<Cursor> {
+        None
+    }
+
+    fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
+        let mut counts: Vec<(&String, &u64)> = self.found.iter().collect();
+        counts.sort();
+        if matches!(self.by.as_str(), "type" | "location") {
+            counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        }
+        match self.format.as_str() {
+            "json" => {
+                let all: Vec<Value> = counts
+                    .iter()
+                    .map(|(name, count)| json!({(self.by.clone()): name, "count": count}))
+                    .collect();
+                output::write_json(self.out, &all)?;
+            }
+            "jsonl" => {
+                for (name, count) in counts {
+                    writeln!(self.out, "{}", json!({(self.by.clone()): name, "count": count}))?;
+                }
+            }
+            "csv" => {
+                writeln!(self.out, "{},count", self.by)?;
+                for (name, count) in counts {
+                    writeln!(self.out, "\"{}\",{count}", name.replace('"', "\"\""))?;
+                }
+            }
+            _ => {
+                for (name, count) in counts {
+                    writeln!(self.out, "{count:>8}  {}", name.replace(char::is_control, " "))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
