@@ -129,9 +129,9 @@ pub struct Played {
     pub published: usize,
     /// Of these, those that are in the archive.
     pub stored: usize,
-    /// Of these, those that are not, and that no poll can find any more.
+    /// Of these, those that are not.
     pub lost: usize,
-    /// Of these, those that still stand in the feed after a last poll that failed or was missed.
+    /// Not counted as published: what still stands in the feed after a last poll that failed or was missed.
     pub waiting: usize,
     /// Ids that stand in more than one line of the archive.
     pub duplicates: usize,

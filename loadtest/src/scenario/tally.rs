@@ -197,11 +197,12 @@ impl Tally {
             *by_hour.entry(hour).or_default() += 1;
         }
         let known = stored.ids.iter().filter(|id| self.published.contains_key(id)).count();
+        let waiting = missing().count() - lost;
         Verdict {
-            published: self.published.len(),
+            published: self.published.len() - waiting,
             stored: known,
             lost,
-            waiting: missing().count() - lost,
+            waiting,
             stored_earlier: stored.ids.len() - known,
             lost_by_hour: by_hour.into_iter().map(|(hour, lost)| LossAt { hour, lost }).collect(),
         }
