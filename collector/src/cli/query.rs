@@ -2,8 +2,8 @@
 
 mod forms;
 
-use std::io::{self, BufWriter, Write as _};
-use std::time::Instant;
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use chrono::NaiveDate;
@@ -13,10 +13,14 @@ use collector::query::{Cost, Cursor, Filter, Query, Revisions, Unreadable};
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
+use super::output::Progress;
 use super::settings::Settings;
 use super::stores::open_archive;
 use super::{Exit, Failure};
 use forms::{FIELDS, form};
+
+/// How often the progress is shown.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The options of the command.
 pub(super) fn arguments(command: Command) -> Command {
@@ -71,7 +75,22 @@ pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
         let limit = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
         let (mut told, mut next) = (0, None);
         let mut unreadable = 0_usize;
-        while let Some(found) = answer.next().await {
+        let bar = Progress::new("objects");
+        // In a terminal the events themselves show how far it is.
+        let shows_bar = matches.contains_id("count-by") || !io::stdout().is_terminal();
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            let found = tokio::select! {
+                found = answer.next() => found,
+                _ = tick.tick() => {
+                    let cost = answer.cost();
+                    if shows_bar {
+                        bar.show(cost.objects_read, cost.objects_listed - cost.objects_skipped);
+                    }
+                    continue;
+                }
+            };
+            let Some(found) = found else { break };
             match found {
                 Ok(_) if told == limit => {
                     next = form.last();
@@ -87,6 +106,7 @@ pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
                 }
             }
         }
+        bar.finish();
         form.end(next.as_ref())?;
         drop(form);
         out.flush()?;

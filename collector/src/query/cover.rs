@@ -6,6 +6,8 @@ use crate::archive::Kind;
 
 /// So many days of a month are listed one by one; of more the whole month is.
 const FEW_DAYS: usize = 3;
+/// More listings are not asked for: one of everything is cheaper.
+const MOST_LISTINGS: usize = 64;
 
 /// How the names of all objects from one day to another begin. With no first day: all.
 pub(super) fn prefixes(kind: Kind, from: Option<NaiveDate>, to: NaiveDate) -> Vec<String> {
@@ -13,6 +15,9 @@ pub(super) fn prefixes(kind: Kind, from: Option<NaiveDate>, to: NaiveDate) -> Ve
     let mut prefixes = Vec::new();
     let mut day = from;
     while day <= to {
+        if prefixes.len() > MOST_LISTINGS {
+            return vec![format!("{kind}/")];
+        }
         let (end, prefix) = span(kind, day, to);
         match prefix {
             Some(prefix) => prefixes.push(prefix),
@@ -57,6 +62,7 @@ mod tests {
         );
         assert_eq!(listed("2026-01-02", "2026-01-01"), [""; 0]);
         assert_eq!(prefixes(Kind::Events, None, NaiveDate::MAX), ["events/"]);
+        assert_eq!(listed("0001-01-01", "9999-12-31"), ["events/"]);
     }
 
     #[test]

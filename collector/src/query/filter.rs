@@ -99,16 +99,28 @@ impl<'a> Fields<'a> {
     }
 }
 
+fn lowercase(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(char::to_lowercase)
+}
+
+/// Whether a text holds another one, letters compared without their case.
+fn contains(text: &str, wanted: &str) -> bool {
+    let begins_here = |rest: &str| {
+        let mut letters = lowercase(rest);
+        lowercase(wanted).all(|letter| letters.next() == Some(letter))
+    };
+    wanted.is_empty() || text.char_indices().any(|(at, _)| begins_here(&text[at..]))
+}
+
 impl Filter {
     /// Whether an event is wanted.
     #[must_use]
     pub fn accepts(&self, event: &Fields<'_>) -> bool {
-        let is = |one: &str, other: &str| one == other || one.to_lowercase() == other.to_lowercase();
+        let is = |one: &str, other: &str| one == other || lowercase(one).eq(lowercase(other));
         let has_text = |wanted: &str| {
-            let wanted = wanted.to_lowercase();
             [&event.name, &event.summary, &event.kind, &event.location]
                 .into_iter()
-                .any(|text| text.to_lowercase().contains(&wanted))
+                .any(|text| contains(text, wanted))
         };
         self.id.is_none_or(|id| id == event.id)
             && (self.types.is_empty() || self.types.iter().any(|kind| is(kind, &event.kind)))
