@@ -7,7 +7,7 @@ use super::{Cell, Document, Fact, Item, Table};
 /// How wide a bar is.
 const BAR: f64 = 60.0;
 /// What parts of a bar are drawn with, in turns.
-const FILLS: [char; 4] = ['█', '▓', '▒', '░'];
+const FILLS: [char; 8] = ['█', '▒', '╳', '░', '▓', '═', '▚', '·'];
 
 pub(super) fn show(document: &Document) -> String {
     let mut text = format!("{}\n", document.title);
