@@ -43,7 +43,7 @@ pub enum Revisions {
 pub struct Query {
     /// The first day; none for the beginning.
     pub from: Option<NaiveDate>,
-    /// The last day; none for today.
+    /// The last day; none for the last there is, or with a first day for today.
     pub to: Option<NaiveDate>,
     /// Which events of these days.
     pub filter: Filter,
@@ -164,8 +164,9 @@ impl Archive {
         } else {
             &[Kind::Events, Kind::Revisions]
         };
-        // An event may be dated tomorrow where the clock is behind.
-        let to = query.to.unwrap_or_else(|| (self.now() + TimeDelta::days(2)).date_naive());
+        // From some day on, listings end a little after today; of all days no clock has to be believed.
+        let soon = || (self.now() + TimeDelta::days(2)).date_naive();
+        let to = query.to.or_else(|| query.from.map(|_| soon())).unwrap_or(NaiveDate::MAX);
         let prefixes: Vec<String> =
             kinds.iter().flat_map(|&kind| cover::prefixes(kind, query.from, to)).collect();
         let count = prefixes.len();

@@ -33,7 +33,8 @@ pub(super) fn arguments(command: Command) -> Command {
     command.args([
         text("from", "DATE", "The first day, as in 2026-01-31 [default: the first there is]")
             .value_parser(value_parser!(NaiveDate)),
-        text("to", "DATE", "The last day [default: today]").value_parser(value_parser!(NaiveDate)),
+        text("to", "DATE", "The last day [default: the last there is; with --from: today]")
+            .value_parser(value_parser!(NaiveDate)),
         text("type", "TYPE", "Only events of this type; several are possible").action(ArgAction::Append),
         text("location", "NAME", "Only events in this place"),
         text("id", "N", "Only the event of this number").value_parser(value_parser!(i64)),

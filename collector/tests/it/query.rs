@@ -52,6 +52,16 @@ fn everything_is_found_as_it_was_sent_day_by_day() {
 }
 
 #[test]
+fn an_event_dated_in_the_far_future_is_found_too() {
+    let home = Home::new();
+    let event = json!([{"id": 1, "datetime": "2199-01-02 9:38:09 +01:00", "name": "n", "summary": "s", "url": "/u",
+                        "type": "Brand", "location": {"name": "Falun", "gps": "1,2"}}]);
+    home.run_json(home.write("feed.json", event.to_string()));
+    assert_eq!(lines(&home, &[]).len(), 1);
+    assert_eq!(lines(&home, &["--from", "2199-01-01", "--to", "2199-12-31"]).len(), 1);
+}
+
+#[test]
 fn filters_find_what_a_look_at_every_line_finds() {
     let home = collected();
     let all = stored(&home);
