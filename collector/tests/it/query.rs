@@ -87,6 +87,11 @@ fn filters_find_what_a_look_at_every_line_finds() {
         lines(&home, &["--from", "2025-12-30", "--to", "2025-12-31"]),
         by_hand(&|it| ("2025-12-30".."2026-01-01").contains(&day(it).as_str()))
     );
+    // More than a few days of a month are listed as the month.
+    assert_eq!(
+        lines(&home, &["--from", "2025-12-24", "--to", "2025-12-29"]),
+        by_hand(&|it| ("2025-12-24".."2025-12-30").contains(&day(it).as_str()))
+    );
     assert_eq!(lines(&home, &["--id", "1"]), [""; 0]);
 }
 

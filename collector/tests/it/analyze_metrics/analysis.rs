@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::Stdio;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use flate2::read::MultiGzDecoder;
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -303,6 +304,11 @@ fn old_records_are_packed_and_still_read() {
     analyze(&home, &["--archive-older-than", "1d"]).with(0);
     assert_eq!(figures(), before);
     assert!(!home.path("metrics/metrics_00007.json").exists());
+    let lines = ["metrics_2026-01.jsonl.gz", "metrics_2026-02.jsonl.gz"].map(|name| {
+        let file = fs::File::open(home.path("metrics").join(name)).unwrap();
+        io::read_to_string(MultiGzDecoder::new(file)).unwrap().lines().count()
+    });
+    assert_eq!(lines.iter().sum::<usize>(), 1_680, "a record was packed twice");
 }
 
 #[test]
