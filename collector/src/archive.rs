@@ -27,9 +27,10 @@ pub use owner::{Liveness, ThisProcess};
 pub use partition::{Draft, objects_of};
 pub use repair::Repair;
 
+use crate::cache::{Cache, Content, Origin};
 use crate::clock::SharedClock;
 use crate::ledger::{CAPACITY, Claim, LedgerError};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{CachedStore, Listed, SharedStore, StoreError};
 use std::sync::Arc;
 
 /// The archive could not do what was asked. What is in it is as sound as before.
@@ -122,13 +123,15 @@ pub struct Archive {
     clock: SharedClock,
     liveness: Arc<dyn Liveness>,
     options: ArchiveOptions,
+    /// The same store, for those who only read.
+    cached: Option<CachedStore>,
 }
 
 impl Archive {
     /// The archive in `store`.
     #[must_use]
     pub fn new(store: SharedStore, clock: SharedClock, options: ArchiveOptions) -> Self {
-        Self { store, clock, liveness: Arc::new(ThisProcess::default()), options }
+        Self { store, clock, liveness: Arc::new(ThisProcess::default()), options, cached: None }
     }
 
     /// The same, with another way to tell who lives.
@@ -136,6 +139,39 @@ impl Archive {
     pub fn with_liveness(mut self, liveness: Arc<dyn Liveness>) -> Self {
         self.liveness = liveness;
         self
+    }
+
+    /// The same, for queries through a cache that is for this store alone. What this archive writes is found at once by
+    /// all who share the cache.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<Cache>) -> Self {
+        let cached = CachedStore::new(self.store, cache);
+        self.store = Arc::new(cached.clone());
+        self.cached = Some(cached);
+        self
+    }
+
+    /// The cache that queries go through, if there is one.
+    #[must_use]
+    pub fn cache(&self) -> Option<&Arc<Cache>> {
+        self.cached.as_ref().map(CachedStore::cache)
+    }
+
+    /// A listing for those who only read.
+    pub(crate) async fn listing(&self, prefix: &str) -> Result<(Vec<Listed>, Origin), StoreError> {
+        match &self.cached {
+            Some(cached) => Ok(cached.listing(prefix).await?),
+            None => Ok((self.store.list(prefix).await?, Origin::Source)),
+        }
+    }
+
+    /// The content of an object for those who only read; nothing if it is gone.
+    pub(crate) async fn content(&self, listed: &Listed) -> Result<(Option<Content>, Origin), StoreError> {
+        if let Some(cached) = &self.cached {
+            return Ok(cached.content(listed).await?);
+        }
+        let object = self.store.get(&listed.key).await?;
+        Ok((object.map(|object| Content::new(object.bytes)), Origin::Source))
     }
 
     /// How many requests it makes at a time.

@@ -3,8 +3,11 @@
 //! The result of a command goes to stdout, talk to stderr. A reader who has seen enough (`| head`) is no
 //! error.
 
+mod cache;
 mod commands;
 mod doctor;
+mod fetch;
+mod forms;
 mod logging;
 mod output;
 mod query;
@@ -83,6 +86,16 @@ pub(crate) fn command_line() -> Command {
         Usage::REPAIR,
     );
     let query = query::arguments(subcommand("query", "Find events in the archive", Usage::QUERY));
+    let fetch = fetch::arguments(subcommand(
+        "fetch",
+        "Ask the feed for a part of what it shows, by its own filters; stores nothing",
+        Usage::FETCH,
+    ));
+    let cache = cache::arguments(subcommand(
+        "cache",
+        "What is kept of what was read of the store and the feed",
+        Usage::CACHE,
+    ));
     let doctor = subcommand(
         "doctor",
         "Try everything a run needs, and say what is missing and what to do about it",
@@ -99,7 +112,20 @@ pub(crate) fn command_line() -> Command {
         .after_help(AFTER_HELP)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([run, import, query, health, verify, repair, doctor, config, completions, man])
+        .subcommands([
+            run,
+            import,
+            query,
+            fetch,
+            cache,
+            health,
+            verify,
+            repair,
+            doctor,
+            config,
+            completions,
+            man,
+        ])
 }
 
 fn subcommand(name: &'static str, about: &'static str, usage: Usage) -> Command {
@@ -126,6 +152,8 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
                 "run" => commands::run(&settings),
                 "import" => commands::import(&settings, matches),
                 "query" => query::query(&settings, matches),
+                "fetch" => fetch::fetch(&settings, matches),
+                "cache" => cache::cache(&settings, matches),
                 "health" => commands::health(&settings),
                 "verify" => commands::verify(&settings),
                 "repair" => commands::repair(&settings),

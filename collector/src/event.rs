@@ -5,6 +5,7 @@
 //! that is no JSON array is refused whole; an element that is no event is kept apart with the reason.
 
 mod date;
+mod fields;
 mod fingerprint;
 mod scan;
 mod shape;
@@ -17,6 +18,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use date::local_day;
+pub use fields::Fields;
 pub use fingerprint::Fingerprint;
 pub use scan::{Fault, MAX_DEPTH, SyntaxError};
 use scan::{RawString, Scanner, Stop, Traits};

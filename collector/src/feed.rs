@@ -11,6 +11,7 @@ mod http;
 mod phases;
 mod retry;
 mod rules;
+mod selection;
 
 use std::fmt;
 use std::io::Read as _;
@@ -23,6 +24,7 @@ pub use error::{FeedError, FetchFailure};
 pub use http::HttpFeed;
 pub use phases::Phases;
 pub use rules::{CallLimits, CallLog};
+pub use selection::{InvalidWhen, Selection, When};
 
 use crate::clock::SharedClock;
 
@@ -163,6 +165,16 @@ impl Feed {
             Source::File(path) => Self::File(path.clone()),
             Source::StandardInput => Self::StandardInput,
         })
+    }
+
+    /// The same feed, asked by its own filters. A recording has none.
+    #[must_use]
+    pub fn selecting(&self, selection: &Selection) -> Self {
+        match self {
+            Self::Http(feed) => Self::Http(Box::new(feed.selecting(selection))),
+            Self::File(path) => Self::File(path.clone()),
+            Self::StandardInput => Self::StandardInput,
+        }
     }
 
     /// Fetches one response.

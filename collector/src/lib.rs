@@ -9,15 +9,17 @@
 //!               store carries ledger and archive
 //! ```
 //!
-//! [`query`] reads what is stored. [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`analysis`] and
+//! [`query`] reads what is stored, through a [`cache`] where there is one; [`fetch`] asks the feed by its own filters. [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`analysis`] and
 //! [`trends`] read the records that runs leave. No step knows the command line, only [`feed`] and [`store`] know the network,
 //! and only [`clock`] knows what time it is.
 
 pub mod analysis;
 pub mod archive;
+pub mod cache;
 pub mod clock;
 pub mod event;
 pub mod feed;
+pub mod fetch;
 pub mod import;
 pub mod ledger;
 mod python;

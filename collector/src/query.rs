@@ -2,28 +2,37 @@
 //!
 //! Only the partitions of the days that are asked for are listed and read, several at a time, and what is found is handed on
 //! as it comes, so that the memory needed does not grow with the answer. Changes nothing, and may run beside a collector: what
-//! a run has stored before the query begins is found.
+//! a run has stored before the query begins is found; through a cache ([`Archive::with_cache`]) at once if the run shares the
+//! cache, and otherwise after its time to live at the latest.
 
+pub mod blocking;
 mod cover;
 mod cursor;
 mod filter;
+mod lookup;
+mod plan;
 mod scan;
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
-use chrono::{NaiveDate, TimeDelta};
-use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
+use chrono::NaiveDate;
+use futures_util::FutureExt as _;
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use thiserror::Error;
 
 pub use cursor::{Cursor, InvalidCursor};
-pub use filter::{Fields, Filter};
+pub use filter::Filter;
+pub use lookup::LookUp;
 
-use crate::archive::{Archive, ArchiveError, Kind, Place};
+use crate::archive::Archive;
+use crate::cache::Origin;
 use crate::event::EventId;
-use crate::store::{Key, Listed, StoreError};
+use crate::store::StoreError;
+use plan::Days;
 use scan::Scan;
 
 /// Which versions of an event are told.
@@ -54,18 +63,9 @@ pub struct Query {
 }
 
 impl Query {
-    /// Where an object stands among those that are read: by day, and of a day the later versions first where only the last
-    /// one counts.
-    fn rank(&self, place: Place, key: &Key) -> (NaiveDate, bool, Key) {
-        let revisions_first = self.revisions == Revisions::Latest;
-        (place.day, (place.kind == Kind::Events) == revisions_first, key.clone())
-    }
-
-    /// Whether an object can hold anything behind a cursor.
-    fn is_wanted(&self, after: &Cursor, place: Place, key: &Key) -> bool {
-        let tells_versions = self.revisions == Revisions::Latest && place.kind == Kind::Revisions;
-        let is_of_that_day = place.day == after.place().day;
-        (tells_versions && is_of_that_day) || self.rank(place, key) >= self.rank(after.place(), after.key())
+    /// Whether nothing but their numbers says where the events are.
+    fn knows_only_numbers(&self) -> bool {
+        !self.filter.ids.is_empty() && self.from.is_none() && self.to.is_none() && self.after.is_none()
     }
 }
 
@@ -84,7 +84,7 @@ pub struct Found {
     pub cursor: Cursor,
 }
 
-/// An object, or a line of one, that could not be read. The rest is told all the same.
+/// A listing, an object, or a line of one, that could not be read. The rest is told all the same.
 #[derive(Debug, Error)]
 #[error("{place}: {reason}")]
 pub struct Unreadable {
@@ -92,31 +92,87 @@ pub struct Unreadable {
     reason: Box<dyn std::error::Error + Send + Sync>,
 }
 
+impl Unreadable {
+    fn of_store(error: StoreError) -> Self {
+        Self { place: error.target.clone(), reason: error.into() }
+    }
+}
+
 /// What a query cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Cost {
-    /// Listings that were asked for.
+    /// Listings that were looked at.
     pub listings: usize,
+    /// Of these, the ones that the store was not asked for.
+    pub listings_from_cache: usize,
     /// Objects that they named.
     pub objects_listed: usize,
     /// Objects that lie outside of the days, or before the cursor.
     pub objects_skipped: usize,
     /// Objects that were read.
     pub objects_read: usize,
+    /// Of these, the ones that the store was not asked for.
+    pub objects_from_cache: usize,
     /// Their size.
     pub bytes_read: u64,
+    /// Of this, what the store was not asked for.
+    pub bytes_from_cache: u64,
     /// Lines in them.
     pub lines: usize,
     /// Events that were asked for.
     pub found: usize,
-    /// Objects and lines that could not be read.
+    /// Listings, objects and lines that could not be read.
     pub unreadable: usize,
 }
 
-/// What is found, as it comes.
+impl Cost {
+    /// Requests to the store.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.listings - self.listings_from_cache + self.objects_read - self.objects_from_cache
+    }
+}
+
+/// What a query cost so far, told by all its parts.
+#[derive(Debug, Clone, Default)]
+struct Account(Arc<Mutex<Cost>>);
+
+impl Account {
+    fn change(&self, change: impl FnOnce(&mut Cost)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn note_listing(&self, origin: Origin, objects: usize) {
+        self.change(|cost| {
+            cost.listings += 1;
+            cost.listings_from_cache += usize::from(origin.is_cache());
+            cost.objects_listed += objects;
+        });
+    }
+
+    fn note_object(&self, origin: Origin, size_bytes: u64) {
+        self.change(|cost| {
+            cost.objects_read += 1;
+            cost.bytes_read += size_bytes;
+            if origin.is_cache() {
+                cost.objects_from_cache += 1;
+                cost.bytes_from_cache += size_bytes;
+            }
+        });
+    }
+
+    fn read(&self) -> Cost {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is told: an event, or what could not be read in its place.
+type Told = Result<Found, Unreadable>;
+
+/// What is found, as it comes. Nothing is asked of the store before it is asked of this.
 pub struct Answer<'a> {
-    stream: Pin<Box<dyn Stream<Item = Result<Found, Unreadable>> + Send + 'a>>,
-    cost: Arc<Mutex<Cost>>,
+    stream: Pin<Box<dyn Stream<Item = Told> + Send + 'a>>,
+    account: Account,
 }
 
 impl fmt::Debug for Answer<'_> {
@@ -128,69 +184,93 @@ impl fmt::Debug for Answer<'_> {
 impl Answer<'_> {
     /// The next event, or what could not be read in its place.
     pub async fn next(&mut self) -> Option<Result<Found, Unreadable>> {
-        self.stream.next().await
+        StreamExt::next(self).await
     }
 
     /// What it has cost so far.
     #[must_use]
     pub fn cost(&self) -> Cost {
-        *self.cost.lock().unwrap_or_else(PoisonError::into_inner)
+        self.account.read()
+    }
+}
+
+impl Stream for Answer<'_> {
+    type Item = Result<Found, Unreadable>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.stream.as_mut().poll_next(context);
+        if let Poll::Ready(Some(told)) = &next {
+            self.account.change(|cost| match told {
+                Ok(_) => cost.found += 1,
+                Err(_) => cost.unreadable += 1,
+            });
+        }
+        next
     }
 }
 
 impl Archive {
-    /// Begins to look for events.
+    /// Looks for events. What cannot be read is told in its place, and the rest all the same.
     ///
-    /// # Errors
-    /// [`ArchiveError`] if the store cannot be listed. What cannot be read later is told in its place.
-    pub async fn query(&self, query: &Query) -> Result<Answer<'_>, ArchiveError> {
-        let cost = Arc::new(Mutex::new(Cost::default()));
-        let objects = self.objects_of(query, &cost).await?;
-        let reads = stream::iter(objects).map(move |(place, key)| async move {
-            let object = self.store().get(&key).await;
-            (place, key, object)
-        });
-        let mut scan = Scan::new(query.clone(), Arc::clone(&cost));
-        let found = reads
-            .buffered(self.parallel())
-            .flat_map(move |(place, key, object)| stream::iter(scan.take(place, &key, object)));
-        Ok(Answer { stream: Box::pin(found), cost })
+    /// Where nothing but numbers is known of them, they are searched as by [`Archive::get_many`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use collector::archive::{Archive, ArchiveOptions};
+    /// use collector::clock::SystemClock;
+    /// use collector::query::{Filter, Query};
+    /// use collector::store::MemoryStore;
+    ///
+    /// # async fn example() {
+    /// let store = Arc::new(MemoryStore::default());
+    /// let archive = Archive::new(store, Arc::new(SystemClock::default()), ArchiveOptions::default());
+    /// let filter = Filter { types: vec!["Brand".to_owned()], ..Filter::default() };
+    /// let mut answer = archive.query(&Query { filter, ..Query::default() });
+    /// while let Some(Ok(event)) = answer.next().await {
+    ///     println!("{}", event.json);
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn query(&self, query: &Query) -> Answer<'_> {
+        let account = Account::default();
+        let stream = self.begin(query.clone(), account.clone()).flatten_stream();
+        Answer { stream: Box::pin(stream), account }
     }
 
-    /// The objects to be read, in their order: day by day, later versions first where only the last one counts.
-    async fn objects_of(&self, query: &Query, cost: &Mutex<Cost>) -> Result<Vec<(Place, Key)>, ArchiveError> {
-        let kinds: &[Kind] = if query.revisions == Revisions::None {
-            &[Kind::Events]
-        } else {
-            &[Kind::Events, Kind::Revisions]
-        };
-        // From some day on, listings end a little after today; of all days no clock has to be believed.
-        let soon = || (self.now() + TimeDelta::days(2)).date_naive();
-        let to = query.to.or_else(|| query.from.map(|_| soon())).unwrap_or(NaiveDate::MAX);
-        let prefixes: Vec<String> =
-            kinds.iter().flat_map(|&kind| cover::prefixes(kind, query.from, to)).collect();
-        let count = prefixes.len();
-        let listings = prefixes.into_iter().map(|prefix| async move { self.store().list(&prefix).await });
-        let listed: Vec<Listed> = stream::iter(listings)
-            .buffer_unordered(self.parallel())
-            .map_ok(|listed| stream::iter(listed.into_iter().map(Ok::<_, StoreError>)))
-            .try_flatten()
-            .try_collect()
-            .await?;
-        let objects_listed = listed.len();
-        let mut objects: Vec<(Place, Key)> = listed
-            .into_iter()
-            .filter_map(|listed| Some((Place::of(listed.key.as_str())?, listed.key)))
-            .filter(|(place, _)| query.from.is_none_or(|from| place.day >= from) && place.day <= to)
-            .filter(|(place, key)| {
-                query.after.as_ref().is_none_or(|after| query.is_wanted(after, *place, key))
-            })
-            .collect();
-        objects.sort_by_cached_key(|(place, key)| query.rank(*place, key));
-        let mut cost = cost.lock().unwrap_or_else(PoisonError::into_inner);
-        cost.listings = count;
-        cost.objects_listed = objects_listed;
-        cost.objects_skipped = objects_listed - objects.len();
-        Ok(objects)
+    async fn begin(&self, query: Query, account: Account) -> Pin<Box<dyn Stream<Item = Told> + Send + '_>> {
+        if !query.knows_only_numbers() {
+            let days = Days::between(query.from, query.to, self.now());
+            return self.read_days(days, query, account).await;
+        }
+        let LookUp { found, unreadable, .. } = self.look_for(&query.filter.ids, &account).await;
+        let unreadable = stream::iter(unreadable.into_iter().map(Err));
+        if query.revisions == Revisions::None {
+            let mut found: Vec<Found> = found.into_values().collect();
+            found.sort_by(|one, other| (one.day, one.cursor.key()).cmp(&(other.day, other.cursor.key())));
+            found.retain(|event| query.filter.accepts_json(&event.json));
+            return Box::pin(unreadable.chain(stream::iter(found.into_iter().map(Ok))));
+        }
+        let days = Days::These(found.values().map(|event| event.day).collect());
+        Box::pin(unreadable.chain(self.read_days(days, query, account).await))
+    }
+
+    async fn read_days(
+        &self,
+        days: Days,
+        query: Query,
+        account: Account,
+    ) -> Pin<Box<dyn Stream<Item = Told> + Send + '_>> {
+        let (objects, unreadable) = self.objects_of(&days, &query, &account).await;
+        let reads = stream::iter(objects).map(move |(place, listed)| async move {
+            let content = self.content(&listed).await;
+            (place, listed.key, content)
+        });
+        let mut scan = Scan::new(query, account);
+        let found = reads
+            .buffered(self.parallel())
+            .flat_map(move |(place, key, content)| stream::iter(scan.take(place, &key, content)));
+        Box::pin(stream::iter(unreadable.into_iter().map(Err)).chain(found))
     }
 }

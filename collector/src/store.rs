@@ -4,6 +4,7 @@
 //! is created only if there is none, or replaced only if it is still the version that was read. A write
 //! that returned is durable. A store knows nothing of events.
 
+mod cached;
 pub mod disk;
 mod key;
 mod local;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use thiserror::Error;
 
+pub use cached::CachedStore;
 pub use key::{InvalidKey, Key};
 pub use local::{Folder, FolderError, LocalStore};
 pub use memory::MemoryStore;
@@ -167,4 +169,35 @@ pub struct StoreError {
     /// Why.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl From<Arc<StoreError>> for StoreError {
+    /// The same failure for each of those who waited for one answer.
+    fn from(shared: Arc<Self>) -> Self {
+        match Arc::try_unwrap(shared) {
+            Ok(error) => error,
+            Err(shared) => Self {
+                operation: shared.operation,
+                target: shared.target.clone(),
+                outcome_unknown: shared.outcome_unknown,
+                source: Box::new(SharedCause(shared)),
+            },
+        }
+    }
+}
+
+/// The cause of a failure that several have.
+#[derive(Debug)]
+struct SharedCause(Arc<StoreError>);
+
+impl fmt::Display for SharedCause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.source, formatter)
+    }
+}
+
+impl std::error::Error for SharedCause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.source()
+    }
 }

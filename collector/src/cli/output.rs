@@ -337,7 +337,7 @@ fn duration(seconds: f64) -> String {
 }
 
 /// A size as people read it, in powers of 1,000.
-fn bytes(size: u64) -> String {
+pub(crate) fn bytes(size: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let size_f = size as f64;
     match size {

@@ -1,7 +1,5 @@
 //! `collector query`: what is asked, and how it is answered.
 
-mod forms;
-
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -13,11 +11,11 @@ use collector::query::{Cost, Cursor, Filter, Query, Revisions, Unreadable};
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
+use super::forms::{self, Told, form};
 use super::output::Progress;
 use super::settings::Settings;
 use super::stores::open_archive;
 use super::{Exit, Failure};
-use forms::{FIELDS, form};
 
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);
@@ -30,38 +28,31 @@ pub(super) fn arguments(command: Command) -> Command {
     let choice = |name: &'static str, values: &'static [&'static str], help: &'static str| {
         Arg::new(name).long(name).value_parser(PossibleValuesParser::new(values)).help(help)
     };
-    command.args([
+    let command = command.args([
         text("from", "DATE", "The first day, as in 2026-01-31 [default: the first there is]")
             .value_parser(value_parser!(NaiveDate)),
         text("to", "DATE", "The last day [default: the last there is; with --from: today]")
             .value_parser(value_parser!(NaiveDate)),
         text("type", "TYPE", "Only events of this type; several are possible").action(ArgAction::Append),
-        text("location", "NAME", "Only events in this place"),
-        text("id", "N", "Only the event of this number").value_parser(value_parser!(i64)),
+        text("location", "NAME", "Only events in this place; several are possible").action(ArgAction::Append),
+        text("id", "N", "Only the event of this number; several are possible")
+            .value_parser(value_parser!(i64))
+            .action(ArgAction::Append),
         text("text", "TEXT", "Only events with this in their name, summary, type or place"),
         text("limit", "N", "At most so many").value_parser(value_parser!(u64).range(1..)),
         text("after", "CURSOR", "Go on where an earlier answer ended").value_parser(value_parser!(Cursor)),
-        text(
-            "fields",
-            "FIELD,…",
-            "Only these of an event: id, datetime, day, type, location, gps, name, summary, url",
-        )
-        .value_delimiter(',')
-        .value_parser(PossibleValuesParser::new(FIELDS)),
         choice(
             "revisions",
             &["none", "latest", "all"],
             "Which versions: the first one, the last one of the day, or all",
         )
         .default_value("none"),
-        choice("format", &["table", "jsonl", "csv", "json"], "In which form").default_value("table"),
-        choice("count-by", &["type", "location", "day", "hour"], "Count instead of telling each")
-            .conflicts_with_all(["fields", "limit"]),
         Arg::new("explain")
             .long("explain")
             .action(ArgAction::SetTrue)
-            .help("Say on stderr what was listed and read"),
-    ])
+            .help("Say on stderr what was listed and read, and what of it came from the cache"),
+    ]);
+    command.args(forms::arguments())
 }
 
 pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
@@ -70,11 +61,11 @@ pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
     let runtime = runtime()?;
     let answered = runtime.block_on(async {
         let archive = open_archive(settings, &system_clock()).await?;
-        let mut answer = archive.query(&query).await?;
+        let mut answer = archive.query(&query);
         let mut out = BufWriter::new(io::stdout().lock());
         let mut form = form(settings, matches, &mut out)?;
         let limit = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
-        let (mut told, mut next) = (0, None);
+        let (mut told, mut last, mut next) = (0, None, None);
         let mut unreadable = 0_usize;
         let bar = Progress::new("objects");
         // In a terminal the events themselves show how far it is.
@@ -94,11 +85,12 @@ pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
             let Some(found) = found else { break };
             match found {
                 Ok(_) if told == limit => {
-                    next = form.last();
+                    next = last;
                     break;
                 }
                 Ok(found) => {
-                    form.tell(&found)?;
+                    form.tell(&Told::from(&found))?;
+                    last = Some(found.cursor);
                     told += 1;
                 }
                 Err(error) => {
@@ -114,7 +106,11 @@ pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
         if let Some(next) = next {
             let _ = writeln!(io::stderr(), "there is more: --after {next}");
         }
-        Ok::<_, Failure>((answer.cost(), unreadable))
+        let cost = answer.cost();
+        if let Some(cache) = archive.cache() {
+            cache.close().await;
+        }
+        Ok::<_, Failure>((cost, unreadable))
     });
     let (cost, unreadable) = answered?;
     if matches.get_flag("explain") {
@@ -133,8 +129,8 @@ fn asked(matches: &ArgMatches) -> anyhow::Result<Query> {
     }
     let filter = Filter {
         types: matches.get_many("type").into_iter().flatten().cloned().collect(),
-        location: text("location"),
-        id: matches.get_one("id").copied(),
+        locations: matches.get_many("location").into_iter().flatten().cloned().collect(),
+        ids: matches.get_many("id").into_iter().flatten().copied().collect(),
         text: text("text"),
     };
     let revisions = match text("revisions").as_deref() {
@@ -151,6 +147,6 @@ fn say_unreadable(error: &Unreadable) {
 }
 
 fn explain(cost: Cost, elapsed_s: f64) {
-    let told = json!({"explain": cost, "elapsed_s": elapsed_s});
+    let told = json!({"explain": cost, "requests": cost.requests(), "elapsed_s": elapsed_s});
     let _ = writeln!(io::stderr(), "{told}");
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use bytesize::ByteSize;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use collector::archive::ArchiveOptions;
@@ -72,6 +73,8 @@ impl Settings {
         settings.dry_run()?;
         settings.offline()?;
         settings.bucket_options()?;
+        settings.uses_cache()?;
+        settings.cache_settings()?;
         Ok(settings)
     }
 
@@ -192,6 +195,21 @@ impl Settings {
         })
     }
 
+    pub(crate) fn uses_cache(&self) -> anyhow::Result<bool> {
+        Ok(!self.flag("no_cache")?)
+    }
+
+    /// What is kept of what was read, and where.
+    pub(crate) fn cache_settings(&self) -> anyhow::Result<CacheSettings> {
+        let size_bytes = self.parse("cache_size", |text| match text.parse::<ByteSize>() {
+            Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
+            _ => Err("not a size such as 32MB"),
+        })?;
+        let chosen = self.text("cache_dir");
+        let folder = if chosen.is_empty() { default_cache_dir() } else { PathBuf::from(chosen) };
+        Ok(CacheSettings { folder, size_bytes, ttl: self.time("cache_ttl")? })
+    }
+
     /// How a store in a bucket is reached.
     pub(crate) fn bucket_options(&self) -> anyhow::Result<BucketOptions> {
         let is_instance = self.parse("auth", |text| match text {
@@ -273,6 +291,14 @@ impl Settings {
     }
 }
 
+/// What is kept of what was read, and where.
+#[derive(Debug)]
+pub(crate) struct CacheSettings {
+    pub(crate) folder: PathBuf,
+    pub(crate) size_bytes: u64,
+    pub(crate) ttl: Duration,
+}
+
 /// How a store in a bucket is reached.
 #[derive(Debug)]
 pub(crate) struct BucketOptions {
@@ -340,11 +366,20 @@ fn variable(name: &str) -> anyhow::Result<Option<String>> {
 
 /// Where state that outlives a run belongs: systemd's `StateDirectory=`, or the user's by the XDG rules.
 fn default_state_dir() -> PathBuf {
+    default_folder("STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state")
+}
+
+/// Where what can be had again belongs: systemd's `CacheDirectory=`, or the user's by the XDG rules.
+fn default_cache_dir() -> PathBuf {
+    default_folder("CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache")
+}
+
+fn default_folder(of_service: &str, of_user: &str, in_home: &str) -> PathBuf {
     const NAME: &str = "polisen-events-collector";
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("STATE_DIRECTORY")
-        .or_else(|| Some(absolute("XDG_STATE_HOME")?.join(NAME)))
-        .or_else(|| Some(absolute("HOME")?.join(".local/state").join(NAME)))
+    absolute(of_service)
+        .or_else(|| Some(absolute(of_user)?.join(NAME)))
+        .or_else(|| Some(absolute("HOME")?.join(in_home).join(NAME)))
         .unwrap_or_else(|| Path::new("/var/tmp").join(format!("{NAME}-{}", nix::unistd::getuid())))
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use collector::archive::Archive;
+use collector::cache::{Cache, CacheOptions, DiskOptions};
 use collector::clock::SharedClock;
 use collector::store::oci::BucketPath;
 use collector::store::oci::credentials::Credentials;
@@ -15,10 +16,11 @@ use collector::store::oci::vault;
 use collector::store::s3::{S3Path, S3Settings};
 use collector::store::{LocalStore, OciStore, S3Store, SharedStore};
 use tracing::debug;
+use twox_hash::XxHash3_64;
 use url::Url;
 
 use super::Failure;
-use super::settings::{BucketOptions, Settings};
+use super::settings::{BucketOptions, CacheSettings, Settings};
 
 /// A store, where it is called, and who is known there.
 pub(crate) struct Opened {
@@ -31,7 +33,32 @@ pub(crate) struct Opened {
 
 pub(crate) async fn open_archive(settings: &Settings, clock: &SharedClock) -> Result<Archive, Failure> {
     let opened = open_store(settings, clock).await.map_err(Failure::Usage)?;
-    Ok(Archive::new(opened.store, Arc::clone(clock), settings.archive_options()?))
+    let options = if settings.uses_cache()? { opened.cache_options(settings)? } else { None };
+    let archive = Archive::new(opened.store, Arc::clone(clock), settings.archive_options()?);
+    Ok(match options {
+        Some(options) => archive.with_cache(Arc::new(Cache::new(options, Arc::clone(clock)))),
+        None => archive,
+    })
+}
+
+impl Opened {
+    /// How what is read of it is kept between commands. A command reads nothing twice, so nothing is kept in its memory; and
+    /// nothing of a folder, which is as fast as any cache on disk.
+    pub(crate) fn cache_options(&self, settings: &Settings) -> anyhow::Result<Option<CacheOptions>> {
+        let Some(endpoint) = &self.endpoint else { return Ok(None) };
+        let owner = format!("{} at {}", self.store.location(), endpoint.origin().ascii_serialization());
+        Ok(Some(settings.cache_settings()?.between_commands(owner)))
+    }
+}
+
+impl CacheSettings {
+    /// A cache for a command and those after it. `owner` says whose answers are kept.
+    pub(crate) fn between_commands(self, owner: String) -> CacheOptions {
+        let Self { folder, size_bytes, ttl } = self;
+        let folder = folder.join(format!("{:016x}", XxHash3_64::oneshot(owner.as_bytes())));
+        let disk = DiskOptions { folder, limit_bytes: size_bytes.saturating_mul(8), owner };
+        CacheOptions { memory_bytes: 0, ttl, disk: Some(disk) }
+    }
 }
 
 /// The store. Nothing in it is asked for yet, but who may ask is settled.

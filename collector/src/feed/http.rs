@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::body::{self, BodyError};
 use super::phases::{DnsFailure, PhaseRecorder};
 use super::rules::CallLog;
-use super::{FeedError, FeedOptions, FetchFailure, Fetched, HttpReport, is_loopback, retry};
+use super::{FeedError, FeedOptions, FetchFailure, Fetched, HttpReport, Selection, is_loopback, retry};
 use crate::clock::SharedClock;
 
 const MOST_REDIRECTS: usize = 3;
@@ -22,7 +22,7 @@ const MOST_REDIRECTS: usize = 3;
 const LONGEST_WAIT_FOR_LIMITS: Duration = Duration::from_mins(1);
 
 /// An address that is called by the provider's rules.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HttpFeed {
     client: Client,
     url: Url,
@@ -57,6 +57,21 @@ impl HttpFeed {
         let client = builder.build().map_err(|error| FeedError::Setup(innermost(&error)))?;
         let log = CallLog::new(options.state_dir.clone(), options.limits, &url, &options.instance);
         Ok(Self { client, url, options, recorder, log, clock })
+    }
+
+    /// What is called.
+    #[must_use]
+    pub fn address(&self) -> &Url {
+        &self.url
+    }
+
+    /// The same feed and its connections, asked by its own filters. While several calls are under way, the times of a call's
+    /// phases are not told apart.
+    pub(super) fn selecting(&self, selection: &Selection) -> Self {
+        let url = selection.address(&self.url);
+        let options = self.options.clone();
+        let log = CallLog::new(options.state_dir.clone(), options.limits, &url, &options.instance);
+        Self { url, options, log, ..self.clone() }
     }
 
     /// Fetches one response, with repetitions.

@@ -1,5 +1,7 @@
 //! Which listings name all objects of some days: few, and of few other days.
 
+use std::collections::BTreeSet;
+
 use chrono::{Datelike as _, Months, NaiveDate};
 
 use crate::archive::Kind;
@@ -8,6 +10,14 @@ use crate::archive::Kind;
 const FEW_DAYS: usize = 3;
 /// More listings are not asked for: one of everything is cheaper.
 const MOST_LISTINGS: usize = 64;
+
+/// How the names of all objects of some days begin.
+pub(super) fn prefixes_of(kind: Kind, days: &BTreeSet<NaiveDate>) -> Vec<String> {
+    if days.len() <= MOST_LISTINGS {
+        return days.iter().map(|&day| kind.day_prefix(day)).collect();
+    }
+    prefixes(kind, days.first().copied(), days.last().copied().unwrap_or(NaiveDate::MAX))
+}
 
 /// How the names of all objects from one day to another begin. With no first day: all.
 pub(super) fn prefixes(kind: Kind, from: Option<NaiveDate>, to: NaiveDate) -> Vec<String> {

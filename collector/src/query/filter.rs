@@ -1,102 +1,20 @@
 //! Which events are wanted, by what they say.
 
-use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use serde::Deserialize;
-use serde_json::Value;
-
-use crate::event::EventId;
+use crate::event::{EventId, Fields};
 
 /// What an event must be; what is left empty may be anything. Letters are compared without their case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// One of these kinds.
     pub types: Vec<String>,
-    /// In a place of this name.
-    pub location: Option<String>,
-    /// With this number.
-    pub id: Option<EventId>,
+    /// In a place of one of these names.
+    pub locations: Vec<String>,
+    /// With one of these numbers.
+    pub ids: BTreeSet<EventId>,
     /// With this text in its name, summary, kind or place.
     pub text: Option<String>,
-}
-
-/// What an event says; empty where it says nothing, or something that is no text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields<'a> {
-    /// Its number.
-    pub id: EventId,
-    /// Its local date and time with the offset.
-    pub datetime: Cow<'a, str>,
-    /// Its title.
-    pub name: Cow<'a, str>,
-    /// What happened.
-    pub summary: Cow<'a, str>,
-    /// The path of its page.
-    pub url: Cow<'a, str>,
-    /// Its kind.
-    pub kind: Cow<'a, str>,
-    /// Where it happened.
-    pub location: Cow<'a, str>,
-    /// That place's latitude and longitude.
-    pub gps: Cow<'a, str>,
-}
-
-/// An event as it usually is.
-#[derive(Deserialize)]
-struct Usual<'a> {
-    id: EventId,
-    #[serde(borrow)]
-    datetime: Cow<'a, str>,
-    #[serde(borrow, default)]
-    name: Cow<'a, str>,
-    #[serde(borrow, default)]
-    summary: Cow<'a, str>,
-    #[serde(borrow, default)]
-    url: Cow<'a, str>,
-    #[serde(borrow, default, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    location: UsualLocation<'a>,
-}
-
-#[derive(Default, Deserialize)]
-struct UsualLocation<'a> {
-    #[serde(borrow, default)]
-    name: Cow<'a, str>,
-    #[serde(borrow, default)]
-    gps: Cow<'a, str>,
-}
-
-impl<'a> Fields<'a> {
-    /// Reads an event.
-    ///
-    /// # Errors
-    /// If the text is no JSON.
-    pub fn of(json: &'a str) -> serde_json::Result<Self> {
-        if let Ok(Usual { id, datetime, name, summary, url, kind, location }) = serde_json::from_str(json) {
-            let UsualLocation { name: location, gps } = location;
-            return Ok(Self { id, datetime, name, summary, url, kind, location, gps });
-        }
-        let event: Value = serde_json::from_str(json)?;
-        let text = |value: &Value| Cow::Owned(value.as_str().unwrap_or_default().to_owned());
-        Ok(Self {
-            id: event["id"].as_i64().unwrap_or_default(),
-            datetime: text(&event["datetime"]),
-            name: text(&event["name"]),
-            summary: text(&event["summary"]),
-            url: text(&event["url"]),
-            kind: text(&event["type"]),
-            location: text(&event["location"]["name"]),
-            gps: text(&event["location"]["gps"]),
-        })
-    }
-
-    /// The hour of its day, by its own `datetime`.
-    #[must_use]
-    pub fn hour(&self) -> Option<u8> {
-        let (_, time) = self.datetime.split_once([' ', 'T'])?;
-        time.trim_start().split(':').next()?.parse().ok().filter(|hour| *hour < 24)
-    }
 }
 
 fn lowercase(text: &str) -> impl Iterator<Item = char> {
@@ -113,6 +31,11 @@ fn contains(text: &str, wanted: &str) -> bool {
 }
 
 impl Filter {
+    /// The same of an event's JSON.
+    pub(super) fn accepts_json(&self, json: &str) -> bool {
+        Fields::of(json).is_ok_and(|event| self.accepts(&event))
+    }
+
     /// Whether an event is wanted.
     #[must_use]
     pub fn accepts(&self, event: &Fields<'_>) -> bool {
@@ -122,9 +45,9 @@ impl Filter {
                 .into_iter()
                 .any(|text| contains(text, wanted))
         };
-        self.id.is_none_or(|id| id == event.id)
+        (self.ids.is_empty() || self.ids.contains(&event.id))
             && (self.types.is_empty() || self.types.iter().any(|kind| is(kind, &event.kind)))
-            && self.location.as_deref().is_none_or(|location| is(location, &event.location))
+            && (self.locations.is_empty() || self.locations.iter().any(|name| is(name, &event.location)))
             && self.text.as_deref().is_none_or(has_text)
     }
 }
@@ -145,21 +68,12 @@ mod tests {
             filter.accepts(&event)
         };
         assert!(accepts(|_| ()));
-        assert!(accepts(|filter| filter.location = Some("VÄSTERÅS".to_owned())));
+        assert!(accepts(|filter| filter.locations = vec!["Falun".to_owned(), "VÄSTERÅS".to_owned()]));
         assert!(accepts(|filter| filter.types = vec!["Brand".to_owned(), "trafikolycka".to_owned()]));
         assert!(accepts(|filter| filter.text = Some("HUSBIL".to_owned())));
         assert!(accepts(|filter| filter.text = Some("västerås".to_owned())));
         assert!(!accepts(|filter| filter.text = Some("gps".to_owned())));
-        assert!(!accepts(|filter| filter.location = Some("Väster".to_owned())));
-        assert!(!accepts(|filter| filter.id = Some(8)));
-    }
-
-    #[test]
-    fn an_event_that_says_little_or_something_else_is_read_too() {
-        let event =
-            Fields::of(r#"{"id":1,"datetime":"2026-01-02 09:06:02 +01:00","name":5,"location":null}"#)
-                .unwrap();
-        assert_eq!((&*event.name, &*event.location, event.hour()), ("", "", Some(9)));
-        assert!(Fields::of("{").is_err());
+        assert!(!accepts(|filter| filter.locations = vec!["Väster".to_owned()]));
+        assert!(!accepts(|filter| filter.ids = BTreeSet::from([8])));
     }
 }

@@ -1,20 +1,19 @@
 //! Finds what is wanted in object after object.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use chrono::NaiveDate;
 use rustc_hash::FxHashMap;
 
-use super::{Cost, Cursor, Fields, Found, Query, Revisions, Unreadable};
+use super::{Account, Cursor, Found, Query, Revisions, Told, Unreadable};
 use crate::archive::{Kind, Place};
-use crate::event::EventId;
-use crate::store::{Key, Object, StoreError};
+use crate::cache::{Content, Origin};
+use crate::event::{EventId, Fields};
+use crate::store::{Key, StoreError};
 
 /// What is known while objects are taken in their order.
 pub(super) struct Scan {
     query: Query,
     latest: Latest,
-    cost: Arc<Mutex<Cost>>,
+    account: Account,
 }
 
 /// The last version of each event of a day.
@@ -26,8 +25,8 @@ struct Latest {
 }
 
 impl Scan {
-    pub(super) fn new(query: Query, cost: Arc<Mutex<Cost>>) -> Self {
-        Self { query, latest: Latest::default(), cost }
+    pub(super) fn new(query: Query, account: Account) -> Self {
+        Self { query, latest: Latest::default(), account }
     }
 
     /// What is wanted of an object that was read.
@@ -35,46 +34,28 @@ impl Scan {
         &mut self,
         place: Place,
         key: &Key,
-        object: Result<Option<Object>, StoreError>,
-    ) -> Vec<Result<Found, Unreadable>> {
-        let mut cost = Cost::default();
-        let found = match object {
+        content: Result<(Option<Content>, Origin), StoreError>,
+    ) -> Vec<Told> {
+        match content {
             // Repair has moved it since it was listed; its events are elsewhere.
-            Ok(None) => Vec::new(),
-            Ok(Some(object)) => {
-                cost.objects_read = 1;
-                cost.bytes_read = object.bytes.len() as u64;
-                self.lines_of(place, key, &object.bytes, &mut cost)
+            Ok((None, _)) => Vec::new(),
+            Ok((Some(content), origin)) => {
+                self.account.note_object(origin, content.len() as u64);
+                self.lines_of(place, key, &content)
             }
             Err(error) => vec![Err(Unreadable { place: key.to_string(), reason: error.into() })],
-        };
-        cost.found = found.iter().filter(|found| found.is_ok()).count();
-        cost.unreadable = found.len() - cost.found;
-        let mut all = self.cost.lock().unwrap_or_else(PoisonError::into_inner);
-        all.objects_read += cost.objects_read;
-        all.bytes_read += cost.bytes_read;
-        all.lines += cost.lines;
-        all.found += cost.found;
-        all.unreadable += cost.unreadable;
-        drop(all);
-        found
+        }
     }
 
-    fn lines_of(
-        &mut self,
-        place: Place,
-        key: &Key,
-        bytes: &[u8],
-        cost: &mut Cost,
-    ) -> Vec<Result<Found, Unreadable>> {
+    fn lines_of(&mut self, place: Place, key: &Key, bytes: &[u8]) -> Vec<Told> {
         if self.latest.day != Some(place.day) {
             self.latest = Latest { day: Some(place.day), ..Latest::default() };
         }
         let told = self.query.after.as_ref().filter(|after| after.key() == key).map_or(0, Cursor::lines);
-        let mut found = Vec::new();
+        let (mut found, mut count) = (Vec::new(), 0);
         let lines = bytes.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         for (number, line) in lines {
-            cost.lines += 1;
+            count += 1;
             if number < told {
                 continue;
             }
@@ -86,6 +67,7 @@ impl Scan {
                 }
             }
         }
+        self.account.change(|cost| cost.lines += count);
         found
     }
 

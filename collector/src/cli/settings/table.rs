@@ -5,7 +5,7 @@ use collector::store::oci::instance::METADATA_URL;
 
 /// Which commands a setting is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Usage(u8);
+pub(crate) struct Usage(u16);
 
 impl Usage {
     pub(crate) const RUN: Self = Self(1);
@@ -15,9 +15,12 @@ impl Usage {
     pub(crate) const REPAIR: Self = Self(16);
     pub(crate) const DOCTOR: Self = Self(32);
     pub(crate) const QUERY: Self = Self(64);
-    pub(crate) const ALL: Self = Self(0xff);
-    const ARCHIVE: Self = Self(1 | 2 | 8 | 16 | 32 | 64);
-    const FEED: Self = Self(1 | 32);
+    pub(crate) const FETCH: Self = Self(128);
+    pub(crate) const CACHE: Self = Self(256);
+    pub(crate) const ALL: Self = Self(0x1ff);
+    const ARCHIVE: Self = Self(1 | 2 | 8 | 16 | 32 | 64 | 256);
+    const FEED: Self = Self(1 | 32 | 128);
+    const RECORDED: Self = Self(1 | 32);
     const DEPOSIT: Self = Self(1 | 2);
 
     pub(crate) fn intersects(self, other: Self) -> bool {
@@ -45,6 +48,7 @@ pub(crate) struct Setting {
 
 const FEED: &str = "Feed";
 const STORE: &str = "Store";
+const CACHE: &str = "Cache";
 const OBJECT_STORAGE: &str = "Store in a bucket (oci://, s3://)";
 const OUTPUT: &str = "Output";
 
@@ -64,7 +68,7 @@ macro_rules! setting {
 
 /// Every setting.
 pub(crate) const SETTINGS: &[Setting] = &[
-    setting!("feed" "URL|FILE|-" = POLISEN_URL, FEED, Usage::FEED, "Where to fetch from: an address, a recorded response, or - for standard input", also "POLISEN_API_URL"),
+    setting!("feed" "URL|FILE|-" = POLISEN_URL, FEED, Usage(1 | 32 | 128 | 256), "Where to fetch from: an address, a recorded response, or - for standard input", also "POLISEN_API_URL"),
     setting!("contact" "EMAIL|URL" = "", FEED, Usage::FEED, "How the provider can reach you; goes into the User-Agent, as its rules ask", also "API_CONTACT_EMAIL"),
     setting!("user_agent" "TEXT" = concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION")), FEED, Usage::FEED, "What calls say of who calls", also "API_USER_AGENT"),
     setting!("timeout" "TIME" = "30s", FEED, Usage::FEED, "Longest time for one call"),
@@ -83,9 +87,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!("no_revisions" "" = "false", STORE, Usage::DEPOSIT, "Do not store changed content of known events"),
     setting!("lease" "TIME" = "10m", STORE, Usage(1 | 2 | 16), "How long others leave a run's claim alone"),
     setting!("deadline" "TIME" = "5m", STORE, Usage::DEPOSIT, "How long storing may go on"),
-    setting!("parallel" "N" = "16", STORE, Usage::ARCHIVE, "Requests to the store at a time"),
+    setting!("parallel" "N" = "16", STORE, Usage(1 | 2 | 8 | 16 | 32 | 64 | 128), "Requests to the store, or calls to the feed, at a time"),
     setting!("offline" "" = "false", FEED, Usage::DOCTOR, "Do not call the feed"),
     setting!("dry_run" "" = "false", STORE, Usage::REPAIR, "Say what would be done, and change nothing"),
+    setting!("no_cache" "" = "false", CACHE, Usage(1 | 2 | 16 | 64 | 128), "Neither use nor keep what was read before"),
+    setting!("cache_dir" "DIR" = "", CACHE, Usage(1 | 2 | 16 | 64 | 128 | 256), "Where what was read is kept for the next command: the feed's answers, and what stores in a bucket hold [default: $CACHE_DIRECTORY, or the user's cache folder]"),
+    setting!("cache_size" "SIZE" = "32MB", CACHE, Usage(64 | 128 | 256), "Most of it in the memory of one program; on disk eight times as much"),
+    setting!("cache_ttl" "TIME" = "30s", CACHE, Usage(64 | 128 | 256), "How long a listing or an answer of the feed is believed"),
     setting!("region" "NAME" = "", OBJECT_STORAGE, Usage::ARCHIVE, "The region [default: the one that stands beside the credentials]", also "OCI_REGION"),
     setting!("endpoint" "URL" = "", OBJECT_STORAGE, Usage::ARCHIVE, "The address of the store, instead of the region's", also "OCI_ENDPOINT"),
     setting!("s3_addressing" "path|host" = "path", OBJECT_STORAGE, Usage::ARCHIVE, "Whether an s3:// bucket is named in the path or in the name of the host"),
@@ -98,7 +106,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!("vault_endpoint" "URL" = "", OBJECT_STORAGE, Usage::ARCHIVE, "The address of the Vault's secrets, instead of the region's"),
     setting!("auth_endpoint" "URL" = "", OBJECT_STORAGE, Usage::ARCHIVE, "The address of the federation service, instead of the region's"),
     setting!("metadata_url" "URL" = METADATA_URL, OBJECT_STORAGE, Usage::ARCHIVE, "The address of the instance's metadata service", also "OCI_METADATA_BASE_URL"),
-    setting!("metrics_dir" "DIR" = "./metrics", OUTPUT, Usage::FEED, "Where each run's record goes"),
+    setting!("metrics_dir" "DIR" = "./metrics", OUTPUT, Usage::RECORDED, "Where each run's record goes"),
     setting!("health_file" "FILE" = "./health.json", OUTPUT, Usage(1 | 4 | 32), "The file that tells how the last run went"),
     setting!("max_age_minutes" "MINUTES" = "45", OUTPUT, Usage::HEALTH, "How old the last run may be"),
     setting!("json" "" = "false", OUTPUT, Usage::ALL, "Print the result as JSON"),

@@ -5,25 +5,61 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write};
 
-use clap::ArgMatches;
-use collector::query::{Cursor, Fields, Found};
+use chrono::NaiveDate;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgMatches};
+use collector::event::Fields;
+use collector::fetch::Shown;
+use collector::query::{Cursor, Found};
 use serde_json::{Map, Value, json};
 
-use super::super::output;
-use super::super::settings::Settings;
+use super::output;
+use super::settings::Settings;
 
 /// What of an event can be asked for by itself.
-pub(super) const FIELDS: [&str; 9] =
-    ["id", "datetime", "type", "location", "name", "summary", "url", "gps", "day"];
+const FIELDS: [&str; 9] = ["id", "datetime", "type", "location", "name", "summary", "url", "gps", "day"];
 /// What a table shows.
 const TABLE: [&str; 5] = ["id", "datetime", "type", "location", "name"];
 
+/// The options that choose a form.
+pub(super) fn arguments() -> [Arg; 3] {
+    let choice = |name: &'static str, values: &'static [&'static str], help: &'static str| {
+        Arg::new(name).long(name).value_parser(PossibleValuesParser::new(values)).help(help)
+    };
+    [
+        Arg::new("fields")
+            .long("fields")
+            .value_name("FIELD,…")
+            .help("Only these of an event: id, datetime, day, type, location, gps, name, summary, url")
+            .value_delimiter(',')
+            .value_parser(PossibleValuesParser::new(FIELDS)),
+        choice("format", &["table", "jsonl", "csv", "json"], "In which form").default_value("table"),
+        choice("count-by", &["type", "location", "day", "hour"], "Count instead of telling each")
+            .conflicts_with_all(["fields", "limit"]),
+    ]
+}
+
+/// An event to be told.
+pub(super) struct Told<'a> {
+    json: &'a str,
+    day: NaiveDate,
+}
+
+impl<'a> From<&'a Found> for Told<'a> {
+    fn from(Found { json, day, .. }: &'a Found) -> Self {
+        Self { json, day: *day }
+    }
+}
+
+impl<'a> From<&'a Shown> for Told<'a> {
+    fn from(Shown { json, day, .. }: &'a Shown) -> Self {
+        Self { json, day: *day }
+    }
+}
+
 /// Writes events as they come.
 pub(super) trait Form {
-    fn tell(&mut self, found: &Found) -> anyhow::Result<()>;
-
-    /// Where an answer that ends here goes on.
-    fn last(&self) -> Option<Cursor>;
+    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()>;
 
     fn end(&mut self, next: Option<&Cursor>) -> anyhow::Result<()>;
 }
@@ -49,16 +85,16 @@ pub(super) fn form<'a>(
         if chosen.is_empty() { default.iter().map(ToString::to_string).collect() } else { chosen.clone() }
     };
     Ok(match format {
-        "table" => Box::new(Table { fields: fields(&TABLE), last: None, out }),
-        "csv" => Box::new(Csv { fields: fields(&FIELDS), last: None, is_begun: false, out }),
-        format => Box::new(Json { fields: chosen, is_document: format == "json", last: None, out }),
+        "table" => Box::new(Table { fields: fields(&TABLE), is_begun: false, out }),
+        "csv" => Box::new(Csv { fields: fields(&FIELDS), is_begun: false, out }),
+        format => Box::new(Json { fields: chosen, is_document: format == "json", is_begun: false, out }),
     })
 }
 
-fn field<'a>(event: &'a Fields<'_>, found: &Found, name: &str) -> Cow<'a, str> {
+fn field<'a>(event: &'a Fields<'_>, told: &Told<'_>, name: &str) -> Cow<'a, str> {
     match name {
         "id" => Cow::Owned(event.id.to_string()),
-        "day" => Cow::Owned(found.day.to_string()),
+        "day" => Cow::Owned(told.day.to_string()),
         "datetime" => Cow::Borrowed(&*event.datetime),
         "type" => Cow::Borrowed(&*event.kind),
         "location" => Cow::Borrowed(&*event.location),
@@ -72,13 +108,13 @@ fn field<'a>(event: &'a Fields<'_>, found: &Found, name: &str) -> Cow<'a, str> {
 /// A line an event, in columns wide enough for most.
 struct Table<'a> {
     fields: Vec<String>,
-    last: Option<Cursor>,
+    is_begun: bool,
     out: &'a mut dyn Write,
 }
 
 impl Form for Table<'_> {
-    fn tell(&mut self, found: &Found) -> anyhow::Result<()> {
-        let event = Fields::of(&found.json)?;
+    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
+        let event = Fields::of(told.json)?;
         let mut line = String::new();
         for name in &self.fields {
             let width = match name.as_str() {
@@ -90,19 +126,15 @@ impl Form for Table<'_> {
                 _ => 0,
             };
             // What the feed says may not move the cursor.
-            let text = field(&event, found, name).replace(char::is_control, " ");
+            let text = field(&event, told, name).replace(char::is_control, " ");
             let _ = write!(line, "{text:width$}  ");
         }
-        self.last = Some(found.cursor.clone());
+        self.is_begun = true;
         Ok(writeln!(self.out, "{}", line.trim_end())?)
     }
 
-    fn last(&self) -> Option<Cursor> {
-        self.last.clone()
-    }
-
     fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
-        if self.last.is_none() && io::stdout().is_terminal() {
+        if !self.is_begun && io::stdout().is_terminal() {
             writeln!(self.out, "no events")?;
         }
         Ok(())
@@ -112,7 +144,6 @@ impl Form for Table<'_> {
 /// RFC 4180.
 struct Csv<'a> {
     fields: Vec<String>,
-    last: Option<Cursor>,
     is_begun: bool,
     out: &'a mut dyn Write,
 }
@@ -128,11 +159,11 @@ impl Csv<'_> {
 }
 
 impl Form for Csv<'_> {
-    fn tell(&mut self, found: &Found) -> anyhow::Result<()> {
+    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
         self.begin()?;
-        let event = Fields::of(&found.json)?;
+        let event = Fields::of(told.json)?;
         let cells = self.fields.iter().map(|name| {
-            let text = field(&event, found, name);
+            let text = field(&event, told, name);
             if text.contains(['"', ',', '\n', '\r']) {
                 format!("\"{}\"", text.replace('"', "\"\""))
             } else {
@@ -140,12 +171,7 @@ impl Form for Csv<'_> {
             }
         });
         let line = cells.collect::<Vec<_>>().join(",");
-        self.last = Some(found.cursor.clone());
         Ok(writeln!(self.out, "{line}")?)
-    }
-
-    fn last(&self) -> Option<Cursor> {
-        self.last.clone()
     }
 
     fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
@@ -158,39 +184,35 @@ struct Json<'a> {
     /// All that the feed sent if there are none.
     fields: Vec<String>,
     is_document: bool,
-    last: Option<Cursor>,
+    is_begun: bool,
     out: &'a mut dyn Write,
 }
 
 impl Form for Json<'_> {
-    fn tell(&mut self, found: &Found) -> anyhow::Result<()> {
+    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
         let line = if self.fields.is_empty() {
-            found.json.to_string()
+            told.json.to_owned()
         } else {
-            let event = Fields::of(&found.json)?;
+            let event = Fields::of(told.json)?;
             let member = |name: &String| {
-                let value = if name == "id" { json!(event.id) } else { json!(field(&event, found, name)) };
+                let value = if name == "id" { json!(event.id) } else { json!(field(&event, told, name)) };
                 (name.clone(), value)
             };
             Value::Object(self.fields.iter().map(member).collect::<Map<_, _>>()).to_string()
         };
-        let before = match (self.is_document, self.last.is_some()) {
+        let before = match (self.is_document, self.is_begun) {
             (false, _) => "",
             (true, false) => "{\"events\":[\n",
             (true, true) => ",\n",
         };
         let after = if self.is_document { "" } else { "\n" };
-        self.last = Some(found.cursor.clone());
+        self.is_begun = true;
         Ok(write!(self.out, "{before}{line}{after}")?)
-    }
-
-    fn last(&self) -> Option<Cursor> {
-        self.last.clone()
     }
 
     fn end(&mut self, next: Option<&Cursor>) -> anyhow::Result<()> {
         if self.is_document {
-            let begin = if self.last.is_some() { "" } else { "{\"events\":[" };
+            let begin = if self.is_begun { "" } else { "{\"events\":[" };
             writeln!(self.out, "{begin}\n],\"next\":{}}}", json!(next.map(ToString::to_string)))?;
         }
         Ok(())
@@ -206,18 +228,14 @@ struct Counts<'a> {
 }
 
 impl Form for Counts<'_> {
-    fn tell(&mut self, found: &Found) -> anyhow::Result<()> {
-        let event = Fields::of(&found.json)?;
+    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
+        let event = Fields::of(told.json)?;
         let name = match self.by.as_str() {
             "hour" => event.hour().map_or_else(String::new, |hour| format!("{hour:02}")),
-            by => field(&event, found, by).into_owned(),
+            by => field(&event, told, by).into_owned(),
         };
         *self.found.entry(name).or_default() += 1;
         Ok(())
-    }
-
-    fn last(&self) -> Option<Cursor> {
-        None
     }
 
     fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {

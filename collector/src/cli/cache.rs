@@ -1,0 +1,88 @@
+//! `collector cache`: what is kept of what was read, and how to be rid of it.
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+
+use clap::{Arg, ArgMatches, Command};
+use collector::cache::{Cache, KeptOnDisk};
+use serde_json::json;
+
+use super::commands::{runtime, system_clock};
+use super::output::{self, bytes};
+use super::settings::Settings;
+use super::stores::open_store;
+use super::{Exit, Failure};
+
+/// What can be done.
+pub(super) fn arguments(command: Command) -> Command {
+    let action = Arg::new("action")
+        .value_name("ACTION")
+        .help("stats: what is kept of the store and the feed, and how it was used; clear: let go of it")
+        .value_parser(["stats", "clear"])
+        .required(true);
+    command.arg(action)
+}
+
+pub(super) fn cache(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
+    let clears = matches.get_one::<String>("action").is_some_and(|action| action == "clear");
+    let clock = system_clock();
+    runtime()?.block_on(async {
+        let opened = open_store(settings, &clock).await.map_err(Failure::Usage)?;
+        let of_store = opened.cache_options(settings)?;
+        let feed = format!("feed {}", settings.source()?);
+        let of_feed = Some(settings.cache_settings()?.between_commands(feed.clone()));
+        let mut rows = Vec::new();
+        for (name, options) in [(settings.text("store").to_owned(), of_store), (feed, of_feed)] {
+            let Some(options) = options else {
+                rows.push((name, None));
+                continue;
+            };
+            let cache = Cache::new(options, Arc::clone(&clock));
+            let kept = cache.kept_on_disk().await.unwrap_or_default();
+            if clears {
+                cache.clear().await?;
+            }
+            rows.push((name, Some(kept)));
+        }
+        if settings.json()? {
+            let rows = rows.iter().map(|(name, kept)| match kept {
+                Some(kept) => {
+                    json!({"of": name, "cleared": clears, "kept": kept, "hit_rate": kept.used.hit_rate()})
+                }
+                None => json!({"of": name, "cleared": clears, "kept": null}),
+            });
+            output::print_json(&rows.collect::<Vec<_>>())?;
+        } else {
+            print(&rows, clears)?;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+fn print(rows: &[(String, Option<KeptOnDisk>)], clears: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (name, kept) in rows {
+        let Some(KeptOnDisk { entries, bytes: size, limit_bytes, used }) = kept else {
+            writeln!(out, "{name}: a folder of this machine; nothing of it is kept twice")?;
+            continue;
+        };
+        if clears {
+            writeln!(out, "{name}: {entries} entries ({}) removed", bytes(*size))?;
+            continue;
+        }
+        writeln!(out, "{name}")?;
+        writeln!(out, "  kept        {entries} entries, {} of {}", bytes(*size), bytes(*limit_bytes))?;
+        let rate = used
+            .hit_rate()
+            .map_or_else(|| "never used".to_owned(), |rate| format!("hit rate {:.1} %", rate * 100.0));
+        writeln!(
+            out,
+            "  used        {} hits, {} misses, {} shared, {} evicted; {rate}",
+            used.memory_hits + used.disk_hits,
+            used.misses,
+            used.coalesced,
+            used.evictions
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Finds events of which only the numbers are known, with few reads.
+//!
+//! An object's name says its day and not its numbers. The ledger knows the days of the last thousand. The others are closed
+//! in on: numbers grow with time, though not strictly, so a look into a day says on which side of it a number is likely to
+//! be, and then the days around are read, the nearest first, until all are found. Only a number that nowhere stands takes
+//! reading everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::NaiveDate;
+use futures_util::stream::{self, StreamExt as _};
+use rustc_hash::FxHashSet;
+
+use super::scan::Scan;
+use super::{Account, Cost, Filter, Found, Query, Unreadable, cover};
+use crate::archive::{Archive, Kind, Place, ledger_key};
+use crate::cache::Origin;
+use crate::event::{self, EventId};
+use crate::ledger::LedgerDocument;
+use crate::store::{Key, Listed};
+
+/// Days that are not looked into one by one, but read.
+const CLOSE_DAYS: usize = 4;
+
+/// What was found of the events that were asked for.
+#[derive(Debug, Default)]
+pub struct LookUp {
+    /// Those that are in the archive, as they were when they were new.
+    pub found: BTreeMap<EventId, Found>,
+    /// What could not be read on the way; while not all are found, it may hold them.
+    pub unreadable: Vec<Unreadable>,
+    /// What it cost.
+    pub cost: Cost,
+}
+
+impl Archive {
+    /// Events by their numbers: many at once take fewer reads than one after the other.
+    pub async fn get_many(&self, ids: impl IntoIterator<Item = EventId>) -> LookUp {
+        let account = Account::default();
+        let mut looked_up = self.look_for(&ids.into_iter().collect(), &account).await;
+        account.change(|cost| {
+            cost.found = looked_up.found.len();
+            cost.unreadable = looked_up.unreadable.len();
+        });
+        looked_up.cost = account.read();
+        looked_up
+    }
+
+    pub(super) async fn look_for(&self, ids: &BTreeSet<EventId>, account: &Account) -> LookUp {
+        let filter = Filter { ids: ids.clone(), ..Filter::default() };
+        let scan = Scan::new(Query { filter, ..Query::default() }, account.clone());
+        let search = Search {
+            archive: self,
+            account,
+            missing: ids.clone(),
+            scan,
+            seen: FxHashSet::default(),
+            result: LookUp::default(),
+        };
+        search.run().await
+    }
+
+    /// The days of events, as far as the ledger knows.
+    async fn remembered_days(&self, ids: &BTreeSet<EventId>, account: &Account) -> BTreeSet<NaiveDate> {
+        let Ok(Some(object)) = self.store().get(&ledger_key()).await else { return BTreeSet::new() };
+        account.note_object(Origin::Source, object.bytes.len() as u64);
+        match LedgerDocument::parse(&object.bytes) {
+            Ok(LedgerDocument::Own(ledger)) => {
+                ids.iter().filter_map(|&id| ledger.get(id).and_then(|seen| seen.day)).collect()
+            }
+            _ => BTreeSet::new(),
+        }
+    }
+}
+
+/// The objects of a day that may yet be read.
+type Day = Vec<(Place, Listed)>;
+
+struct Search<'a> {
+    archive: &'a Archive,
+    account: &'a Account,
+    missing: BTreeSet<EventId>,
+    scan: Scan,
+    /// Objects that were read.
+    seen: FxHashSet<Key>,
+    result: LookUp,
+}
+
+impl Search<'_> {
+    async fn run(mut self) -> LookUp {
+        if self.missing.is_empty() {
+            return self.result;
+        }
+        let days = self.archive.remembered_days(&self.missing, self.account).await;
+        if !days.is_empty() {
+            let objects = self.list(cover::prefixes_of(Kind::Events, &days)).await;
+            let objects = objects.into_iter().filter(|(place, _)| days.contains(&place.day)).collect();
+            self.read(objects).await;
+        }
+        if !self.missing.is_empty() {
+            self.search_everywhere().await;
+        }
+        self.result
+    }
+
+    async fn list(&mut self, prefixes: Vec<String>) -> Vec<(Place, Listed)> {
+        let (objects, unreadable) = self.archive.list_all(prefixes, self.account).await;
+        self.result.unreadable.extend(unreadable);
+        objects
+    }
+
+    async fn search_everywhere(&mut self) {
+        let mut by_day: BTreeMap<NaiveDate, Day> = BTreeMap::new();
+        for (place, listed) in self.list(cover::prefixes(Kind::Events, None, NaiveDate::MAX)).await {
+            by_day.entry(place.day).or_default().push((place, listed));
+        }
+        let mut days: Vec<Day> = by_day.into_values().collect();
+        let marks = self.close_in(&mut days).await;
+        let mut radius = CLOSE_DAYS;
+        while !self.missing.is_empty() && days.iter().any(|day| !day.is_empty()) {
+            let mut near = BTreeSet::new();
+            for &id in &self.missing {
+                let (before, after) = between(&marks, id, days.len());
+                near.extend(before.saturating_sub(radius)..(after + radius).min(days.len()));
+            }
+            let objects = near.into_iter().flat_map(|day| std::mem::take(&mut days[day])).collect();
+            self.read(objects).await;
+            radius *= 2;
+        }
+    }
+
+    /// Looks into days until each number lies between two that are close. A number by day, as it stands in one object.
+    async fn close_in(&mut self, days: &mut [Day]) -> BTreeMap<usize, EventId> {
+        let mut marks = BTreeMap::new();
+        loop {
+            let middle = |&id: &EventId| {
+                let (before, after) = between(&marks, id, days.len());
+                (after - before > CLOSE_DAYS).then_some(before + (after - before) / 2)
+            };
+            let wanted: BTreeSet<usize> = self.missing.iter().filter_map(middle).collect();
+            if wanted.is_empty() {
+                return marks;
+            }
+            let samples: Vec<(usize, (Place, Listed))> =
+                wanted.iter().filter_map(|&day| Some((day, days[day].pop()?))).collect();
+            let of_day: Vec<usize> = samples.iter().map(|(day, _)| *day).collect();
+            let numbers = self.read(samples.into_iter().map(|(_, object)| object).collect()).await;
+            for (day, number) in of_day.into_iter().zip(numbers) {
+                // A day that says nothing is passed over.
+                marks.insert(day, number.unwrap_or(EventId::MIN));
+            }
+            for day in wanted {
+                marks.entry(day).or_insert(EventId::MIN);
+            }
+        }
+    }
+
+    /// Reads objects that were not read yet, several at a time. The number in the middle of each.
+    async fn read(&mut self, objects: Vec<(Place, Listed)>) -> Vec<Option<EventId>> {
+        let archive = self.archive;
+        let mut numbers = Vec::new();
+        let reads = objects.into_iter().map(|(place, listed)| {
+            let is_new = self.seen.insert(listed.key.clone());
+            async move {
+                let content = if is_new { Some(archive.content(&listed).await) } else { None };
+                (place, listed.key, content)
+            }
+        });
+        let reads: Vec<_> = reads.collect();
+        let mut reads = stream::iter(reads).buffered(archive.parallel());
+        while let Some((place, key, content)) = reads.next().await {
+            let Some(content) = content else {
+                numbers.push(None);
+                continue;
+            };
+            let held = content.as_ref().ok().and_then(|(content, _)| Some(middle_number(content.as_ref()?)));
+            numbers.push(held.flatten());
+            for told in self.scan.take(place, &key, content) {
+                match told {
+                    Ok(found) => {
+                        self.missing.remove(&found.id);
+                        self.result.found.entry(found.id).or_insert(found);
+                    }
+                    Err(error) => self.result.unreadable.push(error),
+                }
+            }
+        }
+        numbers
+    }
+}
+
+/// The days between which a number is likely to be: the last one that is marked with no more, and the next one that is
+/// marked with more.
+fn between(marks: &BTreeMap<usize, EventId>, id: EventId, days: usize) -> (usize, usize) {
+    let before = marks.iter().rev().find(|&(_, &mark)| mark <= id).map_or(0, |(&day, _)| day);
+    let after = marks.range(before..).find(|&(_, &mark)| mark > id).map_or(days, |(&day, _)| day);
+    (before, after)
+}
+
+fn middle_number(content: &[u8]) -> Option<EventId> {
+    let lines = content.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let mut numbers: Vec<EventId> = lines.filter_map(|line| Some(event::parse_line(line).ok()?.id)).collect();
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).copied()
+}

@@ -1,0 +1,129 @@
+//! A store whose archive is read through a cache.
+//!
+//! An object's name and size together stand for its content: objects of the archive never change, but that a repair takes
+//! lines out of one. So what was read of them stays good; only which there *are* grows old. A listing is believed for a short
+//! time, and until something is written below its prefix by way of this store.
+//!
+//! The operations of [`Store`] itself never answer from the cache: whoever writes must know what is there.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Head, Key, Listed, Object, SharedStore, Store, StoreError, Version, Write};
+use crate::cache::{Cache, Content, Freshness, Origin};
+
+/// A store, and what was read of it.
+#[derive(Debug, Clone)]
+pub struct CachedStore {
+    store: SharedStore,
+    cache: Arc<Cache>,
+}
+
+impl CachedStore {
+    /// `store`, read through a cache that is for nothing else.
+    #[must_use]
+    pub fn new(store: SharedStore, cache: Arc<Cache>) -> Self {
+        Self { store, cache }
+    }
+
+    /// What was read, and how often.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// The objects whose names begin with `prefix`, as they were at most the cache's time to live ago.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they have to be listed and cannot.
+    pub async fn listing(&self, prefix: &str) -> Result<(Vec<Listed>, Origin), Arc<StoreError>> {
+        let list = || async { Ok(Some(encode(&self.store.list(prefix).await?))) };
+        let name = listing_name(prefix);
+        let (listing, origin) = self.cache.get(&name, Freshness::Brief, list).await?;
+        Ok((listing.map_or_else(Vec::new, |listing| decode(&listing)), origin))
+    }
+
+    /// The content of an object that was listed; nothing if it is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it has to be read and cannot.
+    pub async fn content(&self, listed: &Listed) -> Result<(Option<Content>, Origin), Arc<StoreError>> {
+        let read = || async { Ok(self.store.get(&listed.key).await?.map(|object| object.bytes)) };
+        let name = format!("object {} {}", listed.size_bytes, listed.key);
+        let (content, origin) = self.cache.get(&name, Freshness::Forever, read).await?;
+        if content.as_ref().is_some_and(|content| content.len() as u64 != listed.size_bytes) {
+            // It was changed since it was listed: this is not what the name stands for.
+            self.cache.forget(&name).await;
+        }
+        Ok((content, origin))
+    }
+
+    /// Something was written, or may have been: what was listed above it is no longer true.
+    async fn note_written(&self, key: &Key) {
+        self.cache.forget(&listing_name("")).await;
+        for (end, _) in key.as_str().match_indices('/') {
+            self.cache.forget(&listing_name(&key.as_str()[..=end])).await;
+        }
+    }
+}
+
+fn listing_name(prefix: &str) -> String {
+    format!("listing {prefix}")
+}
+
+/// A line an object: its size and its name, which holds no line feed.
+fn encode(listing: &[Listed]) -> Vec<u8> {
+    let lines = listing.iter().map(|listed| format!("{} {}\n", listed.size_bytes, listed.key));
+    lines.collect::<String>().into_bytes()
+}
+
+fn decode(listing: &[u8]) -> Vec<Listed> {
+    let text = std::str::from_utf8(listing).unwrap_or_default();
+    let listed = |line: &str| {
+        let (size_bytes, key) = line.split_once(' ')?;
+        Some(Listed { key: Key::new(key).ok()?, size_bytes: size_bytes.parse().ok()? })
+    };
+    text.lines().filter_map(listed).collect()
+}
+
+#[async_trait]
+impl Store for CachedStore {
+    async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        self.store.get(key).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<Head>, StoreError> {
+        self.store.head(key).await
+    }
+
+    async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, StoreError> {
+        let written = self.store.create(key, bytes).await;
+        self.note_written(key).await;
+        written
+    }
+
+    async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError> {
+        let written = self.store.replace(key, bytes, expected).await;
+        self.note_written(key).await;
+        written
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.store.list(prefix).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        let deleted = self.store.delete(key).await;
+        self.note_written(key).await;
+        deleted
+    }
+
+    fn location(&self) -> String {
+        self.store.location()
+    }
+
+    fn is_sound_by_construction(&self) -> bool {
+        self.store.is_sound_by_construction()
+    }
+}
