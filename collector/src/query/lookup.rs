@@ -19,8 +19,8 @@ use crate::event::{self, EventId};
 use crate::ledger::LedgerDocument;
 use crate::store::{Key, Listed};
 
-/// Days that are not looked into one by one, but read.
-const CLOSE_DAYS: usize = 4;
+/// Days that are not looked into any closer, but read.
+const CLOSE_DAYS: usize = 1;
 
 /// What was found of the events that were asked for.
 #[derive(Debug, Default)]
@@ -116,16 +116,16 @@ impl Search<'_> {
         }
         let mut days: Vec<Day> = by_day.into_values().collect();
         let marks = self.close_in(&mut days).await;
-        let mut radius = CLOSE_DAYS;
+        let mut radius = 0;
         while !self.missing.is_empty() && days.iter().any(|day| !day.is_empty()) {
             let mut near = BTreeSet::new();
             for &id in &self.missing {
                 let (before, after) = between(&marks, id, days.len());
-                near.extend(before.saturating_sub(radius)..(after + radius).min(days.len()));
+                near.extend(before.saturating_sub(radius)..(after + radius + 1).min(days.len()));
             }
             let objects = near.into_iter().flat_map(|day| std::mem::take(&mut days[day])).collect();
             self.read(objects).await;
-            radius *= 2;
+            radius = (2 * radius).max(1);
         }
     }
 
