@@ -1,6 +1,7 @@
 //! Every bench there is: its name, what it is worth, and how it is made. Criterion, the gate and the tables measure the
 //! same ones.
 
+pub mod archive;
 mod dedup;
 mod reading;
 mod steps;
@@ -43,7 +44,7 @@ impl Entry {
 /// Every bench there is.
 #[must_use]
 pub fn catalog() -> Vec<Entry> {
-    [reading::ENTRIES, dedup::ENTRIES, steps::ENTRIES].concat()
+    [reading::ENTRIES, dedup::ENTRIES, steps::ENTRIES, archive::ENTRIES].concat()
 }
 
 /// A bench by its name.

@@ -11,6 +11,7 @@
 pub mod catalog;
 pub mod counts;
 pub mod gate;
+pub mod year;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Draft, objects_of};

@@ -16,8 +16,8 @@ struct World {
     asked: Cell<u32>,
 }
 
-fn disk(folder: &std::path::Path, limit_bytes: u64) -> Option<DiskOptions> {
-    Some(DiskOptions { folder: folder.to_owned(), limit_bytes, owner: "me".to_owned() })
+fn disk(folder: &std::path::Path, limit_bytes: u64) -> DiskOptions {
+    DiskOptions { folder: folder.to_owned(), limit_bytes, owner: "me".to_owned() }
 }
 
 impl World {
@@ -138,7 +138,7 @@ async fn the_least_recently_used_is_let_go_of_first_and_memory_stays_below_its_l
 #[tokio::test]
 async fn another_process_finds_what_is_on_disk_while_it_is_good() {
     let folder = tempfile::tempdir().unwrap();
-    let fresh = || World::new(0, disk(folder.path(), 1 << 20));
+    let fresh = || World::new(0, Some(disk(folder.path(), 1 << 20)));
     fresh().get("listing", Freshness::Brief, "1").await;
     fresh().get("object", Freshness::Forever, "1").await;
     assert_eq!(fresh().get("listing", Freshness::Brief, "2").await, ("1".to_owned(), Origin::Disk));
@@ -151,15 +151,14 @@ async fn another_process_finds_what_is_on_disk_while_it_is_good() {
     fresh().cache.forget("listing").await;
     assert_eq!(fresh().get("listing", Freshness::Brief, "4").await.0, "4");
     // Somebody else's answers are not ours.
-    let options =
-        disk(folder.path(), 1 << 20).map(|options| DiskOptions { owner: "you".to_owned(), ..options });
-    assert_eq!(World::new(0, options).get("object", Freshness::Forever, "5").await.0, "5");
+    let options = DiskOptions { owner: "you".to_owned(), ..disk(folder.path(), 1 << 20) };
+    assert_eq!(World::new(0, Some(options)).get("object", Freshness::Forever, "5").await.0, "5");
 }
 
 #[tokio::test]
 async fn what_was_damaged_on_disk_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
-    let fresh = || World::new(0, disk(folder.path(), 1 << 20));
+    let fresh = || World::new(0, Some(disk(folder.path(), 1 << 20)));
     fresh().get("object", Freshness::Forever, "a whole object").await;
     let shelf = fs::read_dir(folder.path().join("entries")).unwrap().next().unwrap().unwrap().path();
     let file = fs::read_dir(shelf).unwrap().next().unwrap().unwrap().path();
@@ -179,14 +178,14 @@ async fn what_was_damaged_on_disk_is_read_again() {
 async fn the_disk_holds_no_more_than_it_may_and_counts_what_all_did() {
     let folder = tempfile::tempdir().unwrap();
     for number in 0..50 {
-        let world = World::new(0, disk(folder.path(), 20_000));
+        let world = World::new(0, Some(disk(folder.path(), 20_000)));
         world.get(&format!("{number}"), Freshness::Forever, &"x".repeat(1_000)).await;
         world.get(&format!("{number}"), Freshness::Forever, "").await;
         world.cache.close().await;
         let kept = world.cache.kept_on_disk().await.unwrap();
         assert!(kept.bytes <= 20_000, "{kept:?}");
     }
-    let world = World::new(0, disk(folder.path(), 20_000));
+    let world = World::new(0, Some(disk(folder.path(), 20_000)));
     let kept = world.cache.kept_on_disk().await.unwrap();
     assert_eq!((kept.used.misses, kept.used.disk_hits), (50, 50));
     assert_eq!(kept.entries + kept.used.evictions, 50);
@@ -200,7 +199,7 @@ async fn a_disk_that_takes_nothing_fails_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "in the way").unwrap();
-    let world = World::new(1 << 20, disk(&file, 1 << 20));
+    let world = World::new(1 << 20, Some(disk(&file, 1 << 20)));
     assert_eq!(world.get("a", Freshness::Brief, "1").await.0, "1");
     world.cache.forget("a").await;
     world.cache.close().await;

@@ -1,9 +1,9 @@
 //! Finds events of which only the numbers are known, with few reads.
 //!
-//! An object's name says its day and not its numbers. The ledger knows the days of the last thousand. The others are closed
-//! in on: numbers grow with time, though not strictly, so a look into a day says on which side of it a number is likely to
-//! be, and then the days around are read, the nearest first, until all are found. Only a number that nowhere stands takes
-//! reading everything.
+//! An object's name says its day and its run, and not its numbers. The ledger knows the days of the last thousand. The others
+//! are closed in on: numbers grow with time, though not strictly, so a look into one run's object says on which side of it
+//! a number is likely to be, and then the objects around are read, the nearest first, until all are found. Only a number that
+//! nowhere stands takes reading everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use chrono::NaiveDate;
 use futures_util::stream::{self, StreamExt as _};
 use rustc_hash::FxHashSet;
 
-use super::scan::Scan;
+use super::scan::{Scan, written};
 use super::{Account, Cost, Filter, Found, Query, Unreadable, cover};
 use crate::archive::{Archive, Kind, Place, ledger_key};
 use crate::cache::Origin;
@@ -19,8 +19,8 @@ use crate::event::{self, EventId};
 use crate::ledger::LedgerDocument;
 use crate::store::{Key, Listed};
 
-/// Days that are not looked into any closer, but read.
-const CLOSE_DAYS: usize = 1;
+/// So few objects are not told apart any further, but read.
+const CLOSE: usize = 4;
 
 /// What was found of the events that were asked for.
 #[derive(Debug, Default)]
@@ -73,8 +73,8 @@ impl Archive {
     }
 }
 
-/// The objects of a day that may yet be read.
-type Day = Vec<(Place, Listed)>;
+/// Objects by their day, and of a day as they were written; none where one was read.
+type Unread = Vec<Option<(Place, Listed)>>;
 
 struct Search<'a> {
     archive: &'a Archive,
@@ -110,48 +110,41 @@ impl Search<'_> {
     }
 
     async fn search_everywhere(&mut self) {
-        let mut by_day: BTreeMap<NaiveDate, Day> = BTreeMap::new();
-        for (place, listed) in self.list(cover::prefixes(Kind::Events, None, NaiveDate::MAX)).await {
-            by_day.entry(place.day).or_default().push((place, listed));
-        }
-        let mut days: Vec<Day> = by_day.into_values().collect();
-        let marks = self.close_in(&mut days).await;
+        let mut objects = self.list(cover::prefixes(Kind::Events, None, NaiveDate::MAX)).await;
+        // By the event's day first: what is published late has the number of its time.
+        objects.sort_by_cached_key(|(place, listed)| (place.day, written(&listed.key)));
+        let mut unread: Unread = objects.into_iter().map(Some).collect();
+        let marks = self.close_in(&mut unread).await;
         let mut radius = 0;
-        while !self.missing.is_empty() && days.iter().any(|day| !day.is_empty()) {
+        while !self.missing.is_empty() && unread.iter().any(Option::is_some) {
             let mut near = BTreeSet::new();
             for &id in &self.missing {
-                let (before, after) = between(&marks, id, days.len());
-                near.extend(before.saturating_sub(radius)..(after + radius + 1).min(days.len()));
+                let (before, after) = between(&marks, id, unread.len());
+                near.extend(before.saturating_sub(radius)..(after + radius + 1).min(unread.len()));
             }
-            let objects = near.into_iter().flat_map(|day| std::mem::take(&mut days[day])).collect();
+            let objects = near.into_iter().filter_map(|at| unread[at].take()).collect();
             self.read(objects).await;
-            radius = (2 * radius).max(1);
+            radius = (2 * radius).max(CLOSE);
         }
     }
 
-    /// Looks into days until each number lies between two that are close. A number by day, as it stands in one object.
-    async fn close_in(&mut self, days: &mut [Day]) -> BTreeMap<usize, EventId> {
+    /// Looks into objects until each number lies between two that are close. A number by position, as it stands there.
+    async fn close_in(&mut self, unread: &mut Unread) -> BTreeMap<usize, EventId> {
         let mut marks = BTreeMap::new();
         loop {
             let middle = |&id: &EventId| {
-                let (before, after) = between(&marks, id, days.len());
-                (after - before > CLOSE_DAYS).then_some(before + (after - before) / 2)
+                let (before, after) = between(&marks, id, unread.len());
+                (after - before > CLOSE).then_some(before + (after - before) / 2)
             };
             let wanted: BTreeSet<usize> = self.missing.iter().filter_map(middle).collect();
             if wanted.is_empty() {
                 return marks;
             }
-            let samples: Vec<(usize, (Place, Listed))> =
-                wanted.iter().filter_map(|&day| Some((day, days[day].pop()?))).collect();
-            let of_day: Vec<usize> = samples.iter().map(|(day, _)| *day).collect();
-            let numbers = self.read(samples.into_iter().map(|(_, object)| object).collect()).await;
-            for (day, number) in of_day.into_iter().zip(numbers) {
-                // A day that says nothing is passed over.
-                marks.insert(day, number.unwrap_or(EventId::MIN));
-            }
-            for day in wanted {
-                marks.entry(day).or_insert(EventId::MIN);
-            }
+            let objects = wanted.iter().filter_map(|&at| unread[at].take()).collect();
+            let numbers = self.read(objects).await;
+            // What says nothing is passed over.
+            let numbers = numbers.into_iter().map(|number| number.unwrap_or(EventId::MIN));
+            marks.extend(wanted.into_iter().zip(numbers));
         }
     }
 
@@ -189,11 +182,11 @@ impl Search<'_> {
     }
 }
 
-/// The days between which a number is likely to be: the last one that is marked with no more, and the next one that is
+/// The positions between which a number is likely to be: the last one that is marked with no more, and the next one that is
 /// marked with more.
-fn between(marks: &BTreeMap<usize, EventId>, id: EventId, days: usize) -> (usize, usize) {
-    let before = marks.iter().rev().find(|&(_, &mark)| mark <= id).map_or(0, |(&day, _)| day);
-    let after = marks.range(before..).find(|&(_, &mark)| mark > id).map_or(days, |(&day, _)| day);
+fn between(marks: &BTreeMap<usize, EventId>, id: EventId, count: usize) -> (usize, usize) {
+    let before = marks.iter().rev().find(|&(_, &mark)| mark <= id).map_or(0, |(&at, _)| at);
+    let after = marks.range(before..).find(|&(_, &mark)| mark > id).map_or(count, |(&at, _)| at);
     (before, after)
 }
 

@@ -105,7 +105,7 @@ impl Scan {
 }
 
 /// When the run that wrote an object began, in seconds, and which of that second's objects it is: as its name says.
-fn written(key: &Key) -> (i64, u32) {
+pub(super) fn written(key: &Key) -> (i64, u32) {
     let name = key.as_str().rsplit('/').next().unwrap_or_default();
     let mut numbers = name.split(['-', '.']).skip(1);
     let second = numbers.next().and_then(|second| second.parse().ok()).unwrap_or(0);

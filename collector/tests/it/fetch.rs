@@ -93,6 +93,9 @@ fn told(ended: &Ended) -> Vec<Value> {
     ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Options, and which events they ask for.
+type Case<'a> = (Vec<&'a str>, Box<dyn Fn(&Value) -> bool + 'a>);
+
 #[test]
 fn the_filter_goes_to_the_feed_and_what_comes_is_checked() {
     let (server, home, all) = (Server::new(), Home::new(), events());
@@ -102,7 +105,6 @@ fn the_filter_goes_to_the_feed_and_what_comes_is_checked() {
     let by_hand = |wanted: &dyn Fn(&Value) -> bool| -> Vec<Value> {
         all.iter().filter(|event| wanted(event)).cloned().collect()
     };
-    type Case<'a> = (Vec<&'a str>, Box<dyn Fn(&Value) -> bool + 'a>);
     let cases: Vec<Case<'_>> = vec![
         (vec![], Box::new(|_| true)),
         (vec!["--type", kind], Box::new(|it| text(it, "/type") == kind)),
