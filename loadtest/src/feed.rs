@@ -6,6 +6,7 @@
 pub mod faults;
 pub mod recording;
 mod rules;
+mod selection;
 pub mod source;
 pub mod web;
 
@@ -21,6 +22,7 @@ use serde::Serialize;
 
 use faults::{Fault, FaultPlan};
 use rules::Rules;
+use selection::Selection;
 pub use source::Source;
 
 /// What a call says of itself.
@@ -30,6 +32,8 @@ pub struct Call<'a> {
     pub user_agent: Option<&'a str>,
     /// Whether a gzipped body is taken.
     pub takes_gzip: bool,
+    /// What stands behind the `?` of the address.
+    pub query: &'a str,
 }
 
 /// What is answered.
@@ -155,11 +159,11 @@ impl State {
             Some(Fault::Reset) => Answer::Reset,
             Some(Fault::Timeout) => Answer::Silence,
             Some(Fault::Cut) => {
-                let (body, gzip) = self.body(call.takes_gzip);
+                let (body, gzip) = self.body(call);
                 Answer::Events { body: body[..body.len() / 2].into(), gzip }
             }
             None => {
-                let (body, gzip) = self.body(call.takes_gzip);
+                let (body, gzip) = self.body(call);
                 self.usage.responses += 1;
                 self.usage.wire_bytes += body.len() as u64;
                 Answer::Events { body, gzip }
@@ -167,9 +171,13 @@ impl State {
         }
     }
 
-    fn body(&mut self, gzip: bool) -> (Arc<[u8]>, bool) {
-        let body: Arc<[u8]> = self.source.response().into();
-        if !gzip {
+    fn body(&mut self, call: Call<'_>) -> (Arc<[u8]>, bool) {
+        let mut body: Arc<[u8]> = self.source.response().into();
+        let selection = Selection::of(call.query);
+        if !selection.is_everything() {
+            body = selection.apply(&body).into();
+        }
+        if !call.takes_gzip {
             return (body, false);
         }
         if let Some(Packed { plain, packed }) = &self.last

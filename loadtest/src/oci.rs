@@ -18,6 +18,7 @@ mod vault;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,6 +55,7 @@ pub struct ObjectStorage {
     base: String,
     accounts: Vec<Account>,
     latency: Latency,
+    connections: Arc<AtomicU64>,
     state: Mutex<Inner>,
 }
 
@@ -122,6 +124,7 @@ impl ObjectStorage {
             base: format!("/n/{namespace}/b/{bucket}/o"),
             accounts,
             latency,
+            connections: Arc::default(),
             state: Mutex::new(Inner {
                 faults,
                 bucket: Bucket::default(),
@@ -161,6 +164,12 @@ impl ObjectStorage {
     #[must_use]
     pub fn requests(&self) -> Requests {
         self.inner().bucket.requests
+    }
+
+    /// How many connections were made to it so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// From now on it remembers what it answered.
@@ -203,9 +212,10 @@ impl ObjectStorage {
     /// # Errors
     /// [`io::Error`] if the listener fails.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        let connections = Arc::clone(&self.connections);
         let router = Router::new().fallback(handle).with_state(self);
         let service = router.into_make_service_with_connect_info::<Line>();
-        axum::serve(CuttableListener(listener), service).await
+        axum::serve(CuttableListener { listener, connections }, service).await
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -1,14 +1,14 @@
-//! Many collectors at once on one feed and one store.
-//!
-//! Open loop: runs are due at a steady rate whether or not the ones before are done, and a run's latency counts from
-//! the instant at which it was due. Otherwise a service that stalls would hold up its own measurement, and the stall
-//! would hardly show.
+//! Many collectors at once on one feed and one store, and others who read what they store.
+
+mod open_loop;
+mod readers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use collector::archive::{Archive, ArchiveOptions};
+use collector::cache::{Cache, CacheOptions};
 use collector::clock::{SharedClock, SystemClock};
 use collector::feed::{CallLimits, Feed, FeedOptions, Source as FeedSource};
 use collector::record::RecordPaths;
@@ -17,12 +17,9 @@ use collector::store::oci::BucketPath;
 use collector::store::oci::key::PrivateKey;
 use collector::store::{LocalStore, MemoryStore, OciStore, SharedStore};
 use fixtures::FeedConfig;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, mpsc};
-use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{sleep_until, timeout_at};
+use tokio::task::LocalSet;
 
 use crate::feed::faults::FaultPlan;
 use crate::feed::web::{EVENTS_PATH, Served};
@@ -31,9 +28,10 @@ use crate::latency::{self, Percentiles};
 use crate::oci::{Account, Faults, ObjectStorage};
 use crate::process;
 use crate::scenario::StoreKind;
+use open_loop::{Tally, drive};
+use readers::Reader;
+pub use readers::Readings;
 
-/// After the last run was due, so long is waited for those that are not done.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Below this share of what was due, a limit was reached.
 const KEPT_UP: f64 = 0.97;
 
@@ -50,6 +48,19 @@ pub struct Load {
     pub store: StoreKind,
     /// How many times more events than at the real rate, and how many times faster time passes at the feed.
     pub feed_speed: f64,
+    /// Who reads what they store meanwhile, if anybody does.
+    pub reading: Option<ReadLoad>,
+}
+
+/// Queries beside the runs.
+#[derive(Debug, Clone)]
+pub struct ReadLoad {
+    /// How many clients there are.
+    pub clients: usize,
+    /// Queries due in a second, all clients together.
+    pub per_s: f64,
+    /// Whether the clients of an archive share a cache with its collector.
+    pub with_cache: bool,
 }
 
 /// What came of it.
@@ -85,6 +96,12 @@ pub struct Stressed {
     pub peak_rss_bytes: u64,
     /// Which limit was reached.
     pub limit: String,
+    /// What came of the queries beside the runs.
+    pub queries: Option<Readings>,
+    /// Connections that the store was asked over, and the requests; none where it is not over a network.
+    pub store_connections: Option<u64>,
+    /// Requests to the store.
+    pub store_requests: Option<u64>,
 }
 
 /// Does it. `progress` hears of every run that is done.
@@ -109,7 +126,7 @@ struct Services {
 enum StoreService {
     Memory,
     Local,
-    Oci { endpoint: String, key: Arc<PrivateKey> },
+    Oci { service: Arc<ObjectStorage>, endpoint: String, key: Arc<PrivateKey> },
 }
 
 impl Services {
@@ -129,20 +146,21 @@ impl Services {
                 let account = Account::generate("stress").map_err(no_key)?;
                 let key = PrivateKey::from_pem(account.key_id(), &account.private_key_pem(), None)?;
                 let service = ObjectStorage::new("simulated", "events", vec![account], Faults::none());
-                let endpoint = format!("http://{}", service.map_err(no_key)?.start().await?);
-                StoreService::Oci { endpoint, key: Arc::new(key) }
+                let service = service.map_err(no_key)?;
+                let endpoint = format!("http://{}", service.start().await?);
+                StoreService::Oci { service, endpoint, key: Arc::new(key) }
             }
         };
         Ok(Self { feed_url, store, folder: tempfile::tempdir()? })
     }
 
-    fn collector(&self, number: usize) -> anyhow::Result<Collector> {
+    fn collector(&self, number: usize, with_cache: bool) -> anyhow::Result<Collector> {
         let clock: SharedClock = Arc::new(SystemClock::default());
         let folder = self.folder.path().join(format!("collector-{number}"));
         let store: SharedStore = match &self.store {
             StoreService::Memory => Arc::new(MemoryStore::default()),
             StoreService::Local => Arc::new(LocalStore::new(folder.join("data"))),
-            StoreService::Oci { endpoint, key } => {
+            StoreService::Oci { endpoint, key, .. } => {
                 let path = BucketPath::parse(&format!("oci://simulated/events/collector-{number}"));
                 let path = path.map_err(|error| anyhow!(error))?;
                 Arc::new(OciStore::new(path, endpoint.parse()?, key.clone(), Arc::clone(&clock))?)
@@ -161,9 +179,13 @@ impl Services {
             force: false,
             instance: number.to_string(),
         };
+        let mut archive = Archive::new(store, Arc::clone(&clock), ArchiveOptions::default());
+        if with_cache {
+            archive = archive.with_cache(Arc::new(Cache::new(CacheOptions::default(), Arc::clone(&clock))));
+        }
         Ok(Collector {
             feed: Feed::new(&source, options, Arc::clone(&clock))?,
-            archive: Archive::new(store, Arc::clone(&clock), ArchiveOptions::default()),
+            archive,
             paths: RecordPaths {
                 metrics_dir: folder.join("metrics"),
                 health_file: folder.join("health.json"),
@@ -173,88 +195,62 @@ impl Services {
     }
 }
 
-/// A run that was done: how long after it was due, how long it took, and whether it succeeded.
-struct Done {
-    latency: Duration,
-    service: Duration,
-    succeeded: bool,
-}
-
 struct Measured {
-    due: u64,
-    succeeded: u64,
-    failed: u64,
-    latencies: Histogram<u64>,
-    services: Histogram<u64>,
-    /// From the first run that was due to the last that was done.
-    elapsed: Duration,
+    runs: Tally,
+    queries: Option<Readings>,
     /// CPU time of the process and of the thread that all collectors share, in that time, in seconds.
     cpu_s: f64,
     thread_cpu_s: f64,
+    elapsed: Duration,
+    store_connections: Option<u64>,
+    store_requests: Option<u64>,
 }
 
 async fn run(load: &Load, services: &Services, progress: impl Fn()) -> anyhow::Result<Measured> {
-    let (to_collectors, runs_due) = mpsc::unbounded_channel::<Instant>();
-    let (to_tally, mut done) = mpsc::unbounded_channel::<Done>();
-    let runs_due = Arc::new(Mutex::new(runs_due));
+    let with_cache = load.reading.as_ref().is_some_and(|reading| reading.with_cache);
+    let (mut collectors, mut archives) = (Vec::new(), Vec::new());
     for number in 0..load.collectors {
-        let collector = services.collector(number)?;
+        let collector = services.collector(number, with_cache)?;
         // The first run stores all that is in the feed, and opens the connections; it is not counted.
         let _ = collector.run().await;
-        let (runs_due, to_tally) = (Arc::clone(&runs_due), to_tally.clone());
-        spawn_local(async move {
-            loop {
-                let Some(due) = runs_due.lock().await.recv().await else { return };
-                let began = Instant::now();
-                let succeeded = collector.run().await.result.is_ok();
-                let done = Done { latency: due.elapsed(), service: began.elapsed(), succeeded };
-                if to_tally.send(done).is_err() {
-                    return;
-                }
-            }
-        });
+        archives.push(collector.archive.clone());
+        collectors.push(async move || collector.run().await.result.is_ok());
     }
-    drop(to_tally);
+    let mut readers = Vec::new();
+    let clients = load.reading.as_ref().map_or(0, |reading| reading.clients);
+    for (archive, number) in archives.iter().cycle().zip(0..clients as u64) {
+        let mut reader = Reader::new(archive.clone(), number).await;
+        readers.push(async move || reader.ask().await);
+    }
     let (cpu_before_s, thread_cpu_before_s) = (process::cpu_s(), process::thread_cpu_s());
-    let (began, duration, per_s) = (Instant::now(), load.duration, load.runs_per_s);
-    let schedule = spawn_local(async move {
-        let mut due_runs = 0_u64;
-        loop {
-            let due = began + Duration::from_secs_f64(due_runs as f64 / per_s);
-            if due > began + duration {
-                return due_runs;
-            }
-            sleep_until(due.into()).await;
-            if to_collectors.send(due).is_err() {
-                return due_runs;
-            }
-            due_runs += 1;
+    let began = Instant::now();
+    let runs = drive(collectors, load.runs_per_s, load.duration, &progress);
+    let queries = async {
+        match &load.reading {
+            Some(reading) => Ok(Some(drive(readers, reading.per_s, load.duration, || ()).await?)),
+            None => Ok::<_, anyhow::Error>(None),
         }
-    });
-    let mut measured = Measured {
-        due: 0,
-        succeeded: 0,
-        failed: 0,
-        latencies: latency::histogram(),
-        services: latency::histogram(),
-        elapsed: Duration::ZERO,
-        cpu_s: 0.0,
-        thread_cpu_s: 0.0,
     };
-    let deadline = began + duration + PATIENCE;
-    while let Ok(Some(Done { latency, service, succeeded })) = timeout_at(deadline.into(), done.recv()).await
-    {
-        measured.latencies.saturating_record(latency::nanoseconds(latency.as_secs_f64()));
-        measured.services.saturating_record(latency::nanoseconds(service.as_secs_f64()));
-        measured.succeeded += u64::from(succeeded);
-        measured.failed += u64::from(!succeeded);
-        measured.elapsed = began.elapsed();
-        progress();
-        measured.cpu_s = process::cpu_s() - cpu_before_s;
-        measured.thread_cpu_s = process::thread_cpu_s() - thread_cpu_before_s;
-    }
-    measured.due = schedule.await.context("the schedule broke off")?;
-    Ok(measured)
+    let (runs, queries) = tokio::try_join!(runs, queries)?;
+    let elapsed = began.elapsed();
+    let caches: Vec<Arc<Cache>> = archives.iter().filter_map(Archive::cache).cloned().collect();
+    let queries = match (&queries, &load.reading) {
+        (Some(tally), Some(reading)) => Some(Readings::of(tally, reading, load, &caches).await),
+        _ => None,
+    };
+    let service = match &services.store {
+        StoreService::Oci { service, .. } => Some(service),
+        StoreService::Memory | StoreService::Local => None,
+    };
+    Ok(Measured {
+        runs,
+        queries,
+        cpu_s: process::cpu_s() - cpu_before_s,
+        thread_cpu_s: process::thread_cpu_s() - thread_cpu_before_s,
+        elapsed,
+        store_connections: service.map(|service| service.connections()),
+        store_requests: service.map(|service| service.requests().all()),
+    })
 }
 
 impl Measured {
@@ -262,14 +258,15 @@ impl Measured {
         let elapsed_s = self.elapsed.as_secs_f64();
         let (cpus_busy, thread_busy) = (self.cpu_s / elapsed_s, self.thread_cpu_s / elapsed_s);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let done = self.succeeded + self.failed;
-        let achieved_per_s = done as f64 / elapsed_s.max(load.duration.as_secs_f64());
-        let service_s = latency::percentiles(&self.services);
-        let mean_service_s = latency::seconds(self.services.mean() as u64);
+        let Tally { due, succeeded, failed, ref latencies, ref services, .. } = self.runs;
+        let done = self.runs.done();
+        let achieved_per_s = self.runs.achieved_per_s(load.duration);
+        let service_s = latency::percentiles(services);
+        let mean_service_s = latency::seconds(services.mean() as u64);
         // How many collectors are busy at a time, by Little's law.
         let busy_collectors = achieved_per_s * mean_service_s;
         let kept_up = achieved_per_s >= KEPT_UP * load.runs_per_s;
-        let limit = if kept_up && self.failed == 0 {
+        let limit = if kept_up && failed == 0 {
             "none: what was due was done".to_owned()
         } else if cpus_busy > 0.9 * cpus as f64 {
             format!("the processor: {cpus_busy:.1} of {cpus} CPUs were busy, feed and store included")
@@ -277,22 +274,22 @@ impl Measured {
             format!("the thread that all collectors share was busy {:.0} % of the time", thread_busy * 100.0)
         } else if busy_collectors > 0.9 * load.collectors as f64 {
             format!("the collectors: {busy_collectors:.1} of {} were busy at a time", load.collectors)
-        } else if self.failed > 0 {
-            format!("errors: {} of {done} runs failed", self.failed)
+        } else if failed > 0 {
+            format!("errors: {failed} of {done} runs failed")
         } else {
             "none of those that are measured here".to_owned()
         };
         let curve = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0];
-        let at = |share: f64| latency::seconds(self.latencies.value_at_quantile(share));
+        let at = |share: f64| latency::seconds(latencies.value_at_quantile(share));
         Stressed {
             collectors: load.collectors,
             offered_per_s: load.runs_per_s,
             achieved_per_s,
-            due: self.due,
-            succeeded: self.succeeded,
-            failed: self.failed,
-            unfinished: self.due.saturating_sub(done),
-            latency_s: latency::percentiles(&self.latencies),
+            due,
+            succeeded,
+            failed,
+            unfinished: due.saturating_sub(done),
+            latency_s: latency::percentiles(latencies),
             latency_max_s: at(1.0),
             service_s,
             latency_curve: curve.map(|share| (share, at(share))).to_vec(),
@@ -300,6 +297,9 @@ impl Measured {
             cpus,
             peak_rss_bytes: process::peak_rss_bytes(),
             limit,
+            queries: self.queries,
+            store_connections: self.store_connections,
+            store_requests: self.store_requests,
         }
     }
 }

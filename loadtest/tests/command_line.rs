@@ -112,6 +112,32 @@ fn many_collectors_at_once_are_measured_from_the_instant_they_are_due() {
     assert!(told["limit"].as_str().is_some_and(|limit| !limit.is_empty()));
 }
 
+#[test]
+fn queries_beside_the_runs_are_measured_and_mostly_come_from_the_cache() {
+    let stress = |more: &[&str]| -> Value {
+        let load =
+            ["stress", "--collectors", "3", "--runs-per-second", "10", "--duration", "1s", "--json", "-"];
+        let ended = loadtest(&[&load[..], &["--queries-per-second", "60"], more].concat());
+        serde_json::from_slice(&ended.stdout).unwrap()
+    };
+    let (cached, plain) = (stress(&[]), stress(&["--no-cache"]));
+    for told in [&cached, &plain] {
+        let queries = &told["queries"];
+        assert_eq!(
+            (queries["failed"].as_u64(), queries["unfinished"].as_u64()),
+            (Some(0), Some(0)),
+            "{told}"
+        );
+        assert_eq!(queries["succeeded"], queries["due"]);
+        assert!(queries["latency_s"]["p99"].as_f64() >= queries["latency_s"]["p50"].as_f64());
+    }
+    assert!(cached["queries"]["hit_rate"].as_f64().is_some_and(|rate| rate > 0.7), "{cached}");
+    assert!(plain["queries"]["hit_rate"].is_null(), "{plain}");
+    let requests = |told: &Value| told["store_requests"].as_u64().unwrap();
+    assert!(10 * requests(&cached) < 7 * requests(&plain), "{cached} {plain}");
+    assert!(stress(&["--store", "memory"])["store_requests"].is_null());
+}
+
 #[tokio::test]
 async fn the_served_feed_keeps_the_provider_s_rules_and_shows_how_it_is_used() {
     let program = Command::new(env!("CARGO_BIN_EXE_loadtest"))

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Archive, ArchiveError, ArchiveOptions, Outcome};
 use collector::event::Response;
+use collector::query::Query;
 use collector::store::oci::BucketPath;
 use collector::store::oci::key::PrivateKey;
 use collector::store::{Key, OciStore, SharedStore, Store as _, Write};
@@ -42,6 +43,32 @@ async fn listings_go_on_over_all_pages() {
     let listed = store.list("events/").await.unwrap();
     assert_eq!(listed.iter().map(|it| it.key.to_string()).collect::<Vec<_>>(), names);
     assert_eq!(simulated.service.requests().list, 3);
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    const PARALLEL: usize = 8;
+    let simulated = Simulated::start(Faults::none()).await;
+    let store = simulated.store("");
+    for number in 0..300 {
+        let key = Key::new(format!("events/2026/01/02/events-{number}.jsonl")).unwrap();
+        let line = format!(r#"{{"id":{number},"datetime":"2026-01-02 9:38:09 +01:00"}}"#);
+        let _ = store.create(&key, line.as_bytes()).await.unwrap();
+    }
+    assert_eq!(simulated.service.connections(), 1, "one after the other");
+    let options = ArchiveOptions { parallel: PARALLEL, ..ArchiveOptions::default() };
+    let archive = Archive::new(store, Arc::new(Impatient::default()), options);
+    for _ in 0..3 {
+        let mut answer = archive.query(&Query::default());
+        let mut found = 0;
+        while let Some(event) = answer.next().await {
+            event.unwrap();
+            found += 1;
+        }
+        assert_eq!((found, answer.cost().requests()), (300, 301));
+        let connections = simulated.service.connections();
+        assert!(connections <= PARALLEL as u64, "{connections} connections");
+    }
 }
 
 #[tokio::test]

@@ -45,8 +45,9 @@ impl CacheMetrics {
         (all > 0).then(|| hits as f64 / all as f64)
     }
 
-    /// What two processes did.
-    pub(super) fn plus(self, other: Self) -> Self {
+    /// What two caches, or two processes, did; what they hold is that of the first.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             memory_hits: self.memory_hits + other.memory_hits,
             disk_hits: self.disk_hits + other.disk_hits,

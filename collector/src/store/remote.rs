@@ -12,6 +12,11 @@ use crate::clock::Clock;
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that nothing went over for so long is not used again: services close theirs after a minute, and a write that
+/// meets the end of one has an outcome that nobody knows.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+/// As many as `--parallel` usually asks for, twice.
+const MOST_IDLE: usize = 32;
 
 /// Why there can be no client.
 #[derive(Debug, Error)]
@@ -32,6 +37,8 @@ pub(super) fn http_client(address: &Url) -> Result<Client, SetupError> {
     let mut builder = Client::builder()
         .timeout(TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MOST_IDLE)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION")));
     if crate::feed::is_loopback(address) {

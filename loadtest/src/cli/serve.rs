@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use collector::cache::CacheMetrics;
 use fixtures::FeedConfig;
 use loadtest::feed::faults::{Fault, FaultPlan};
 use loadtest::feed::web::{EVENTS_PATH, Served};
@@ -13,7 +14,7 @@ use loadtest::feed::{SimulatedFeed, Source};
 use loadtest::report::html::{Axes, Line, Page};
 use loadtest::report::table::Table;
 use loadtest::scenario::StoreKind;
-use loadtest::stress::{Load, Stressed, stress};
+use loadtest::stress::{Load, ReadLoad, Readings, Stressed, stress};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -101,6 +102,15 @@ pub(super) struct Stress {
     /// How many times faster time passes at the feed.
     #[arg(long, default_value_t = 600.0, value_parser = run::positive, allow_negative_numbers = true)]
     speed: f64,
+    /// Queries due in a second beside the runs, all clients together: days, a week by type, a text in everything, numbers.
+    #[arg(long, value_name = "QUERIES", value_parser = run::positive, allow_negative_numbers = true)]
+    queries_per_second: Option<f64>,
+    /// How many clients query.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    query_clients: u32,
+    /// Let every query read the store.
+    #[arg(long)]
+    no_cache: bool,
     /// Write all results as JSON; - for stdout, instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -126,6 +136,11 @@ impl Stress {
             duration: self.duration,
             store: self.store,
             feed_speed: self.speed,
+            reading: self.queries_per_second.map(|per_s| ReadLoad {
+                clients: self.query_clients as usize,
+                per_s,
+                with_cache: !self.no_cache,
+            }),
         };
         let bar = output::progress((self.runs_per_second * self.duration.as_secs_f64()) as u64, "runs");
         let stressed = stress(&load, || bar.inc(1))?;
@@ -161,6 +176,35 @@ fn table(stressed: &Stressed) -> Table {
         ("memory", format!("{} MB", stressed.peak_rss_bytes / 1_000_000)),
         ("limit reached", stressed.limit.clone()),
     ];
+    let mut rows = rows.to_vec();
+    if let Some(queries) = &stressed.queries {
+        let Readings { latency_s, service_s, .. } = queries;
+        let cache = queries.cache.zip(queries.hit_rate);
+        rows.extend([
+            ("queries due in a second", format!("{:.0}", queries.offered_per_s)),
+            ("answered", format!("{:.1}", queries.achieved_per_s)),
+            ("answered in part", queries.failed.to_string()),
+            ("not answered in the end", queries.unfinished.to_string()),
+            (
+                "latency from the instant due: p50, p95, p99",
+                [latency_s.p50, latency_s.p95, latency_s.p99].map(ms).join(", "),
+            ),
+            ("time at work: p50, p95, p99", [service_s.p50, service_s.p95, service_s.p99].map(ms).join(", ")),
+            (
+                "from the cache",
+                cache.map_or_else(
+                    || "there is none".to_owned(),
+                    |(cache, rate)| {
+                        let CacheMetrics { coalesced, evictions, .. } = cache;
+                        format!("{:.1} % ({coalesced} shared, {evictions} evicted)", rate * 100.0)
+                    },
+                ),
+            ),
+        ]);
+    }
+    if let Some((connections, requests)) = stressed.store_connections.zip(stressed.store_requests) {
+        rows.push(("requests to the store", format!("{requests} over {connections} connections")));
+    }
     let mut table = Table::new(&["", "measured"]);
     for (name, value) in rows {
         table.row(vec![name.to_owned(), value]);

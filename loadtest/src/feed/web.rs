@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -89,11 +89,12 @@ impl Served {
     }
 }
 
-async fn events(State(served): State<Arc<Served>>, headers: HeaderMap) -> Response {
+async fn events(State(served): State<Arc<Served>>, uri: Uri, headers: HeaderMap) -> Response {
     let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let call = Call {
         user_agent: header(header::USER_AGENT),
         takes_gzip: header(header::ACCEPT_ENCODING).is_some_and(|encodings| encodings.contains("gzip")),
+        query: uri.query().unwrap_or_default(),
     };
     match served.feed.answer(call, served.now()) {
         Answer::Events { body, gzip } => {

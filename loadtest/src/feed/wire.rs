@@ -65,6 +65,7 @@ impl Match for Desk {
         let call = Call {
             user_agent: header("user-agent"),
             takes_gzip: header("accept-encoding").is_some_and(|encodings| encodings.contains("gzip")),
+            query: request.url.query().unwrap_or_default(),
         };
         let answer = self.feed.answer(call, self.clock.now());
         let cut = answer == Answer::Reset;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::connect_info::Connected;
@@ -12,9 +12,12 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Accepts connections that can be cut.
+/// Accepts connections that can be cut, and counts them.
 #[derive(Debug)]
-pub(super) struct CuttableListener(pub(super) TcpListener);
+pub(super) struct CuttableListener {
+    pub(super) listener: TcpListener,
+    pub(super) connections: Arc<AtomicU64>,
+}
 
 /// A connection that can be cut.
 #[derive(Debug)]
@@ -43,13 +46,14 @@ impl Listener for CuttableListener {
     type Addr = (SocketAddr, Line);
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        self.connections.fetch_add(1, Ordering::Relaxed);
         let line = Line::new();
         (Cuttable { stream, line: line.clone() }, (address, line))
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok((self.0.local_addr()?, Line::new()))
+        Ok((self.listener.local_addr()?, Line::new()))
     }
 }
 

@@ -33,6 +33,15 @@ pub struct Requests {
     pub delete: u64,
 }
 
+impl Requests {
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        let Self { get, head, put, list, delete } = *self;
+        get + head + put + list + delete
+    }
+}
+
 /// Objects by name.
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
