@@ -13,6 +13,7 @@ mod output;
 mod query;
 mod settings;
 mod stores;
+mod watch;
 
 use std::io;
 use std::process::ExitCode;
@@ -86,6 +87,8 @@ pub(crate) fn command_line() -> Command {
         Usage::REPAIR,
     );
     let query = query::arguments(subcommand("query", "Find events in the archive", Usage::QUERY));
+    let watch =
+        subcommand("watch", "Run as a service: poll on schedule, and show how that goes", Usage::WATCH);
     let fetch = fetch::arguments(subcommand(
         "fetch",
         "Ask the feed for a part of what it shows, by its own filters; stores nothing",
@@ -114,6 +117,7 @@ pub(crate) fn command_line() -> Command {
         .arg_required_else_help(true)
         .subcommands([
             run,
+            watch,
             import,
             query,
             fetch,
@@ -151,6 +155,7 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
             match name {
                 "run" => commands::run(&settings),
                 "import" => commands::import(&settings, matches),
+                "watch" => watch::watch(settings, matches),
                 "query" => query::query(&settings, matches),
                 "fetch" => fetch::fetch(&settings, matches),
                 "cache" => cache::cache(&settings, matches),

@@ -28,3 +28,4 @@ pub mod record;
 pub mod run;
 pub mod store;
 pub mod trends;
+pub mod watch;

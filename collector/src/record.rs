@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-pub use process::ProcessUse;
+pub use process::{ProcessUse, resident_bytes};
 pub(crate) use run_record::seconds;
 pub use run_record::{Counts, DepositCounts, ErrorEntry, HttpUse, RunRecord, Status, Timings};
 

@@ -8,10 +8,11 @@ use anyhow::{Context as _, anyhow};
 use clap::ArgMatches;
 use clap_complete::Shell;
 use collector::clock::{Clock as _, SharedClock, SystemClock};
-use collector::feed::{Feed, POLISEN_URL};
+use collector::feed::{Feed, POLISEN_URL, Source};
 use collector::import::{find_recordings, import as import_recordings};
 use collector::record::check;
 use collector::run::Collector;
+use collector::watch::status::Status;
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
@@ -22,20 +23,17 @@ use super::{Exit, Failure, command_line};
 
 pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     let source = settings.source()?;
-    if source.to_string() == POLISEN_URL
-        && settings.text("contact").is_empty()
-        && !settings.is_chosen("user_agent")
-    {
-        warn!("no --contact is set; the provider asks callers to say how they can be reached");
-    }
+    remind_of_contact(settings, &source);
     let (runtime, clock) = (runtime()?, system_clock());
-    let collector = Collector {
-        feed: Feed::new(&source, settings.feed_options()?, Arc::clone(&clock))?,
-        archive: runtime.block_on(open_archive(settings, &clock))?,
-        paths: settings.record_paths(),
-        clock,
-    };
+    let collector = runtime.block_on(collector_of(settings, &source, &clock))?;
     let report = runtime.block_on(collector.run());
+    if let Some(path) = settings.prometheus_file() {
+        let status = Status::new(clock.now(), settings.archive_options()?.buffer)?;
+        status.note(&report);
+        if let Err(error) = status.metrics().write_to(&path) {
+            warn!(path = %path.display(), %error, "the figures for Prometheus could not be written");
+        }
+    }
     if settings.json()? {
         output::print_json(&output::RunOutput::of(&report, settings.text("store")))?;
     } else {
@@ -44,6 +42,28 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     Ok(match report.result {
         Ok(_) => Exit::Done,
         Err(error) => output::report_error(&error.into(), Exit::Failed),
+    })
+}
+
+/// The provider wants to know whom to ask.
+pub(super) fn remind_of_contact(settings: &Settings, source: &Source) {
+    let is_anonymous = settings.text("contact").is_empty() && !settings.is_chosen("user_agent");
+    if is_anonymous && source.to_string() == POLISEN_URL {
+        warn!("no --contact is set; the provider asks callers to say how they can be reached");
+    }
+}
+
+/// The collector that the settings describe.
+pub(super) async fn collector_of(
+    settings: &Settings,
+    source: &Source,
+    clock: &SharedClock,
+) -> Result<Collector, Failure> {
+    Ok(Collector {
+        feed: Feed::new(source, settings.feed_options()?, Arc::clone(clock))?,
+        archive: open_archive(settings, clock).await?,
+        paths: settings.record_paths(),
+        clock: Arc::clone(clock),
     })
 }
 

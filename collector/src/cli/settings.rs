@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::{self, Display};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ impl Settings {
         settings.bucket_options()?;
         settings.uses_cache()?;
         settings.cache_settings()?;
+        settings.service()?;
         Ok(settings)
     }
 
@@ -210,6 +212,30 @@ impl Settings {
         Ok(CacheSettings { folder, size_bytes, ttl: self.time("cache_ttl")? })
     }
 
+    /// How the service works.
+    pub(crate) fn service(&self) -> anyhow::Result<ServiceSettings> {
+        let interval = self.time("interval")?;
+        self.parse("interval", |_| {
+            let allowed = Duration::from_secs(10)..=Duration::from_hours(24);
+            if allowed.contains(&interval) { Ok(()) } else { Err("must be from 10s to 24h") }
+        })?;
+        let listen = self.parse("listen", |text| match text {
+            "off" => Ok(None),
+            address => address.parse().map(Some).map_err(|_| "not an address such as 127.0.0.1:9464, or off"),
+        })?;
+        Ok(ServiceSettings {
+            interval,
+            jitter: self.time("jitter")?,
+            is_adaptive: self.flag("adaptive")?,
+            listen,
+        })
+    }
+
+    /// Where figures for Prometheus go, if anywhere.
+    pub(crate) fn prometheus_file(&self) -> Option<PathBuf> {
+        Some(self.text("prometheus_file")).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
     /// How a store in a bucket is reached.
     pub(crate) fn bucket_options(&self) -> anyhow::Result<BucketOptions> {
         let is_instance = self.parse("auth", |text| match text {
@@ -289,6 +315,16 @@ impl Settings {
             parallel: self.positive_count("parallel")?,
         })
     }
+}
+
+/// How the service works.
+#[derive(Debug)]
+pub(crate) struct ServiceSettings {
+    pub(crate) interval: Duration,
+    pub(crate) jitter: Duration,
+    pub(crate) is_adaptive: bool,
+    /// Where its pages are, if anywhere.
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// What is kept of what was read, and where.

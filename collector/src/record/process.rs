@@ -22,10 +22,20 @@ const RSS_UNIT_BYTES: u64 = if cfg!(target_vendor = "apple") { 1 } else { 1024 }
 /// What `/proc/self/status` says (proc(5)): unlike getrusage(2), it does not count the memory of the process
 /// that this one was forked from.
 fn high_water_mark() -> Option<u64> {
+    kib_of("VmHWM:")
+}
+
+fn kib_of(name: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Memory that this process has now, in bytes; nothing if the system does not tell.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    kib_of("VmRSS:")
 }
 
 impl ProcessUse {

@@ -17,11 +17,12 @@ impl Usage {
     pub(crate) const QUERY: Self = Self(64);
     pub(crate) const FETCH: Self = Self(128);
     pub(crate) const CACHE: Self = Self(256);
-    pub(crate) const ALL: Self = Self(0x1ff);
-    const ARCHIVE: Self = Self(1 | 2 | 8 | 16 | 32 | 64 | 256);
-    const FEED: Self = Self(1 | 32 | 128);
-    const RECORDED: Self = Self(1 | 32);
-    const DEPOSIT: Self = Self(1 | 2);
+    pub(crate) const WATCH: Self = Self(512);
+    pub(crate) const ALL: Self = Self(0x3ff);
+    const ARCHIVE: Self = Self(1 | 2 | 8 | 16 | 32 | 64 | 256 | 512);
+    const FEED: Self = Self(1 | 32 | 128 | 512);
+    const RECORDED: Self = Self(1 | 32 | 512);
+    const DEPOSIT: Self = Self(1 | 2 | 512);
 
     pub(crate) fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -51,6 +52,7 @@ const STORE: &str = "Store";
 const CACHE: &str = "Cache";
 const OBJECT_STORAGE: &str = "Store in a bucket (oci://, s3://)";
 const OUTPUT: &str = "Output";
+const SERVICE: &str = "Service";
 
 macro_rules! setting {
     ($key:literal $value:literal = $default:expr, $heading:expr, $usage:expr, $help:literal $(, also $also:expr)?) => {
@@ -68,7 +70,7 @@ macro_rules! setting {
 
 /// Every setting.
 pub(crate) const SETTINGS: &[Setting] = &[
-    setting!("feed" "URL|FILE|-" = POLISEN_URL, FEED, Usage(1 | 32 | 128 | 256), "Where to fetch from: an address, a recorded response, or - for standard input", also "POLISEN_API_URL"),
+    setting!("feed" "URL|FILE|-" = POLISEN_URL, FEED, Usage(1 | 32 | 128 | 256 | 512), "Where to fetch from: an address, a recorded response, or - for standard input", also "POLISEN_API_URL"),
     setting!("contact" "EMAIL|URL" = "", FEED, Usage::FEED, "How the provider can reach you; goes into the User-Agent, as its rules ask", also "API_CONTACT_EMAIL"),
     setting!("user_agent" "TEXT" = concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION")), FEED, Usage::FEED, "What calls say of who calls", also "API_USER_AGENT"),
     setting!("timeout" "TIME" = "30s", FEED, Usage::FEED, "Longest time for one call"),
@@ -85,13 +87,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!("single_writer" "" = "false", STORE, Usage::ARCHIVE, "Nobody else writes to the store: use it even if it ignores conditions"),
     setting!("buffer_size" "N" = "500", STORE, Usage::DEPOSIT, "How many events a full response holds"),
     setting!("no_revisions" "" = "false", STORE, Usage::DEPOSIT, "Do not store changed content of known events"),
-    setting!("lease" "TIME" = "10m", STORE, Usage(1 | 2 | 16), "How long others leave a run's claim alone"),
+    setting!("lease" "TIME" = "10m", STORE, Usage(1 | 2 | 16 | 512), "How long others leave a run's claim alone"),
     setting!("deadline" "TIME" = "5m", STORE, Usage::DEPOSIT, "How long storing may go on"),
-    setting!("parallel" "N" = "16", STORE, Usage(1 | 2 | 8 | 16 | 32 | 64 | 128), "Requests to the store, or calls to the feed, at a time"),
+    setting!("parallel" "N" = "16", STORE, Usage(1 | 2 | 8 | 16 | 32 | 64 | 128 | 512), "Requests to the store, or calls to the feed, at a time"),
     setting!("offline" "" = "false", FEED, Usage::DOCTOR, "Do not call the feed"),
     setting!("dry_run" "" = "false", STORE, Usage::REPAIR, "Say what would be done, and change nothing"),
-    setting!("no_cache" "" = "false", CACHE, Usage(1 | 2 | 16 | 64 | 128), "Neither use nor keep what was read before"),
-    setting!("cache_dir" "DIR" = "", CACHE, Usage(1 | 2 | 16 | 64 | 128 | 256), "Where what was read is kept for the next command: the feed's answers, and what stores in a bucket hold [default: $CACHE_DIRECTORY, or the user's cache folder]"),
+    setting!("no_cache" "" = "false", CACHE, Usage(1 | 2 | 16 | 64 | 128 | 512), "Neither use nor keep what was read before"),
+    setting!("cache_dir" "DIR" = "", CACHE, Usage(1 | 2 | 16 | 64 | 128 | 256 | 512), "Where what was read is kept for the next command: the feed's answers, and what stores in a bucket hold [default: $CACHE_DIRECTORY, or the user's cache folder]"),
     setting!("cache_size" "SIZE" = "32MB", CACHE, Usage(64 | 128 | 256), "Most of it in the memory of one program; on disk eight times as much"),
     setting!("cache_ttl" "TIME" = "30s", CACHE, Usage(64 | 128 | 256), "How long a listing or an answer of the feed is believed"),
     setting!("region" "NAME" = "", OBJECT_STORAGE, Usage::ARCHIVE, "The region [default: the one that stands beside the credentials]", also "OCI_REGION"),
@@ -106,9 +108,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!("vault_endpoint" "URL" = "", OBJECT_STORAGE, Usage::ARCHIVE, "The address of the Vault's secrets, instead of the region's"),
     setting!("auth_endpoint" "URL" = "", OBJECT_STORAGE, Usage::ARCHIVE, "The address of the federation service, instead of the region's"),
     setting!("metadata_url" "URL" = METADATA_URL, OBJECT_STORAGE, Usage::ARCHIVE, "The address of the instance's metadata service", also "OCI_METADATA_BASE_URL"),
+    setting!("interval" "TIME" = "30m", SERVICE, Usage::WATCH, "The time between two polls"),
+    setting!("jitter" "TIME" = "1m", SERVICE, Usage::WATCH, "Polls lie so much after the full interval at most; how much follows from the machine and the store, and stays"),
+    setting!("adaptive" "" = "false", SERVICE, Usage::WATCH, "Poll oftener while more than half of the feed's buffer is new"),
+    setting!("listen" "ADDRESS" = "127.0.0.1:9464", SERVICE, Usage::WATCH, "Where /health, /ready, /metrics, /api/runs and the dashboard are; `off` for nowhere"),
+    setting!("prometheus_file" "FILE" = "", OUTPUT, Usage::RUN, "Write figures for the textfile collector of Prometheus' node_exporter; what counts goes on from run to run"),
     setting!("metrics_dir" "DIR" = "./metrics", OUTPUT, Usage::RECORDED, "Where each run's record goes"),
-    setting!("health_file" "FILE" = "./health.json", OUTPUT, Usage(1 | 4 | 32), "The file that tells how the last run went"),
-    setting!("max_age_minutes" "MINUTES" = "45", OUTPUT, Usage::HEALTH, "How old the last run may be"),
+    setting!("health_file" "FILE" = "./health.json", OUTPUT, Usage(1 | 4 | 32 | 512), "The file that tells how the last run went"),
+    setting!("max_age_minutes" "MINUTES" = "45", OUTPUT, Usage(4 | 512), "How old the last run may be"),
     setting!("json" "" = "false", OUTPUT, Usage::ALL, "Print the result as JSON"),
     setting!("log_level" "LEVEL" = "info", OUTPUT, Usage::ALL, "What to log: error, warn, info, debug, trace [RUST_LOG is obeyed as well]"),
     setting!("log_format" "FORMAT" = "text", OUTPUT, Usage::ALL, "How to log: text or json"),

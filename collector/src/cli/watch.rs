@@ -1,0 +1,203 @@
+//! `collector watch`: the service, and what the system says to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use clap::ArgMatches;
+use collector::clock::SharedClock;
+use collector::run::Collector;
+use collector::watch::http::{self, Pages};
+use collector::watch::pace::Pace;
+use collector::watch::schedule::Schedule;
+use collector::watch::status::Status;
+use collector::watch::{Command, Watch};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{error, info, warn};
+
+use super::commands::{collector_of, remind_of_contact, runtime, system_clock};
+use super::settings::{ServiceSettings, Settings};
+use super::{Exit, Failure};
+
+pub(crate) fn watch(settings: Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
+    runtime()?.block_on(Service::start(settings)?.serve(matches))
+}
+
+struct Service {
+    settings: Settings,
+    clock: SharedClock,
+    status: Arc<Status>,
+}
+
+impl Service {
+    fn start(settings: Settings) -> Result<Self, Failure> {
+        let clock = system_clock();
+        let status = Arc::new(Status::new(clock.now(), settings.archive_options()?.buffer)?);
+        Ok(Self { settings, clock, status })
+    }
+
+    async fn serve(mut self, matches: &ArgMatches) -> Result<Exit, Failure> {
+        let mut commands = signals()?;
+        let mut collector = self.collector().await?;
+        let (schedule, pace) = self.rhythm()?;
+        let last_run = last_run(&self.settings);
+        let (clock, status) = (Arc::clone(&self.clock), Arc::clone(&self.status));
+        let mut watch = Watch::new(clock, schedule, pace, status, last_run);
+        self.listen()?;
+        let watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(limit / 2)));
+        notify(&[NotifyState::Ready]);
+        info!(every_s = schedule.interval().as_secs_f64(), store = self.settings.text("store"), "polling");
+        while self.poll(&mut watch, &collector, &mut commands).await == Command::Reload {
+            notify_reloading();
+            match self.reload(matches).await {
+                Ok((renewed, schedule, pace)) => {
+                    collector = renewed;
+                    watch.set(schedule, pace);
+                    info!(every_s = schedule.interval().as_secs_f64(), "the settings were read again");
+                }
+                Err(error) => error!(error, "the settings cannot be read again; going on with the old ones"),
+            }
+            notify(&[NotifyState::Ready]);
+        }
+        notify(&[NotifyState::Stopping]);
+        if let Some(watchdog) = watchdog {
+            watchdog.abort();
+        }
+        info!("stopped");
+        Ok(Exit::Done)
+    }
+
+    async fn collector(&self) -> Result<Collector, Failure> {
+        let source = self.settings.source()?;
+        remind_of_contact(&self.settings, &source);
+        collector_of(&self.settings, &source, &self.clock).await
+    }
+
+    /// When and how often is polled. Where on the grid is a matter of the machine and the store.
+    fn rhythm(&self) -> anyhow::Result<(Schedule, Pace)> {
+        let ServiceSettings { interval, jitter, is_adaptive, .. } = self.settings.service()?;
+        let machine = nix::unistd::gethostname().unwrap_or_default();
+        let name = format!("{} {}", machine.to_string_lossy(), self.settings.text("store"));
+        let buffer = self.settings.archive_options()?.buffer;
+        Ok((Schedule::new(interval, jitter, &name), Pace::new(interval, is_adaptive, buffer)))
+    }
+
+    fn listen(&self) -> Result<(), Failure> {
+        let Some(address) = self.settings.service()?.listen else { return Ok(()) };
+        let pages = Pages {
+            status: Arc::clone(&self.status),
+            health_file: self.settings.health_file(),
+            max_age_minutes: self.settings.max_age_minutes()?,
+            clock: Arc::clone(&self.clock),
+        };
+        let address = http::start(address, pages).with_context(|| format!("cannot listen on {address}"))?;
+        if address.ip().is_loopback() {
+            info!(%address, "showing /, /health, /ready, /metrics and /api/runs");
+        } else {
+            warn!(%address, "showing /, /health, /ready, /metrics and /api/runs to everybody who can reach this address");
+        }
+        Ok(())
+    }
+
+    async fn poll(
+        &self,
+        watch: &mut Watch,
+        collector: &Collector,
+        commands: &mut UnboundedReceiver<Command>,
+    ) -> Command {
+        let poll = async || {
+            let report = collector.run().await;
+            let counts = report.record.counts.deposit.unwrap_or_default();
+            let took_s = report.record.total_time;
+            match &report.result {
+                Ok(_) => info!(
+                    new = counts.new_events_count,
+                    revised = counts.revisions_count,
+                    known = counts.buffer_overlap,
+                    possible_gap = report.record.possible_gap,
+                    took_s,
+                    "polled"
+                ),
+                Err(error) => error!(%error, took_s, "the poll failed"),
+            }
+            report
+        };
+        watch.run(poll, commands).await
+    }
+
+    async fn reload(&mut self, matches: &ArgMatches) -> Result<(Collector, Schedule, Pace), String> {
+        let said = |failure: Failure| match failure {
+            Failure::Usage(error) | Failure::Failed(error) => super::output::one_line(&error),
+        };
+        let settings = Settings::resolve(matches).map_err(|error| said(Failure::Usage(error)))?;
+        let before = std::mem::replace(&mut self.settings, settings);
+        let renewed = async {
+            let (schedule, pace) = self.rhythm()?;
+            Ok((self.collector().await?, schedule, pace))
+        };
+        let renewed = renewed.await.map_err(said);
+        if renewed.is_err() {
+            self.settings = before;
+        } else if self.settings.text("listen") != before.text("listen") {
+            warn!("where the pages are shown changes only with a restart");
+        }
+        renewed
+    }
+}
+
+/// What the system says: end on SIGTERM and SIGINT, read the settings again on SIGHUP.
+fn signals() -> anyhow::Result<UnboundedReceiver<Command>> {
+    let (tell, told) = unbounded_channel();
+    let kinds = [
+        (SignalKind::terminate(), Command::Stop),
+        (SignalKind::interrupt(), Command::Stop),
+        (SignalKind::hangup(), Command::Reload),
+    ];
+    for (kind, command) in kinds {
+        let signal = signal(kind).context("signals cannot be heard")?;
+        tokio::spawn(pass_on(signal, command, tell.clone()));
+    }
+    Ok(told)
+}
+
+async fn pass_on(mut signal: Signal, command: Command, tell: UnboundedSender<Command>) {
+    while signal.recv().await.is_some() {
+        if tell.send(command).is_err() {
+            return;
+        }
+    }
+}
+
+/// When an earlier process ran last, so that a restart does not poll anew before it is time.
+fn last_run(settings: &Settings) -> Option<DateTime<Utc>> {
+    let health: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(settings.health_file()).ok()?).ok()?;
+    let time = DateTime::parse_from_rfc3339(health.get("last_run")?.as_str()?).ok()?;
+    Some(time.to_utc())
+}
+
+/// Tells systemd's watchdog that this thread is not stuck.
+async fn feed_watchdog(every: Duration) {
+    let mut tick = tokio::time::interval(every);
+    loop {
+        tick.tick().await;
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "the system's manager cannot be told");
+    }
+}
+
+fn notify_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "the system's manager cannot be told"),
+    }
+}

@@ -1,0 +1,157 @@
+//! Polls on schedule for years, and says how that goes.
+//!
+//! One poll at a time. When the next one is due follows from the schedule and the pace; both are pure. What polls did is kept in
+//! a [`Status`], which others read: the pages of [`http`], the metrics. Time comes from the clock that is passed in, so that a
+//! week can pass in a moment.
+
+mod dashboard;
+pub mod http;
+pub mod metrics;
+pub mod pace;
+pub mod schedule;
+pub mod status;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tracing::{info, warn};
+
+use crate::clock::SharedClock;
+use crate::run::RunReport;
+use pace::{Pace, Ran, Reason};
+use schedule::{Moment, Schedule};
+use status::Status;
+
+/// The clock is looked at this often: it may have been set, or the machine may have slept.
+const LONGEST_SLEEP: Duration = Duration::from_secs(15);
+/// So long a poll may go on after the service was told to stop. One that is broken off is finished by the next run.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a service is told while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// End, after the poll at hand if that does not take long.
+    Stop,
+    /// Return, so that the settings can be read again.
+    Reload,
+}
+
+/// A service that polls.
+#[derive(Debug)]
+pub struct Watch {
+    clock: SharedClock,
+    schedule: Schedule,
+    pace: Pace,
+    status: Arc<Status>,
+    last: Option<Moment>,
+    /// When a run last succeeded, by [`crate::clock::Clock::elapsed`].
+    succeeded: Option<Duration>,
+}
+
+impl Watch {
+    /// A service that has not polled yet. `last_run`: when an earlier process did.
+    #[must_use]
+    pub fn new(
+        clock: SharedClock,
+        schedule: Schedule,
+        pace: Pace,
+        status: Arc<Status>,
+        last_run: Option<DateTime<Utc>>,
+    ) -> Self {
+        let at = Moment { now: clock.now(), elapsed: clock.elapsed() };
+        let last = last_run.map(|now| Moment { now, ..at }).filter(|last| !schedule.is_overdue(*last, at));
+        Self { clock, schedule, pace, status, last, succeeded: None }
+    }
+
+    /// Goes on with other settings.
+    pub fn set(&mut self, schedule: Schedule, pace: Pace) {
+        self.schedule = schedule;
+        self.pace = pace;
+    }
+
+    fn now(&self) -> Moment {
+        Moment { now: self.clock.now(), elapsed: self.clock.elapsed() }
+    }
+
+    /// Polls whenever it is time, until something else is said.
+    pub async fn run(
+        &mut self,
+        mut poll: impl AsyncFnMut() -> RunReport,
+        commands: &mut UnboundedReceiver<Command>,
+    ) -> Command {
+        loop {
+            let (interval, reason) = self.pace.interval();
+            let schedule = self.schedule.every(interval);
+            let at = self.now();
+            let wait = schedule.wait(self.last, at);
+            self.status.plan(schedule.next(self.last, at), interval, reason, self.pace.failures());
+            if !wait.is_zero() {
+                tokio::select! {
+                    () = self.clock.sleep(wait.min(LONGEST_SLEEP)) => continue,
+                    command = commands.recv() => return command.unwrap_or(Command::Stop),
+                }
+            }
+            self.last = Some(at);
+            self.status.begin(at.now);
+            let (report, command) = finish(&mut poll, commands).await;
+            if let Some(report) = report {
+                self.note(&report);
+            }
+            if let Some(command) = command {
+                return command;
+            }
+        }
+    }
+
+    fn note(&mut self, report: &RunReport) {
+        let now = self.clock.elapsed();
+        let before = self.pace.interval();
+        let ran = match &report.result {
+            Ok(deposit) => {
+                let since = self.succeeded.replace(now).map(|before| now.saturating_sub(before));
+                Ran::Well { news: deposit.events, since }
+            }
+            Err(_) => Ran::Badly,
+        };
+        self.pace.note(ran);
+        self.status.note(report);
+        let (interval, reason) = self.pace.interval();
+        if (interval, reason) != before {
+            let minutes = interval.as_secs_f64() / 60.0;
+            match reason {
+                Reason::AsConfigured => info!(minutes, "polling as configured again"),
+                Reason::BufferFills => warn!(minutes, "many events come between two polls; polling oftener"),
+                Reason::Failing => {
+                    warn!(minutes, failures = self.pace.failures(), "polls fail; polling less often");
+                }
+            }
+        }
+    }
+}
+
+/// Polls once. What was said meanwhile comes back with the report; told to stop, a poll has little time left.
+async fn finish(
+    poll: &mut impl AsyncFnMut() -> RunReport,
+    commands: &mut UnboundedReceiver<Command>,
+) -> (Option<RunReport>, Option<Command>) {
+    let mut running = pin!(poll());
+    let mut said = None;
+    loop {
+        tokio::select! {
+            report = &mut running => return (Some(report), said),
+            command = commands.recv() => match command.unwrap_or(Command::Stop) {
+                Command::Reload => said = Some(Command::Reload),
+                Command::Stop => break,
+            },
+        }
+    }
+    info!("stopping when the poll at hand is done, in {} s at most", GRACE.as_secs());
+    let report = tokio::time::timeout(GRACE, running).await.ok();
+    if report.is_none() {
+        warn!("the poll was broken off; the next run takes up what it left");
+    }
+    (report, Some(Command::Stop))
+}

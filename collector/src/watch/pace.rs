@@ -1,0 +1,187 @@
+//! How often is polled: oftener when the feed's buffer runs full, less often while everything fails. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// So many failures one after the other, and polls become rarer.
+const FAILURES_BORNE: u32 = 3;
+/// While everything fails, polls are never rarer than this.
+const RAREST: Duration = Duration::from_hours(6);
+/// Polls are never oftener than this: 30 an hour, half of what the provider allows.
+const OFTENEST: Duration = Duration::from_mins(2);
+/// What may be new in a poll, at most, before polls become oftener: half of the buffer.
+const FULL: f64 = 0.5;
+/// What may be new before they become rarer again.
+const EMPTY: f64 = 0.125;
+/// So many runs are remembered: a day of half hours.
+const REMEMBERED: usize = 48;
+
+/// How a run ended, as far as the pace is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// It succeeded.
+    Well {
+        /// Events of the response that were not known before.
+        news: usize,
+        /// Time since the run before that succeeded; none for the first.
+        since: Option<Duration>,
+    },
+    /// It failed.
+    Badly,
+}
+
+/// Why the time between polls is not the one that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It is the one that was asked for.
+    AsConfigured,
+    /// Many events came between two polls.
+    BufferFills,
+    /// Polls fail one after the other.
+    Failing,
+}
+
+/// The pace of polls.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    base: Duration,
+    is_adaptive: bool,
+    buffer: usize,
+    /// The base, or less while many events come.
+    current: Duration,
+    failures: u32,
+    /// Events a second between polls, the latest last.
+    rates: VecDeque<f64>,
+}
+
+impl Pace {
+    /// A poll every `base`, for a feed that shows `buffer` events.
+    #[must_use]
+    pub fn new(base: Duration, is_adaptive: bool, buffer: usize) -> Self {
+        Self { base, is_adaptive, buffer, current: base, failures: 0, rates: VecDeque::new() }
+    }
+
+    /// The time between polls now, and why.
+    #[must_use]
+    pub fn interval(&self) -> (Duration, Reason) {
+        if let Some(doublings) = self.failures.checked_sub(FAILURES_BORNE) {
+            let rarer = self.current.saturating_mul(2_u32.saturating_pow(doublings.min(16) + 1));
+            let interval = rarer.min(self.longest_safe()).max(self.current);
+            if interval > self.current {
+                return (interval, Reason::Failing);
+            }
+        }
+        if self.current < self.base {
+            return (self.current, Reason::BufferFills);
+        }
+        (self.current, Reason::AsConfigured)
+    }
+
+    /// Failures one after the other.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The longest time in which half the buffer would not fill at the highest rate of the last day.
+    fn longest_safe(&self) -> Duration {
+        let highest = self.rates.iter().copied().fold(0.0, f64::max);
+        let half = self.buffer_size() / 2.0;
+        Duration::try_from_secs_f64(half / highest).unwrap_or(RAREST).min(RAREST)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a buffer has hundreds of events")]
+    fn buffer_size(&self) -> f64 {
+        self.buffer as f64
+    }
+
+    /// Takes a run into account.
+    #[expect(clippy::cast_precision_loss, reason = "a response has hundreds of events")]
+    pub fn note(&mut self, ran: Ran) {
+        let Ran::Well { news, since } = ran else {
+            self.failures = self.failures.saturating_add(1);
+            return;
+        };
+        self.failures = 0;
+        let Some(since) = since.filter(|since| !since.is_zero()) else { return };
+        if self.rates.len() == REMEMBERED {
+            self.rates.pop_front();
+        }
+        self.rates.push_back(news as f64 / since.as_secs_f64());
+        if !self.is_adaptive {
+            return;
+        }
+        // What would be new if as many came in the time that is planned now.
+        let share = news as f64 / self.buffer_size() * self.current.as_secs_f64() / since.as_secs_f64();
+        if share > FULL {
+            let oftener = self.current / 2;
+            self.current = oftener.max(OFTENEST.min(self.base));
+        } else if share < EMPTY {
+            self.current = (self.current * 2).min(self.base);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF_HOUR: Duration = Duration::from_mins(30);
+
+    fn well(news: usize) -> Ran {
+        Ran::Well { news, since: Some(HALF_HOUR) }
+    }
+
+    #[test]
+    fn failures_make_polls_rarer_and_one_success_ends_that() {
+        let mut pace = Pace::new(HALF_HOUR, false, 500);
+        pace.note(well(2));
+        for (failures, minutes) in [(1, 30), (2, 30), (3, 60), (4, 120), (5, 240), (6, 360), (60, 360)] {
+            while pace.failures() < failures {
+                pace.note(Ran::Badly);
+            }
+            assert_eq!(pace.interval().0, Duration::from_mins(minutes), "after {failures}");
+        }
+        assert_eq!(pace.interval().1, Reason::Failing);
+        pace.note(well(2));
+        assert_eq!(pace.interval(), (HALF_HOUR, Reason::AsConfigured));
+    }
+
+    #[test]
+    fn they_never_become_so_rare_that_the_buffer_could_overflow() {
+        for news in [1, 20, 60, 124, 250, 500] {
+            let mut pace = Pace::new(HALF_HOUR, false, 500);
+            pace.note(well(news));
+            for _ in 0..20 {
+                pace.note(Ran::Badly);
+                let (interval, _) = pace.interval();
+                let filled = news as f64 * interval.as_secs_f64() / HALF_HOUR.as_secs_f64();
+                assert!(filled <= 250.001 || interval == HALF_HOUR, "{news}: {filled} in {interval:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_fills_makes_polls_oftener_and_quiet_brings_them_back() {
+        let mut pace = Pace::new(HALF_HOUR, true, 500);
+        pace.note(well(200));
+        assert_eq!(pace.interval(), (HALF_HOUR, Reason::AsConfigured));
+        let mut steps = Vec::new();
+        for _ in 0..6 {
+            let since = pace.interval().0;
+            pace.note(Ran::Well { news: 300, since: Some(since) });
+            steps.push(pace.interval().0.as_secs());
+        }
+        assert_eq!(steps, [900, 450, 225, 120, 120, 120]);
+        assert_eq!(pace.interval().1, Reason::BufferFills);
+        for _ in 0..5 {
+            let since = pace.interval().0;
+            pace.note(Ran::Well { news: 3, since: Some(since) });
+        }
+        assert_eq!(pace.interval(), (HALF_HOUR, Reason::AsConfigured));
+        let mut fixed = Pace::new(HALF_HOUR, false, 500);
+        fixed.note(well(400));
+        assert_eq!(fixed.interval(), (HALF_HOUR, Reason::AsConfigured));
+    }
+}
