@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use crate::archive::{Deposit, Outcome};
 use crate::clock::SharedClock;
 use crate::run::RunReport;
 use pace::{Pace, Ran, Reason};
@@ -90,8 +91,9 @@ impl Watch {
             self.status.plan(schedule.next(self.last, at), interval, reason, self.pace.failures());
             if !wait.is_zero() {
                 tokio::select! {
-                    () = self.clock.sleep(wait.min(LONGEST_SLEEP)) => continue,
+                    biased;
                     command = commands.recv() => return command.unwrap_or(Command::Stop),
+                    () = self.clock.sleep(wait.min(LONGEST_SLEEP)) => continue,
                 }
             }
             self.last = Some(at);
@@ -118,6 +120,7 @@ impl Watch {
         };
         self.pace.note(ran);
         self.status.note(report);
+        tell(report);
         let (interval, reason) = self.pace.interval();
         if (interval, reason) != before {
             let minutes = interval.as_secs_f64() / 60.0;
@@ -129,6 +132,22 @@ impl Watch {
                 }
             }
         }
+    }
+}
+
+fn tell(report: &RunReport) {
+    let took_s = report.record.total_time;
+    match &report.result {
+        Ok(Deposit { outcome: Outcome::LeftToAnother { owner, .. }, .. }) => {
+            info!(%owner, took_s, "another run is at work; it was left to that one");
+        }
+        Ok(Deposit { events, revisions, overlap, possible_gap: false, .. }) => {
+            info!(new = events, revised = revisions, known = overlap, took_s, "polled");
+        }
+        Ok(Deposit { events, revisions, .. }) => {
+            warn!(new = events, revised = revisions, took_s, "polled; events may have been missed before");
+        }
+        Err(error) => error!(%error, took_s, "the poll failed"),
     }
 }
 

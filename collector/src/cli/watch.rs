@@ -50,7 +50,7 @@ impl Service {
         let watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(limit / 2)));
         notify(&[NotifyState::Ready]);
         info!(every_s = schedule.interval().as_secs_f64(), store = self.settings.text("store"), "polling");
-        while self.poll(&mut watch, &collector, &mut commands).await == Command::Reload {
+        while watch.run(async || collector.run().await, &mut commands).await == Command::Reload {
             notify_reloading();
             match self.reload(matches).await {
                 Ok((renewed, schedule, pace)) => {
@@ -100,32 +100,6 @@ impl Service {
             warn!(%address, "showing /, /health, /ready, /metrics and /api/runs to everybody who can reach this address");
         }
         Ok(())
-    }
-
-    async fn poll(
-        &self,
-        watch: &mut Watch,
-        collector: &Collector,
-        commands: &mut UnboundedReceiver<Command>,
-    ) -> Command {
-        let poll = async || {
-            let report = collector.run().await;
-            let counts = report.record.counts.deposit.unwrap_or_default();
-            let took_s = report.record.total_time;
-            match &report.result {
-                Ok(_) => info!(
-                    new = counts.new_events_count,
-                    revised = counts.revisions_count,
-                    known = counts.buffer_overlap,
-                    possible_gap = report.record.possible_gap,
-                    took_s,
-                    "polled"
-                ),
-                Err(error) => error!(%error, took_s, "the poll failed"),
-            }
-            report
-        };
-        watch.run(poll, commands).await
     }
 
     async fn reload(&mut self, matches: &ArgMatches) -> Result<(Collector, Schedule, Pace), String> {

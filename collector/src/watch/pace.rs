@@ -150,13 +150,13 @@ mod tests {
 
     #[test]
     fn they_never_become_so_rare_that_the_buffer_could_overflow() {
-        for news in [1, 20, 60, 124, 250, 500] {
+        for news in [1_u32, 20, 60, 124, 250, 500] {
             let mut pace = Pace::new(HALF_HOUR, false, 500);
-            pace.note(well(news));
+            pace.note(well(news as usize));
             for _ in 0..20 {
                 pace.note(Ran::Badly);
                 let (interval, _) = pace.interval();
-                let filled = news as f64 * interval.as_secs_f64() / HALF_HOUR.as_secs_f64();
+                let filled = f64::from(news) * interval.as_secs_f64() / HALF_HOUR.as_secs_f64();
                 assert!(filled <= 250.001 || interval == HALF_HOUR, "{news}: {filled} in {interval:?}");
             }
         }

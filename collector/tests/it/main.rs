@@ -18,3 +18,4 @@ mod run;
 mod stores;
 mod support;
 mod verify;
+mod watch;

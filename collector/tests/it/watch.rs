@@ -1,0 +1,499 @@
+//! The service: when it polls, what it shows, what it bears.
+
+#![expect(clippy::float_cmp, reason = "figures that are whole numbers")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use collector::archive::{Archive, ArchiveOptions, Kind};
+use collector::clock::{Clock as _, VirtualClock};
+use collector::feed::Feed;
+use collector::record::RecordPaths;
+use collector::run::Collector;
+use collector::store::{MemoryStore, Store as _};
+use collector::watch::http::{self, Pages};
+use collector::watch::pace::Pace;
+use collector::watch::schedule::Schedule;
+use collector::watch::status::{MOST_RUNS, Status};
+use collector::watch::{Command, Watch};
+use fixtures::{FeedConfig, What};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::support::{Home, fixture};
+
+const HALF_HOUR: Duration = Duration::from_mins(30);
+
+/// A service in virtual time on a simulated feed.
+struct World {
+    home: Home,
+    clock: Arc<VirtualClock>,
+    store: Arc<MemoryStore>,
+    status: Arc<Status>,
+    feed: fixtures::Feed,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut feed = fixtures::Feed::new(FeedConfig { sparse: 0.0, ..FeedConfig::default() });
+        feed.drain_log();
+        let clock = Arc::new(VirtualClock::at(feed.now()));
+        let status = Arc::new(Status::new(feed.now(), 500).unwrap());
+        Self { home: Home::new(), clock, store: Arc::default(), status, feed }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.home.path("feed.json")
+    }
+
+    fn collector(&self) -> Collector {
+        Collector {
+            feed: Feed::File(self.file()),
+            archive: Archive::new(self.store.clone(), self.clock.clone(), ArchiveOptions::default()),
+            paths: RecordPaths {
+                metrics_dir: self.home.path("metrics"),
+                health_file: self.home.path("health.json"),
+            },
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Lets the service work for a time, and whatever `happens` before each poll. When it polled.
+    async fn watch(
+        &mut self,
+        time: TimeDelta,
+        mut happens: impl FnMut(&VirtualClock, usize),
+    ) -> Vec<Duration> {
+        let (tell, mut told) = unbounded_channel();
+        let schedule = Schedule::new(HALF_HOUR, Duration::from_mins(1), "test");
+        let pace = Pace::new(HALF_HOUR, false, 500);
+        let mut watch =
+            Watch::new(self.clock.clone(), schedule, pace, self.status.clone(), Some(self.clock.now()));
+        let (collector, file) = (self.collector(), self.file());
+        let (clock, feed) = (&self.clock, &mut self.feed);
+        let end = clock.elapsed() + time.to_std().unwrap();
+        let mut polls = Vec::new();
+        let poll = async || {
+            feed.advance_to(clock.now());
+            fs::write(&file, feed.full_response().compact()).unwrap();
+            polls.push(clock.elapsed());
+            let report = collector.run().await;
+            happens(clock, polls.len());
+            if clock.elapsed() + HALF_HOUR > end {
+                tell.send(Command::Stop).unwrap();
+            }
+            report
+        };
+        assert_eq!(watch.run(poll, &mut told).await, Command::Stop);
+        polls
+    }
+
+    async fn stored(&self) -> usize {
+        let mut lines = 0;
+        for listed in self.store.list(&format!("{}/", Kind::Events)).await.unwrap() {
+            let object = self.store.get(&listed.key).await.unwrap().unwrap();
+            lines += std::str::from_utf8(&object.bytes).unwrap().lines().count();
+        }
+        lines
+    }
+}
+
+#[tokio::test]
+async fn a_week_is_336_polls_and_everything_that_was_published() {
+    let mut world = World::new();
+    let shown: BTreeSet<u64> = world.feed.full_response().events().iter().map(|event| event.id()).collect();
+    let polls = world.watch(TimeDelta::days(7), |_, _| ()).await;
+    assert_eq!(polls.len(), 336);
+    for pair in polls.windows(2) {
+        assert!(pair[1].saturating_sub(pair[0]).abs_diff(HALF_HOUR) < Duration::from_secs(1), "{pair:?}");
+    }
+    let published: BTreeSet<u64> = world
+        .feed
+        .drain_log()
+        .iter()
+        .filter(|change| matches!(change.what, What::Published | What::Restored))
+        .map(|change| change.event.id())
+        .chain(shown)
+        .collect();
+    let stored = world.stored().await;
+    // A few are withdrawn before any poll could see them.
+    assert!(
+        stored > published.len() * 98 / 100 && stored <= published.len(),
+        "{stored} of {}",
+        published.len()
+    );
+    let view = world.status.view(MOST_RUNS);
+    assert_eq!(view.runs.len(), 336);
+    assert!(view.runs.iter().all(|run| !run.possible_gap && run.error.is_none()));
+    assert_eq!(view.runs.iter().map(|run| run.new).sum::<usize>(), stored);
+}
+
+#[tokio::test]
+async fn clocks_that_jump_and_a_sleep_neither_double_nor_lose_a_poll() {
+    let mut world = World::new();
+    let start = world.clock.now();
+    let polls = world
+        .watch(TimeDelta::days(2), |clock, count| match count {
+            // Set back by an hour; later the machine sleeps for eight hours, which only one of its clocks notices.
+            20 => clock.set(clock.now() - TimeDelta::hours(1)),
+            50 => clock.set(clock.now() + TimeDelta::hours(8)),
+            _ => {}
+        })
+        .await;
+    let gaps: Vec<Duration> = polls.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    assert!(gaps.iter().all(|gap| *gap < HALF_HOUR + Duration::from_secs(1)), "{gaps:?}");
+    let close: Vec<_> = gaps.iter().filter(|gap| **gap + Duration::from_secs(1) < HALF_HOUR).collect();
+    // After the sleep one comes at once.
+    assert!(close.len() <= 2 && close.iter().any(|gap| **gap <= Duration::from_secs(10)), "{close:?}");
+    assert!(world.clock.now() - start > TimeDelta::hours(54));
+}
+
+/// The service's pages on a port of their own.
+fn pages(world: &World) -> SocketAddr {
+    let pages = Pages {
+        status: world.status.clone(),
+        health_file: world.home.path("health.json"),
+        max_age_minutes: 45,
+        clock: world.clock.clone(),
+    };
+    http::start(([127, 0, 0, 1], 0).into(), pages).unwrap()
+}
+
+/// Sends bytes as they are. The status of the answer, and all of it.
+fn ask(address: SocketAddr, request: &[u8]) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, answer)
+}
+
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").unwrap().1
+}
+
+/// The figures of `/metrics`, by name and labels.
+fn figures(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+#[tokio::test]
+async fn health_turns_after_45_minutes_and_back_after_the_next_good_run() {
+    let mut world = World::new();
+    let address = pages(&world);
+    assert_eq!((get(address, "/health").0, get(address, "/ready").0), (503, 503));
+    world.watch(TimeDelta::hours(1), |_, _| ()).await;
+    assert_eq!((get(address, "/health").0, get(address, "/ready").0), (200, 200));
+    world.clock.sleep(Duration::from_mins(45)).await;
+    assert_eq!(get(address, "/health").0, 200);
+    world.clock.sleep(Duration::from_mins(1)).await;
+    let (status, answer) = get(address, "/health");
+    let told: Value = serde_json::from_str(body(&answer)).unwrap();
+    assert_eq!((status, &told["healthy"]), (503, &Value::Bool(false)));
+    assert!(told["lines"][0].as_str().unwrap().contains("Last run was 46 minutes ago"), "{told}");
+    assert_eq!(figures(body(&get(address, "/metrics").1))["polisen_collector_healthy"], 0.0);
+    world.watch(TimeDelta::hours(1), |_, _| ()).await;
+    assert_eq!(get(address, "/health").0, 200);
+    assert_eq!(figures(body(&get(address, "/metrics").1))["polisen_collector_healthy"], 1.0);
+}
+
+#[tokio::test]
+async fn the_figures_are_those_of_the_runs() {
+    let mut world = World::new();
+    let address = pages(&world);
+    world.watch(TimeDelta::hours(24), |_, _| ()).await;
+    let all = figures(body(&get(address, "/metrics").1));
+    let figure = |name: &str| all[&format!("polisen_collector_{name}")];
+    #[expect(clippy::cast_precision_loss, reason = "some hundred events")]
+    let stored = world.stored().await as f64;
+    assert_eq!(figure("events_total{kind=\"new\"}"), stored);
+    assert_eq!(
+        (figure("runs_total{result=\"success\"}"), figure("runs_total{result=\"failed\"}")),
+        (48.0, 0.0)
+    );
+    assert_eq!(figure("run_duration_seconds_count"), 48.0);
+    assert_eq!(figure("possible_gaps_total"), 0.0);
+    assert!((490.0..=500.0).contains(&figure("buffer_overlap_events")));
+    assert_eq!(figure("poll_interval_seconds"), 1_800.0);
+    assert!(all["process_resident_memory_bytes"] > 1e6 && all["process_cpu_seconds_total"] > 0.0);
+    let view: Value = serde_json::from_str(body(&get(address, "/api/runs").1)).unwrap();
+    assert_eq!(view["runs"].as_array().unwrap().len(), 48);
+    let page = get(address, "/").1;
+    assert!(page.contains("the collector is healthy") && page.contains("http-equiv=\"refresh\""));
+    assert!(
+        !page.contains("<script") && !page.contains("src=") && !page.contains("http://"),
+        "nothing from elsewhere"
+    );
+    for (name, value) in
+        [("x-frame-options", "DENY"), ("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
+    {
+        assert!(page.to_lowercase().contains(&format!("{name}: {}", value.to_lowercase())), "{name}");
+    }
+}
+
+/// Alerts and the dashboard to import ask for nothing that is not served.
+#[tokio::test]
+async fn what_is_monitored_is_served() {
+    let mut world = World::new();
+    let address = pages(&world);
+    world.watch(TimeDelta::hours(2), |_, _| ()).await;
+    let missing = fixture("absent.json");
+    let failing = Collector { feed: Feed::File(missing), ..world.collector() };
+    world.status.note(&failing.run().await);
+    let text = get(address, "/metrics").1;
+    let served: BTreeSet<&str> =
+        body(&text).lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/monitoring");
+    for name in ["alerts.yml", "grafana.json"] {
+        let asked = fs::read_to_string(folder.join(name)).unwrap();
+        let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let names: BTreeSet<&str> = asked
+            .split(|letter| !is_name(letter))
+            .filter(|word| word.starts_with("polisen_collector_") || word.starts_with("process_"))
+            .collect();
+        assert!(names.len() > 5, "{name}: {names:?}");
+        for asked in names {
+            assert!(served.contains(asked), "{name} asks for {asked}");
+        }
+    }
+    let dashboard: Value = serde_json::from_slice(&fs::read(folder.join("grafana.json")).unwrap()).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+}
+
+#[tokio::test]
+async fn a_failure_is_counted_by_its_kind_and_makes_it_unhealthy() {
+    let world = World::new();
+    let address = pages(&world);
+    let report = world.collector().run().await;
+    world.status.note(&report);
+    let all = figures(body(&get(address, "/metrics").1));
+    assert_eq!(all["polisen_collector_run_failures_total{kind=\"read\"}"], 1.0);
+    assert_eq!(get(address, "/health").0, 503);
+    assert!(get(address, "/").1.contains("cannot read"));
+}
+
+#[tokio::test]
+async fn whatever_is_sent_is_refused_or_answered_and_the_next_is_answered_too() {
+    let world = World::new();
+    let address = pages(&world);
+    // Connections on which nothing, or half of a request, comes.
+    let mut open = Vec::new();
+    for number in 0..60 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
+        }
+        open.push(stream);
+    }
+    let long = "x".repeat(1 << 20);
+    for (request, expected) in [
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {long}\r\n\r\n"), &[431, 0][..]),
+        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), &[414, 431, 0]),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(1_000)), &[431, 0]),
+        (
+            "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
+                .to_owned(),
+            &[405],
+        ),
+        ("DELETE /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), &[405]),
+        ("GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), &[404, 400]),
+        ("GET /%2e%2e/health.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), &[404, 400]),
+        ("GET /metrics/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), &[404]),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".to_owned(), &[400, 0]),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), &[400, 505, 0]),
+    ] {
+        let (status, answer) = ask(address, request.as_bytes());
+        assert!(expected.contains(&status), "{status}: {}", &request[..40.min(request.len())]);
+        assert!(!answer.contains("root:"));
+        assert_eq!(get(address, "/metrics").0, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_scrapes_are_answered_while_it_polls() {
+    let mut world = World::new();
+    let address = pages(&world);
+    let scrapes = tokio::spawn(async move {
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let url = format!("http://{address}/metrics");
+        let mut answered = 0;
+        for _ in 0..100 {
+            let batch = (0..100).map(|_| client.get(&url).send());
+            for answer in futures_util::future::join_all(batch).await {
+                answered += u32::from(answer.is_ok_and(|answer| answer.status() == 200));
+            }
+        }
+        answered
+    });
+    let polls = world.watch(TimeDelta::days(4), |_, _| ()).await;
+    assert_eq!(polls.len(), 192);
+    assert_eq!(scrapes.await.unwrap(), 10_000);
+}
+
+/// A service that was started as its users start it.
+struct Service(Child);
+
+impl Service {
+    /// The service and where its pages are.
+    fn start(home: &Home, arguments: &[&str]) -> (Self, SocketAddr, BufReader<std::process::ChildStderr>) {
+        let mut command = home
+            .command(&[&["watch", "--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let service = Self(child);
+        let line = next_line(&mut log, "showing");
+        (service, line["address"].as_str().unwrap().parse().unwrap(), log)
+    }
+
+    fn tell(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    fn end(mut self) -> Option<i32> {
+        self.tell(Signal::SIGTERM);
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The next line of the log that says this.
+#[track_caller]
+fn next_line(log: &mut impl std::io::BufRead, said: &str) -> Value {
+    let mut all = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "`{said}` was not said: {all}");
+        all += &line;
+        let entry: Value = serde_json::from_str(&line).unwrap();
+        if entry["message"].as_str().is_some_and(|message| message.contains(said)) {
+            return entry;
+        }
+    }
+}
+
+#[test]
+fn it_polls_at_once_reads_its_settings_again_and_stops_when_told() {
+    let home = Home::new();
+    let feed = fixture("response.json");
+    home.write("c.toml", format!("feed = {:?}\ninterval = \"24h\"\n", feed.to_str().unwrap()));
+    let (service, address, mut log) = Service::start(&home, &["--config", "c.toml"]);
+    assert_eq!(next_line(&mut log, "polled")["new"], 500);
+    assert_eq!((get(address, "/health").0, get(address, "/ready").0), (200, 200));
+    home.write("c.toml", "interval = \"often\"\n");
+    service.tell(Signal::SIGHUP);
+    let error = next_line(&mut log, "cannot be read again");
+    assert!(error["error"].as_str().unwrap().contains("often"), "{error}");
+    home.write("c.toml", format!("feed = {:?}\ninterval = \"23h\"\n", feed.to_str().unwrap()));
+    service.tell(Signal::SIGHUP);
+    assert_eq!(next_line(&mut log, "read again")["every_s"], 82_800.0);
+    assert_eq!(service.end(), Some(0));
+    assert_eq!(home.records().len(), 1);
+
+    // Started again at once, it does not poll before it is time.
+    let (service, address, _log) = Service::start(&home, &["--config", "c.toml", "--interval", "24h"]);
+    let view: Value = serde_json::from_str(body(&get(address, "/api/runs").1)).unwrap();
+    assert_eq!(view["runs"].as_array().unwrap().len(), 0);
+    assert_eq!(service.end(), Some(0));
+}
+
+#[test]
+fn told_to_stop_it_lets_the_poll_at_hand_end() {
+    let home = Home::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let feed = format!("http://{}/api/events", listener.local_addr().unwrap());
+    let (service, _, mut log) = Service::start(&home, &["--feed", &feed, "--retries", "0"]);
+    // The call has come, and is answered only after the service was told to stop.
+    let (mut call, _) = listener.accept().unwrap();
+    service.tell(Signal::SIGTERM);
+    next_line(&mut log, "stopping when the poll at hand is done");
+    let body = fs::read(fixture("response.json")).unwrap();
+    write!(call, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+    call.write_all(&body).unwrap();
+    assert_eq!(next_line(&mut log, "polled")["new"], 500);
+    next_line(&mut log, "stopped");
+    assert_eq!(service.end(), Some(0));
+    home.collector(&["verify"]).with(0);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_done() {
+    let home = Home::new();
+    for wrong in [
+        &["--interval", "1s"][..],
+        &["--interval", "x"],
+        &["--listen", "everywhere"],
+        &["--store", "ftp://x"],
+    ] {
+        home.collector(&[&["watch"], wrong].concat()).with(2).error_line();
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = home.collector(&["watch", "--listen", &address]).with(1);
+    assert!(ended.error_line().contains("cannot listen"), "{}", ended.stderr);
+    assert!(home.objects().is_empty());
+}
+
+#[test]
+fn the_file_for_prometheus_counts_on_from_run_to_run() {
+    let home = Home::new();
+    let run = |feed: &Path, code: i32| {
+        let arguments = ["run", "--prometheus-file", "collector.prom", "--feed", feed.to_str().unwrap()];
+        home.collector(&arguments).with(code);
+        figures(&fs::read_to_string(home.path("collector.prom")).unwrap())
+    };
+    let figure = |all: &BTreeMap<String, f64>, name: &str| all[&format!("polisen_collector_{name}")];
+    let first = run(&fixture("response.json"), 0);
+    assert_eq!(figure(&first, "events_total{kind=\"new\"}"), 500.0);
+    let failed = run(Path::new("absent.json"), 1);
+    assert_eq!(figure(&failed, "run_failures_total{kind=\"read\"}"), 1.0);
+    let last = run(&fixture("response-next.json"), 0);
+    let stored = home.lines("events").len();
+    #[expect(clippy::cast_precision_loss, reason = "some hundred events")]
+    let stored = stored as f64;
+    assert_eq!(figure(&last, "events_total{kind=\"new\"}"), stored);
+    assert_eq!(figure(&last, "run_failures_total{kind=\"read\"}"), 1.0, "still counted");
+    assert_eq!(
+        (figure(&last, "runs_total{result=\"success\"}"), figure(&last, "runs_total{result=\"failed\"}")),
+        (2.0, 1.0)
+    );
+    assert_eq!(figure(&last, "build_info{version=\"0.1.0\"}"), 1.0);
+    assert!(
+        figure(&last, "last_success_timestamp_seconds") >= figure(&first, "last_success_timestamp_seconds")
+    );
+    let ended: DateTime<Utc> = home.health()["last_run"].as_str().unwrap().parse().unwrap();
+    assert!(
+        (figure(&last, "last_run_timestamp_seconds") - f64::from(u32::try_from(ended.timestamp()).unwrap()))
+            .abs()
+            <= 1.0
+    );
+    assert!(
+        !last
+            .keys()
+            .any(|name| name.contains("bucket") || name.contains("process_") || name.ends_with("_count"))
+    );
+}
