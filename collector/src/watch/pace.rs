@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// So many failures one after the other, and polls become rarer.
 const FAILURES_BORNE: u32 = 3;
-/// While everything fails, polls are never rarer than this.
-const RAREST: Duration = Duration::from_hours(6);
+/// While everything fails, polls are never rarer than this: what is mended is to be noticed soon.
+const RAREST: Duration = Duration::from_hours(2);
 /// Polls are never oftener than this: 30 an hour, half of what the provider allows.
 const OFTENEST: Duration = Duration::from_mins(2);
 /// What may be new in a poll, at most, before polls become oftener: half of the buffer.
@@ -137,7 +137,7 @@ mod tests {
     fn failures_make_polls_rarer_and_one_success_ends_that() {
         let mut pace = Pace::new(HALF_HOUR, false, 500);
         pace.note(well(2));
-        for (failures, minutes) in [(1, 30), (2, 30), (3, 60), (4, 120), (5, 240), (6, 360), (60, 360)] {
+        for (failures, minutes) in [(1, 30), (2, 30), (3, 60), (4, 120), (5, 120), (60, 120)] {
             while pace.failures() < failures {
                 pace.note(Ran::Badly);
             }

@@ -1,0 +1,20 @@
+# The collector and what it needs, and nothing else; not as root.
+#
+#     docker build -t polisen-events-collector .
+#     docker run -v events:/var/lib/collector -e COLLECTOR_CONTACT=you@example.org polisen-events-collector
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked -p collector && scripts/container/rootfs target/release /rootfs
+
+FROM scratch
+COPY --from=build /rootfs /
+USER 65532:65532
+WORKDIR /var/lib/collector
+# What is collected is kept here.
+VOLUME /var/lib/collector
+EXPOSE 9464
+ENTRYPOINT ["/usr/local/bin/collector"]
+# In a container the pages are for those whom its network lets in.
+CMD ["watch", "--listen", "0.0.0.0:9464"]
+HEALTHCHECK --interval=5m --timeout=10s --start-period=2m CMD ["/usr/local/bin/collector", "health"]
