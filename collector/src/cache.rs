@@ -96,8 +96,8 @@ pub enum Freshness {
 #[derive(Debug, Clone)]
 struct Entry {
     content: Content,
-    /// When it was read, by [`crate::clock::Clock::elapsed`].
-    read_at: Duration,
+    /// How long it is good, by [`crate::clock::Clock::elapsed`].
+    good_until: Duration,
     /// What had been forgotten when the reading began.
     generation: Generation,
 }
@@ -164,7 +164,7 @@ impl Cache {
         let name: Arc<str> = name.into();
         for _ in 0..TRIES {
             if let Some(entry) = self.memory.get(&name).await {
-                if self.is_good(&name, &entry, freshness) {
+                if self.is_good(&name, &entry) {
                     self.counters.memory_hits.fetch_add(1, Ordering::Relaxed);
                     return Ok((Some(entry.content), Origin::Memory));
                 }
@@ -184,7 +184,7 @@ impl Cache {
                 },
             };
             // Somebody else may have begun to read it before it was forgotten.
-            if entry.generation >= asked_since || self.is_good(&name, &entry, freshness) {
+            if entry.generation >= asked_since || self.is_good(&name, &entry) {
                 self.note(origin);
                 return Ok((Some(entry.content), origin));
             }
@@ -211,17 +211,18 @@ impl Cache {
             && let Some(age) = self.age_of(kept.written_ms, freshness)
         {
             *origin = Origin::Disk;
-            let read_at = self.clock.elapsed().saturating_sub(age);
-            return Ok(Entry { content: Arc::new(kept.content), read_at, generation });
+            let good_until = self.good_until(freshness, age);
+            return Ok(Entry { content: Arc::new(kept.content), good_until, generation });
         }
         *origin = Origin::Source;
-        let (read_at, written_ms) = (self.clock.elapsed(), self.clock.now().timestamp_millis());
+        let good_until = self.good_until(freshness, Duration::ZERO);
+        let written_ms = self.clock.now().timestamp_millis();
         let content = match read().await {
             Ok(Some(content)) => Arc::new(content),
             Ok(None) => return Err(NoEntry::Nothing),
             Err(error) => return Err(NoEntry::Failed(Arc::new(error))),
         };
-        let entry = Entry { content, read_at, generation };
+        let entry = Entry { content, good_until, generation };
         if let Some(disk) = &self.disk
             && self.generations.is_current(name, entry.generation)
         {
@@ -243,9 +244,16 @@ impl Cache {
         Some(Duration::from_millis(age)).filter(|age| *age < self.options.ttl)
     }
 
-    fn is_good(&self, name: &str, entry: &Entry, freshness: Freshness) -> bool {
-        let is_young = freshness == Freshness::Forever || self.clock.since(entry.read_at) < self.options.ttl;
-        is_young && self.generations.is_current(name, entry.generation)
+    /// Until when what is so old already is believed.
+    fn good_until(&self, freshness: Freshness, age: Duration) -> Duration {
+        match freshness {
+            Freshness::Forever => Duration::MAX,
+            Freshness::Brief => self.clock.elapsed() + self.options.ttl.saturating_sub(age),
+        }
+    }
+
+    fn is_good(&self, name: &str, entry: &Entry) -> bool {
+        self.clock.elapsed() < entry.good_until && self.generations.is_current(name, entry.generation)
     }
 
     fn note(&self, origin: Origin) {

@@ -146,6 +146,18 @@ async fn another_process_finds_what_is_on_disk_while_it_is_good() {
     later.pass(30).await;
     assert_eq!(later.get("listing", Freshness::Brief, "2").await, ("2".to_owned(), Origin::Source));
     assert_eq!(later.get("object", Freshness::Forever, "2").await, ("1".to_owned(), Origin::Disk));
+    // What another process read grows old in this one's memory too.
+    let first = World::new(1 << 20, Some(disk(folder.path(), 1 << 20)));
+    first.pass(31).await;
+    let options = CacheOptions { disk: Some(disk(folder.path(), 1 << 20)), ..CacheOptions::default() };
+    let second = World { cache: Cache::new(options, first.clock.clone()), ..World::new(0, None) };
+    first.get("aging", Freshness::Brief, "1").await;
+    first.pass(20).await;
+    assert_eq!(second.get("aging", Freshness::Brief, "2").await.1, Origin::Disk);
+    first.pass(9).await;
+    assert_eq!(second.get("aging", Freshness::Brief, "2").await.1, Origin::Memory);
+    first.pass(1).await;
+    assert_eq!(second.get("aging", Freshness::Brief, "2").await.1, Origin::Source);
     // What a clock wrote that was set back since is from the future, and not believed.
     assert_eq!(fresh().get("listing", Freshness::Brief, "3").await, ("3".to_owned(), Origin::Source));
     fresh().cache.forget("listing").await;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use clap::ArgMatches;
 use collector::clock::SharedClock;
+use collector::feed::Source;
 use collector::run::Collector;
 use collector::watch::http::{self, Pages};
 use collector::watch::pace::Pace;
@@ -72,6 +73,7 @@ impl Service {
 
     async fn collector(&self) -> Result<Collector, Failure> {
         let source = self.settings.source()?;
+        check_source(&self.settings, &source).map_err(Failure::Usage)?;
         remind_of_contact(&self.settings, &source);
         collector_of(&self.settings, &source, &self.clock).await
     }
@@ -120,6 +122,26 @@ impl Service {
         }
         renewed
     }
+}
+
+/// Whether a feed can be asked again and again, so often.
+fn check_source(settings: &Settings, source: &Source) -> anyhow::Result<()> {
+    let url = match source {
+        Source::StandardInput => bail!("feed: standard input cannot be read again and again"),
+        Source::File(_) => return Ok(()),
+        Source::Http(url) => url,
+    };
+    let limits = settings.feed_options()?.limits.for_url(url);
+    let interval = settings.service()?.interval;
+    for (calls, period) in
+        [(limits.per_hour, Duration::from_hours(1)), (limits.per_day, Duration::from_hours(24))]
+    {
+        let closest = calls.map_or(Duration::ZERO, |calls| period / calls.max(1));
+        if interval < closest {
+            bail!("interval: the feed may be called every {} s at most", closest.as_secs());
+        }
+    }
+    Ok(())
 }
 
 /// What the system says: end on SIGTERM and SIGINT, read the settings again on SIGHUP.

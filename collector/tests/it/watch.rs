@@ -448,12 +448,15 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         &["--interval", "x"],
         &["--listen", "everywhere"],
         &["--store", "ftp://x"],
+        &["--feed", "-"],
+        &["--interval", "30s"],
+        &["--interval", "10m", "--feed", "http://127.0.0.1:1/", "--max-calls-per-hour", "5"],
     ] {
         home.collector(&[&["watch"], wrong].concat()).with(2).error_line();
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ended = home.collector(&["watch", "--listen", &address]).with(1);
+    let ended = home.collector(&["watch", "--feed", "absent.json", "--listen", &address]).with(1);
     assert!(ended.error_line().contains("cannot listen"), "{}", ended.stderr);
     assert!(home.objects().is_empty());
 }
