@@ -1,0 +1,40 @@
+//! The budget of a service that runs for years: a year of runs is remembered as a month.
+
+use bench::counts::Heap;
+use chrono::{DateTime, TimeDelta};
+use collector::archive::Deposit;
+use collector::record::{Counts, DepositCounts, RunRecord};
+use collector::run::RunReport;
+use collector::watch::status::{MOST_RUNS, Status};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+const YEAR: i32 = 365 * 48;
+
+#[test]
+fn a_year_of_runs_takes_no_more_memory_than_a_month() {
+    let start = DateTime::from_timestamp(1_767_362_400, 0).unwrap();
+    let after = |runs: i32| {
+        let (status, heap) = Heap::of(|| {
+            let status = Status::new(start, 500).unwrap();
+            for run in 0..runs {
+                let mut record = RunRecord::begin(start + TimeDelta::minutes(30) * run);
+                let deposit =
+                    DepositCounts { new_events_count: 2, buffer_overlap: 498, ..DepositCounts::default() };
+                record.counts = Counts { deposit: Some(deposit), ..Counts::default() };
+                if run % 10 == 0 {
+                    record.note_error("http_status", "the feed answered HTTP 503".repeat(4), start);
+                }
+                status.note(&RunReport { record, record_file: None, result: Ok(Deposit::default()) });
+            }
+            let _ = status.metrics().to_text();
+            status
+        });
+        assert_eq!(status.view(usize::MAX).runs.len(), MOST_RUNS.min(runs.try_into().unwrap()));
+        heap.held
+    };
+    let (month, year) = (after(31 * 48), after(YEAR));
+    assert!(year < month + month / 50, "{month} bytes after a month, {year} after a year");
+    assert!((50_000..1_000_000).contains(&year), "{year} bytes after a year");
+}
