@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 use futures_util::stream::{self, StreamExt as _};
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 
 use super::scan::{Scan, written};
 use super::{Account, Cost, Filter, Found, Query, Unreadable, cover};
@@ -54,7 +54,7 @@ impl Archive {
             account,
             missing: ids.clone(),
             scan,
-            seen: FxHashSet::default(),
+            seen: FxHashMap::default(),
             result: LookUp::default(),
         };
         search.run().await
@@ -81,8 +81,8 @@ struct Search<'a> {
     account: &'a Account,
     missing: BTreeSet<EventId>,
     scan: Scan,
-    /// Objects that were read.
-    seen: FxHashSet<Key>,
+    /// Objects that were read, and the number in the middle of each.
+    seen: FxHashMap<Key, Option<EventId>>,
     result: LookUp,
 }
 
@@ -130,11 +130,14 @@ impl Search<'_> {
 
     /// Looks into objects until each number lies between two that are close. A number by position, as it stands there.
     async fn close_in(&mut self, unread: &mut Unread) -> BTreeMap<usize, EventId> {
-        let mut marks = BTreeMap::new();
+        let (mut marks, mut blanks) = (BTreeMap::new(), BTreeSet::new());
         loop {
+            // In the middle, or as near to it as there is one that says something.
             let middle = |&id: &EventId| {
                 let (before, after) = between(&marks, id, unread.len());
-                (after - before > CLOSE).then_some(before + (after - before) / 2)
+                let middle = before + (after - before) / 2;
+                let mut nearest = (middle..after).chain((before + 1..middle).rev());
+                nearest.find(|at| !blanks.contains(at)).filter(|_| after - before > CLOSE)
             };
             let wanted: BTreeSet<usize> = self.missing.iter().filter_map(middle).collect();
             if wanted.is_empty() {
@@ -142,18 +145,21 @@ impl Search<'_> {
             }
             let objects = wanted.iter().filter_map(|&at| unread[at].take()).collect();
             let numbers = self.read(objects).await;
-            // What says nothing is passed over.
-            let numbers = numbers.into_iter().map(|number| number.unwrap_or(EventId::MIN));
-            marks.extend(wanted.into_iter().zip(numbers));
+            for (at, number) in wanted.into_iter().zip(numbers) {
+                match number {
+                    Some(number) => _ = marks.insert(at, number),
+                    None => _ = blanks.insert(at),
+                }
+            }
         }
     }
 
-    /// Reads objects that were not read yet, several at a time. The number in the middle of each.
+    /// Reads those that were not read yet, several at a time. The number in the middle of each.
     async fn read(&mut self, objects: Vec<(Place, Listed)>) -> Vec<Option<EventId>> {
         let archive = self.archive;
         let mut numbers = Vec::new();
         let reads = objects.into_iter().map(|(place, listed)| {
-            let is_new = self.seen.insert(listed.key.clone());
+            let is_new = !self.seen.contains_key(&listed.key);
             async move {
                 let content = if is_new { Some(archive.content(&listed).await) } else { None };
                 (place, listed.key, content)
@@ -163,10 +169,11 @@ impl Search<'_> {
         let mut reads = stream::iter(reads).buffered(archive.parallel());
         while let Some((place, key, content)) = reads.next().await {
             let Some(content) = content else {
-                numbers.push(None);
+                numbers.push(self.seen.get(&key).copied().flatten());
                 continue;
             };
             let held = content.as_ref().ok().and_then(|(content, _)| Some(middle_number(content.as_ref()?)));
+            self.seen.insert(key.clone(), held.flatten());
             numbers.push(held.flatten());
             for told in self.scan.take(place, &key, content) {
                 match told {

@@ -272,6 +272,26 @@ async fn many_events_are_found_by_their_numbers_with_few_reads() {
     assert_eq!((found.found.len(), found.cost.objects_read), (0, objects));
 }
 
+/// Objects that say nothing, and those that the ledger led to, do not lead astray.
+#[tokio::test]
+async fn an_event_is_found_beside_empty_objects_and_remembered_ones() {
+    let world = World::new();
+    world.fill(200, |day| (0..20).map(|it| 1_000 + 20 * day.cast_signed() + it).collect()).await;
+    let first: NaiveDate = "2025-01-01".parse().unwrap();
+    for day in first.iter_days().take(200) {
+        let key = format!("{}events-99.jsonl", Kind::Events.day_prefix(day));
+        let _ = world.store.create(&Key::new(key).unwrap(), b"").await.unwrap();
+    }
+    let archive = world.archive();
+    world.collect(&archive, &[90_000, 90_001]).await;
+    for wanted in [1_007, 2_500, 4_321, 4_990] {
+        let found = archive.get_many([wanted, 90_001]).await;
+        assert_eq!(found.found.keys().copied().collect::<Vec<_>>(), [wanted, 90_001]);
+        // Of 2,201.
+        assert!(found.cost.objects_read <= 40, "{wanted}: {} objects", found.cost.objects_read);
+    }
+}
+
 #[tokio::test]
 async fn what_the_ledger_knows_is_read_from_its_day_alone() {
     let world = World::new();
