@@ -10,7 +10,7 @@ use collector::feed::{Feed, Selection, Source, When};
 use collector::fetch::select;
 use serde_json::json;
 
-use super::commands::{runtime, system_clock};
+use super::commands::{remind_of_contact, runtime, system_clock};
 use super::forms::{self, Told, form};
 use super::output::Progress;
 use super::settings::Settings;
@@ -35,6 +35,7 @@ pub(super) fn arguments(command: Command) -> Command {
 pub(super) fn fetch(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
     let selections = asked(matches).map_err(Failure::Usage)?;
     let (source, clock) = (settings.source()?, system_clock());
+    remind_of_contact(settings, &source);
     let feed = Feed::new(&source, settings.feed_options()?, Arc::clone(&clock))?;
     let options = match &source {
         Source::Http(_) if settings.uses_cache()? => {
