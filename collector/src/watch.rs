@@ -8,6 +8,7 @@ mod dashboard;
 pub mod http;
 pub mod metrics;
 pub mod pace;
+pub mod recall;
 pub mod schedule;
 pub mod status;
 
@@ -24,7 +25,7 @@ use crate::clock::SharedClock;
 use crate::run::RunReport;
 use pace::{Pace, Ran, Reason};
 use schedule::{Moment, Schedule};
-use status::Status;
+use status::{MOST_RUNS, Status};
 
 /// The clock is looked at this often: it may have been set, or the machine may have slept.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
@@ -53,7 +54,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A service that has not polled yet. `last_run`: when an earlier process did.
+    /// A service that has not polled yet. `last_run`: when an earlier process did; what the status recalls of it counts for the
+    /// pace.
     #[must_use]
     pub fn new(
         clock: SharedClock,
@@ -64,13 +66,14 @@ impl Watch {
     ) -> Self {
         let at = Moment { now: clock.now(), elapsed: clock.elapsed() };
         let last = last_run.map(|now| Moment { now, ..at }).filter(|last| !schedule.is_overdue(*last, at));
+        let pace = pace.after(&status.view(MOST_RUNS).runs);
         Self { clock, schedule, pace, status, last, succeeded: None }
     }
 
     /// Goes on with other settings.
     pub fn set(&mut self, schedule: Schedule, pace: Pace) {
         self.schedule = schedule;
-        self.pace = pace;
+        self.pace = pace.after(&self.status.view(MOST_RUNS).runs);
     }
 
     fn now(&self) -> Moment {
@@ -119,7 +122,7 @@ impl Watch {
             Err(_) => Ran::Badly,
         };
         self.pace.note(ran);
-        self.status.note(report);
+        self.status.note(&report.record);
         tell(report);
         let (interval, reason) = self.pace.interval();
         if (interval, reason) != before {

@@ -1,6 +1,7 @@
 //! A report before it is shown: the same figures for every format, so that no two can disagree.
 
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Map, Value, json};
@@ -37,6 +38,19 @@ pub struct Document {
     pub title: String,
     /// Its parts.
     pub sections: Vec<Section>,
+}
+
+/// What a page shows beside its report when it tells how things stand now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    /// The page loads itself again after so long.
+    pub reload_every: Duration,
+    /// Whether nothing needs to be done.
+    pub is_good: bool,
+    /// How things stand, in a word.
+    pub state: &'static str,
+    /// The same in a sentence.
+    pub words: String,
 }
 
 /// A part of a report.
@@ -207,7 +221,8 @@ impl fmt::Display for Cell {
             Self::Count(number) if number.abs() < 0.1 => write!(formatter, "{number:.3}"),
             Self::Count(number) => write!(formatter, "{number:.1}"),
             Self::Seconds(seconds) => match seconds.abs() {
-                less if less < 1e-6 && less > 0.0 => write!(formatter, "{:.0} ns", seconds * 1e9),
+                0.0 => write!(formatter, "0 s"),
+                less if less < 1e-6 => write!(formatter, "{:.0} ns", seconds * 1e9),
                 less if less < 1e-3 => write!(formatter, "{:.0} µs", seconds * 1e6),
                 less if less < 1.0 => write!(formatter, "{:.1} ms", seconds * 1e3),
                 less if less < 120.0 => write!(formatter, "{seconds:.2} s"),
@@ -249,8 +264,14 @@ impl Document {
             Format::Json => format!("{:#}\n", self.to_json()),
             Format::Markdown => markdown::show(self),
             Format::Csv => csv::show(self),
-            Format::Html => html::show(self),
+            Format::Html => html::show(self, None),
         }
+    }
+
+    /// The report as a page that tells how things stand now.
+    #[must_use]
+    pub fn show_live(&self, live: &Live) -> String {
+        html::show(self, Some(live))
     }
 
     fn to_json(&self) -> Value {

@@ -67,11 +67,11 @@ fn print(rows: &[(String, Option<KeptOnDisk>)], clears: bool) -> io::Result<()> 
             continue;
         };
         if clears {
-            writeln!(out, "{name}: {entries} entries ({}) removed", bytes(*size))?;
+            writeln!(out, "{name}: {} ({}) removed", counted(*entries), bytes(*size))?;
             continue;
         }
         writeln!(out, "{name}")?;
-        writeln!(out, "  kept        {entries} entries, {} of {}", bytes(*size), bytes(*limit_bytes))?;
+        writeln!(out, "  kept        {}, {} of {}", counted(*entries), bytes(*size), bytes(*limit_bytes))?;
         let rate = used
             .hit_rate()
             .map_or_else(|| "never used".to_owned(), |rate| format!("hit rate {:.1} %", rate * 100.0));
@@ -85,4 +85,8 @@ fn print(rows: &[(String, Option<KeptOnDisk>)], clears: bool) -> io::Result<()> 
         )?;
     }
     Ok(())
+}
+
+fn counted(entries: u64) -> String {
+    if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") }
 }

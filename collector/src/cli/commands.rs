@@ -29,7 +29,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     let report = runtime.block_on(collector.run());
     if let Some(path) = settings.prometheus_file() {
         let status = Status::new(clock.now(), settings.archive_options()?.buffer)?;
-        status.note(&report);
+        status.note(&report.record);
         if let Err(error) = status.metrics().write_to(&path) {
             warn!(path = %path.display(), %error, "the figures for Prometheus could not be written");
         }

@@ -13,7 +13,7 @@ use collector::watch::http::{self, Pages};
 use collector::watch::pace::Pace;
 use collector::watch::schedule::Schedule;
 use collector::watch::status::Status;
-use collector::watch::{Command, Watch};
+use collector::watch::{Command, Watch, recall};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -37,6 +37,7 @@ impl Service {
     fn start(settings: Settings) -> Result<Self, Failure> {
         let clock = system_clock();
         let status = Arc::new(Status::new(clock.now(), settings.archive_options()?.buffer)?);
+        status.recall(recall::records(&settings.record_paths().metrics_dir, clock.now()));
         Ok(Self { settings, clock, status })
     }
 

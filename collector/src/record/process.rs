@@ -3,10 +3,10 @@
 use std::fs;
 
 use nix::sys::resource::{UsageWho, getrusage};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Memory and processor time of this process since it was started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessUse {
     /// Largest resident set, in bytes.
     pub peak_memory_bytes: u64,

@@ -2,12 +2,13 @@
 //!
 //! Its first members are those of the documented collector, in its words and units.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ProcessUse, stage};
 use crate::archive::{Deposit, StepTimes};
@@ -15,7 +16,7 @@ use crate::clock::iso;
 use crate::feed::{HttpReport, Phases};
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Everything new is stored, or another run is at it.
@@ -26,7 +27,7 @@ pub enum Status {
 }
 
 /// The record of a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// When it began, in seconds since 1970 (UTC).
     pub start_time: f64,
@@ -57,11 +58,11 @@ pub struct RunRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpUse>,
     /// Which version wrote this.
-    pub collector_version: &'static str,
+    pub collector_version: Cow<'static, str>,
 }
 
 /// How long the steps of a run took, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timings {
     /// Fetching the response, waits and repetitions included.
@@ -106,7 +107,7 @@ pub struct Timings {
 }
 
 /// What a run counted. What it did not come to is missing.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
     /// Elements of the response.
@@ -124,7 +125,7 @@ pub struct Counts {
 }
 
 /// What the archive's part of a run counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DepositCounts {
     /// Events the ledger remembered at the start.
     pub seen_ids_count: usize,
@@ -151,7 +152,7 @@ pub struct DepositCounts {
 }
 
 /// Something that went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorEntry {
     /// A short name of its kind.
     #[serde(rename = "type")]
@@ -163,7 +164,7 @@ pub struct ErrorEntry {
 }
 
 /// How the response was fetched.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpUse {
     /// Calls made, repetitions included.
     pub attempts: u32,
@@ -184,7 +185,7 @@ impl RunRecord {
         Self {
             start_time,
             timestamp: iso(start),
-            collector_version: env!("CARGO_PKG_VERSION"),
+            collector_version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
             ..Self::default()
         }
     }

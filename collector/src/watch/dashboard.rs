@@ -2,80 +2,67 @@
 
 #![expect(clippy::cast_precision_loss, reason = "counts of events, far below where a double is not exact")]
 
+use std::time::Duration;
+
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
 use super::pace::Reason;
 use super::status::{Ended, MOST_RUNS, Plan, RunSummary, Status, View};
-use crate::analysis::document::{Cell, Chart, Document, Fact, Format, Item, Line, Section, Table};
+use crate::analysis::document::{Cell, Chart, Document, Fact, Item, Line, Live, Section, Table};
 use crate::analysis::quantity::Unit;
 use crate::record::check::Verdict;
 
-/// The page loads itself again after so many seconds.
-const REFRESH_S: u32 = 30;
+const RELOAD: Duration = Duration::from_secs(30);
 const RUNS_SHOWN: usize = 20;
 
 pub(super) fn page(status: &Status, verdict: &Verdict, now: DateTime<Utc>) -> String {
     let view = status.view(MOST_RUNS);
     let sections = vec![
-        Section::new(
-            "now",
-            "Now",
-            vec![Item::Note(words(verdict)), Item::Facts(facts(&view, status.buffer(), now))],
-        ),
+        Section::new("now", "Now", vec![Item::Facts(facts(&view, status.buffer(), now))]),
         Section::new("day", "The last day", charts_of_day(&view.runs, now)),
         Section::new("month", "The last month", charts_of_month(&view.runs)),
         Section::new("runs", "The last runs", vec![Item::Table(table(&view.runs))]),
     ];
-    let document = Document { name: "dashboard", title: title(verdict), sections };
-    document.show(Format::Html).replacen(
-        "<meta charset=\"utf-8\">\n",
-        &format!("<meta charset=\"utf-8\">\n<meta http-equiv=\"refresh\" content=\"{REFRESH_S}\">\n"),
-        1,
-    )
+    let live = Live {
+        reload_every: RELOAD,
+        is_good: verdict.healthy,
+        state: if verdict.healthy { "Healthy" } else { "Unhealthy" },
+        words: words(verdict),
+    };
+    Document { name: "dashboard", title: "Events of the Swedish police".to_owned(), sections }
+        .show_live(&live)
 }
 
-fn title(verdict: &Verdict) -> String {
-    let state = if verdict.healthy { "healthy" } else { "unhealthy" };
-    format!("Police events: the collector is {state}")
-}
-
+/// What the health check says, in a line; the word for it is shown already.
 fn words(verdict: &Verdict) -> String {
-    verdict.lines.lines().map(str::trim).collect::<Vec<_>>().join(" · ")
+    let lines = verdict.lines.lines().map(str::trim).filter(|line| !line.starts_with("OK: "));
+    lines.map(|line| line.trim_start_matches("ERROR: ")).collect::<Vec<_>>().join(" · ")
 }
 
 fn facts(view: &View, buffer: usize, now: DateTime<Utc>) -> Vec<Fact> {
     let last = view.runs.first();
     let full = view.runs.iter().find(|run| run.overlap.is_some() && !run.sparse);
-    let headroom = full.and_then(|run| run.overlap).map(|overlap| overlap as f64 / buffer.max(1) as f64);
-    let Plan { next_poll, interval_s, reason, .. } = view.plan.unwrap_or(Plan {
-        next_poll: now,
-        interval_s: 0.0,
-        reason: Reason::AsConfigured,
-        failures: 0,
+    let headroom = full.and_then(|run| run.overlap).map(|overlap| {
+        let share = Cell::Share(overlap as f64 / buffer.max(1) as f64);
+        Cell::text(format!("{share} ({overlap} of {buffer} known)"))
     });
-    let reason = match reason {
-        Reason::AsConfigured => "",
-        Reason::BufferFills => ", oftener than configured: the buffer fills",
-        Reason::Failing => ", less often than configured: polls fail",
-    };
-    let day = || view.runs.iter().filter(|run| now - run.start < TimeDelta::days(1));
+    let last_day: Vec<&RunSummary> =
+        view.runs.iter().filter(|run| now - run.start < TimeDelta::days(1)).collect();
+    let new_today = last_day.iter().map(|run| run.new).sum();
     let fact = |name, label, value| Fact { name, label, value };
     vec![
-        fact("last_success", "Last good run (UTC)", Cell::maybe(view.last_success, Cell::Time)),
-        fact(
-            "next_poll",
-            "Next run (UTC)",
-            if view.polling_since.is_some() { Cell::text("now") } else { Cell::Time(next_poll) },
-        ),
-        fact("interval", "Every", Cell::text(format!("{}{reason}", Cell::Seconds(interval_s)))),
-        fact("headroom", "Buffer that was known at the last run", Cell::maybe(headroom, Cell::Share)),
+        fact("last_success", "Last good run (UTC)", Cell::maybe(view.last_success, |time| moment(time, now))),
+        fact("next_poll", "Next run (UTC)", next_poll(view, now)),
+        fact("interval", "Every", Cell::maybe(view.plan, |plan| Cell::text(pace(&plan)))),
+        fact("headroom", "Buffer headroom", headroom.unwrap_or(Cell::Missing)),
+        fact("bears", "Outage it would bear", bears(&last_day, new_today, buffer)),
         fact("last_new", "New at the last run", Cell::maybe(last, |run| Cell::count(run.new))),
-        fact("new_today", "New in 24 hours", Cell::count(day().map(|run| run.new).sum())),
-        fact("runs_today", "Runs in 24 hours", Cell::count(day().count())),
+        fact("new_today", "New in 24 hours", Cell::count(new_today)),
+        fact("runs_today", "Runs in 24 hours", Cell::count(last_day.len())),
         fact(
             "failed_today",
             "Of these failed",
-            Cell::count(day().filter(|run| run.ended == Ended::Failed).count()),
+            Cell::count(last_day.iter().filter(|run| run.ended == Ended::Failed).count()),
         ),
         fact(
             "gaps",
@@ -84,6 +71,45 @@ fn facts(view: &View, buffer: usize, now: DateTime<Utc>) -> Vec<Fact> {
         ),
         fact("started", "Service since (UTC)", Cell::Time(view.started)),
     ]
+}
+
+/// A time and how far it is away.
+fn moment(time: DateTime<Utc>, now: DateTime<Utc>) -> Cell {
+    let away = Cell::Seconds((time - now).abs().num_minutes() as f64 * 60.0);
+    let away = match time - now {
+        near if near.abs() < TimeDelta::minutes(1) => "now".to_owned(),
+        past if past < TimeDelta::zero() => format!("{away} ago"),
+        _ => format!("in {away}"),
+    };
+    Cell::text(format!("{} ({away})", Cell::Time(time)))
+}
+
+fn next_poll(view: &View, now: DateTime<Utc>) -> Cell {
+    if view.polling_since.is_some() {
+        return Cell::text("at work now");
+    }
+    Cell::maybe(view.plan, |plan| moment(plan.next_poll, now))
+}
+
+fn pace(plan: &Plan) -> String {
+    let why = match plan.reason {
+        Reason::AsConfigured => "",
+        Reason::BufferFills => ", oftener than configured: the buffer fills",
+        Reason::Failing => ", less often than configured: polls fail",
+    };
+    let interval = Duration::try_from_secs_f64(plan.interval_s).unwrap_or_default();
+    format!("{}{why}", humantime::format_duration(interval))
+}
+
+/// How long an outage may last before something is missed, if events come as they did in the last day. The first run of all
+/// finds the whole buffer new and says nothing about that.
+fn bears(last_day: &[&RunSummary], new: usize, buffer: usize) -> Cell {
+    let Some((first, latest)) = last_day.last().zip(last_day.first()) else { return Cell::Missing };
+    let (new, seconds) = (new.saturating_sub(first.new), (latest.start - first.start).as_seconds_f64());
+    if new == 0 || seconds < 3_600.0 {
+        return Cell::Missing;
+    }
+    Cell::Seconds(buffer as f64 / new as f64 * seconds)
 }
 
 fn chart(title: &str, unit: Unit, lines: Vec<Line>) -> Item {
@@ -101,12 +127,19 @@ fn charts_of_day(runs: &[RunSummary], now: DateTime<Utc>) -> Vec<Item> {
     };
     vec![
         chart(
-            "Events",
+            "Stored by a run",
             Unit::Count,
             vec![
-                line("new", &|run| Some(run.new as f64)),
-                line("known of the response", &|run| run.overlap.map(|overlap| overlap as f64)),
+                line("new events", &|run| Some(run.new as f64)),
+                line("new versions of known ones", &|run| Some(run.revised as f64)),
             ],
+        ),
+        chart(
+            "Buffer headroom",
+            Unit::Count,
+            vec![line("events of the response that were known", &|run| {
+                run.overlap.map(|overlap| overlap as f64)
+            })],
         ),
         chart("Time of a run", Unit::Seconds, vec![line("seconds", &|run| Some(run.total_s))]),
     ]

@@ -37,6 +37,10 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_HEADERS: usize = 64;
 /// Most bytes of a request's line and headers.
 const HEADER_BYTES: usize = 16 * 1024;
+/// Pages take nothing from anywhere.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+);
 
 /// What the pages show.
 #[derive(Debug)]
@@ -121,12 +125,9 @@ pub async fn serve(listener: TcpListener, pages: Arc<Pages>) {
 /// Nothing of what is answered is kept, framed, or takes anything from elsewhere.
 async fn secured(mut response: Response) -> Response {
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-        ),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),

@@ -121,13 +121,8 @@ impl Metrics {
         if let Some(error) = record.errors.last() {
             self.failures.with_label_values(&[&error.kind]).inc();
         }
-        let ended_at = record.start_time + record.total_time;
-        self.last_run.set(ended_at);
-        self.last_run_duration.set(record.total_time);
+        self.note_last(record, summary);
         self.run_duration.observe(record.total_time);
-        if summary.ended == Ended::Success {
-            self.last_success.set(ended_at);
-        }
         for (step, seconds) in steps(record) {
             self.step_duration.with_label_values(&[&step]).observe(seconds);
         }
@@ -135,11 +130,7 @@ impl Metrics {
         self.sparse_responses.inc_by(u64::from(summary.sparse));
         self.response_bytes.inc_by(record.counts.api_response_bytes.unwrap_or(0) as u64);
         self.wire_bytes.inc_by(record.http.as_ref().map_or(0, |http| http.wire_bytes));
-        if let Some(events) = record.counts.api_events_total {
-            self.response_events.set(whole(events));
-        }
         let Some(counts) = record.counts.deposit.filter(|_| summary.ended == Ended::Success) else { return };
-        self.overlap.set(whole(counts.buffer_overlap));
         let stored = [
             counts.new_events_count,
             counts.revisions_count,
@@ -152,6 +143,22 @@ impl Metrics {
         }
         self.written_bytes.inc_by(counts.bytes_written as u64);
         self.written_objects.inc_by(counts.objects_written as u64);
+    }
+
+    /// Takes a run for the last one, without counting it.
+    pub(super) fn note_last(&self, record: &RunRecord, summary: &RunSummary) {
+        let ended_at = record.start_time + record.total_time;
+        self.last_run.set(ended_at);
+        self.last_run_duration.set(record.total_time);
+        if summary.ended == Ended::Success {
+            self.last_success.set(ended_at);
+        }
+        if let Some(events) = summary.events {
+            self.response_events.set(whole(events));
+        }
+        if let Some(overlap) = summary.overlap {
+            self.overlap.set(whole(overlap));
+        }
     }
 
     /// Notes how healthy it is now.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::status::{Ended, RunSummary};
+
 /// So many failures one after the other, and polls become rarer.
 const FAILURES_BORNE: u32 = 3;
 /// While everything fails, polls are never rarer than this: what is mended is to be noticed soon.
@@ -60,6 +62,17 @@ impl Pace {
     #[must_use]
     pub fn new(base: Duration, is_adaptive: bool, buffer: usize) -> Self {
         Self { base, is_adaptive, buffer, current: base, failures: 0, rates: VecDeque::new() }
+    }
+
+    /// Goes on after these runs, the latest first, as if it had seen them. Failures are left behind: whoever starts anew has
+    /// mended something.
+    #[must_use]
+    pub fn after(mut self, runs: &[RunSummary]) -> Self {
+        let good = || runs.iter().take(REMEMBERED).rev().filter(|run| run.ended == Ended::Success);
+        for (before, run) in good().zip(good().skip(1)) {
+            self.note(Ran::Well { news: run.new, since: (run.start - before.start).to_std().ok() });
+        }
+        self
     }
 
     /// The time between polls now, and why.

@@ -9,9 +9,7 @@ use serde::Serialize;
 
 use super::metrics::Metrics;
 use super::pace::Reason;
-use crate::archive::Outcome;
-use crate::record::RunRecord;
-use crate::run::RunReport;
+use crate::record::{self, RunRecord};
 
 /// A month of half hours.
 pub const MOST_RUNS: usize = 31 * 48;
@@ -71,16 +69,16 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    fn of(report: &RunReport) -> Self {
-        let RunRecord { total_time, counts, errors, possible_gap, sparse_response, .. } = &report.record;
-        let ended = match &report.result {
-            Ok(deposit) if matches!(deposit.outcome, Outcome::LeftToAnother { .. }) => Ended::LeftToAnother,
-            Ok(_) => Ended::Success,
-            Err(_) => Ended::Failed,
+    fn of(record: &RunRecord) -> Self {
+        let RunRecord { total_time, counts, errors, possible_gap, sparse_response, .. } = record;
+        let ended = match (record.status, &record.left_to) {
+            (record::Status::Failed, _) => Ended::Failed,
+            (record::Status::Success, Some(_)) => Ended::LeftToAnother,
+            (record::Status::Success, None) => Ended::Success,
         };
         let deposit = counts.deposit.filter(|_| ended == Ended::Success);
         #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970")]
-        let start = DateTime::from_timestamp_micros((report.record.start_time * 1e6) as i64);
+        let start = DateTime::from_timestamp_micros((record.start_time * 1e6) as i64);
         Self {
             start: start.unwrap_or_default(),
             total_s: *total_time,
@@ -182,18 +180,19 @@ impl Status {
     }
 
     /// Takes a run into account.
-    pub fn note(&self, report: &RunReport) {
-        let summary = RunSummary::of(report);
-        self.metrics.note_run(&report.record, &summary);
-        let mut state = self.state();
-        state.polling_since = None;
-        if summary.ended == Ended::Success {
-            state.last_success = Some(summary.start);
+    pub fn note(&self, record: &RunRecord) {
+        let summary = RunSummary::of(record);
+        self.metrics.note_run(record, &summary);
+        self.state().remember(summary);
+    }
+
+    /// Takes over what earlier processes did, the oldest run first. What is counted since the service began does not count them.
+    pub fn recall(&self, records: impl IntoIterator<Item = RunRecord>) {
+        for record in records {
+            let summary = RunSummary::of(&record);
+            self.metrics.note_last(&record, &summary);
+            self.state().remember(summary);
         }
-        if state.runs.len() == MOST_RUNS {
-            state.runs.pop_back();
-        }
-        state.runs.push_front(summary);
     }
 
     /// What can be seen now, with the last runs.
@@ -207,5 +206,18 @@ impl Status {
             plan: state.plan,
             runs: state.runs.iter().take(most_runs).cloned().collect(),
         }
+    }
+}
+
+impl State {
+    fn remember(&mut self, run: RunSummary) {
+        self.polling_since = None;
+        if run.ended == Ended::Success {
+            self.last_success = Some(run.start);
+        }
+        if self.runs.len() == MOST_RUNS {
+            self.runs.pop_back();
+        }
+        self.runs.push_front(run);
     }
 }

@@ -171,7 +171,7 @@ fn the_same_again_within_its_time_asks_nobody() {
     server.fetch(&home, &["--type", "Brand", "--cache-ttl", "0s"]).with(0);
     assert_eq!(server.calls().len(), 3);
     let cleared = home.collector(&["cache", "clear", "--feed", &url]).with(0).stdout;
-    assert!(cleared.contains("1 entries") && cleared.contains("removed"), "{cleared}");
+    assert!(cleared.contains("1 entry ") && cleared.contains("removed"), "{cleared}");
     server.fetch(&home, &["--type", "Brand"]).with(0);
     assert_eq!(server.calls().len(), 4);
 }

@@ -238,11 +238,9 @@ async fn the_figures_are_those_of_the_runs() {
     let view: Value = serde_json::from_str(body(&get(address, "/api/runs").1)).unwrap();
     assert_eq!(view["runs"].as_array().unwrap().len(), 48);
     let page = get(address, "/").1;
-    assert!(page.contains("the collector is healthy") && page.contains("http-equiv=\"refresh\""));
-    assert!(
-        !page.contains("<script") && !page.contains("src=") && !page.contains("http://"),
-        "nothing from elsewhere"
-    );
+    assert!(page.contains("<strong>✓ Healthy</strong>") && page.contains("http-equiv=\"refresh\""));
+    let elsewhere = ["<script", "src=", "href=\"http", "url(", "@import"];
+    assert!(elsewhere.iter().all(|word| !page.contains(word)), "something from elsewhere");
     for (name, value) in
         [("x-frame-options", "DENY"), ("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
     {
@@ -258,7 +256,7 @@ async fn what_is_monitored_is_served() {
     world.watch(TimeDelta::hours(2), |_, _| ()).await;
     let missing = fixture("absent.json");
     let failing = Collector { feed: Feed::File(missing), ..world.collector() };
-    world.status.note(&failing.run().await);
+    world.status.note(&failing.run().await.record);
     let text = get(address, "/metrics").1;
     let served: BTreeSet<&str> =
         body(&text).lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
@@ -284,11 +282,12 @@ async fn a_failure_is_counted_by_its_kind_and_makes_it_unhealthy() {
     let world = World::new();
     let address = pages(&world);
     let report = world.collector().run().await;
-    world.status.note(&report);
+    world.status.note(&report.record);
     let all = figures(body(&get(address, "/metrics").1));
     assert_eq!(all["polisen_collector_run_failures_total{kind=\"read\"}"], 1.0);
     assert_eq!(get(address, "/health").0, 503);
-    assert!(get(address, "/").1.contains("cannot read"));
+    let page = get(address, "/").1;
+    assert!(page.contains("<strong>✗ Unhealthy</strong>") && page.contains("cannot read"));
 }
 
 #[tokio::test]
@@ -414,10 +413,15 @@ fn it_polls_at_once_reads_its_settings_again_and_stops_when_told() {
     assert_eq!(service.end(), Some(0));
     assert_eq!(home.records().len(), 1);
 
-    // Started again at once, it does not poll before it is time.
+    // Started again at once, it does not poll before it is time, and knows of the run before.
     let (service, address, _log) = Service::start(&home, &["--config", "c.toml", "--interval", "24h"]);
     let view: Value = serde_json::from_str(body(&get(address, "/api/runs").1)).unwrap();
-    assert_eq!(view["runs"].as_array().unwrap().len(), 0);
+    let runs = view["runs"].as_array().unwrap();
+    assert_eq!((runs.len(), &runs[0]["new"]), (1, &Value::from(500)));
+    assert_eq!((get(address, "/health").0, get(address, "/ready").0), (200, 200));
+    let all = figures(body(&get(address, "/metrics").1));
+    assert_eq!(all["polisen_collector_runs_total{result=\"success\"}"], 0.0, "not by this process");
+    assert!(all["polisen_collector_last_success_timestamp_seconds"] > 1.7e9, "an alert would ring");
     assert_eq!(service.end(), Some(0));
 }
 

@@ -3,20 +3,37 @@
 
 use std::fmt::Write as _;
 
-use super::{Cell, Chart, Document, Fact, Item, Table};
+use super::{Cell, Chart, Document, Fact, Item, Live, Table};
 
 mod chart;
 
 const STYLE: &str = include_str!("html/style.css");
+/// What a page may do: look as it does.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
-pub(super) fn show(document: &Document) -> String {
+pub(super) fn show(document: &Document, live: Option<&Live>) -> String {
     let title = escaped(&document.title);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>{title}</title>\n<style>{STYLE}</style>\n<main>\n<h1>{title}</h1>\n<nav aria-label=\"Contents\"><ul>"
+    let mut page = String::from("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n");
+    if let Some(Live { reload_every, .. }) = live {
+        let _ = writeln!(page, "<meta http-equiv=\"refresh\" content=\"{}\">", reload_every.as_secs());
+    }
+    let _ = write!(
+        page,
+        "<meta name=\"viewport\" content=\"width=device-width\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
+         <link rel=\"icon\" href=\"{}\">\n\
+         <title>{title}</title>\n<style>{STYLE}</style>\n<main>\n<h1>{title}</h1>\n",
+        icon(live)
     );
+    if let Some(Live { is_good, state, words, .. }) = live {
+        let (class, sign) = if *is_good { ("good", '✓') } else { ("bad", '✗') };
+        let words = escaped(words);
+        let _ = writeln!(
+            page,
+            "<p class=\"state {class}\" role=\"status\"><strong>{sign} {state}</strong> {words}</p>"
+        );
+    }
+    page.push_str("<nav aria-label=\"Contents\"><ul>");
     for section in &document.sections {
         let _ = write!(page, "<li><a href=\"#{}\">{}</a>", section.name, escaped(&section.title));
     }
@@ -42,6 +59,19 @@ pub(super) fn show(document: &Document) -> String {
     }
     page.push_str("</main>\n</html>\n");
     page
+}
+
+/// A dot that tells in the browser's tab how things stand.
+fn icon(live: Option<&Live>) -> String {
+    let colour = match live {
+        None => "1f6feb",
+        Some(Live { is_good: true, .. }) => "2da44e",
+        Some(Live { is_good: false, .. }) => "cf222e",
+    };
+    format!(
+        "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
+         %3Ccircle cx='8' cy='8' r='7' fill='%23{colour}'/%3E%3C/svg%3E"
+    )
 }
 
 fn show_facts(facts: &[Fact], page: &mut String) {
