@@ -1,0 +1,38 @@
+//! What earlier processes did, from the records of their runs, so that a restart forgets nothing that is shown or decided by.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::status::MOST_RUNS;
+use crate::record::RunRecord;
+
+/// So far back is looked.
+const MONTH: TimeDelta = TimeDelta::days(31);
+/// A record is at most as long.
+const MOST_RECORD_BYTES: u64 = 1 << 20;
+
+/// The runs of the last month, the oldest first, read one by one. What is no record of this collector is passed over, and so are
+/// runs that `analyze-metrics pack` has packed.
+pub fn records(metrics_dir: &Path, now: DateTime<Utc>) -> impl Iterator<Item = RunRecord> {
+    // A folder may hold years: of its names only those of the month are kept.
+    let earliest = (now - MONTH).format("metrics_%Y%m%d").to_string();
+    let latest = (now + TimeDelta::days(1)).format("metrics_%Y%m%d").to_string();
+    let is_wanted = |name: &str| name.ends_with(".json") && *name > *earliest && *name < *latest;
+    let mut names: Vec<String> = fs::read_dir(metrics_dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| is_wanted(name))
+        .collect();
+    names.sort_unstable();
+    let oldest = names.len().saturating_sub(MOST_RUNS);
+    let folder = metrics_dir.to_owned();
+    names.into_iter().skip(oldest).filter_map(move |name| {
+        let mut text = Vec::new();
+        File::open(folder.join(name)).ok()?.take(MOST_RECORD_BYTES).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    })
+}
