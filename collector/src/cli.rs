@@ -13,6 +13,8 @@ mod output;
 mod query;
 mod settings;
 mod stores;
+#[cfg(feature = "otlp")]
+mod traces;
 mod watch;
 
 use std::io;
@@ -167,6 +169,7 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
             }
         }),
     };
+    logging::finish();
     match result {
         Ok(exit) => exit,
         Err(Failure::Failed(error)) if is_closed_pipe(&error) => Exit::Done,

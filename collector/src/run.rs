@@ -1,4 +1,4 @@
-//! One run: the steps, in their order.
+//! One run: the steps, in their order. Each is a span, for those who trace them.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use thiserror::Error;
-use tracing::warn;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, debug_span, warn};
 
 use crate::archive::{Archive, ArchiveError, Deposit, Outcome, Snapshot};
 use crate::clock::SharedClock;
 use crate::event::{Response, ResponseError};
 use crate::feed::{Feed, FetchFailure, Fetched};
+use crate::http_span;
 use crate::record::{RecordPaths, RunRecord, health};
 
 /// Why a run failed.
@@ -72,6 +74,22 @@ pub struct RunReport {
 impl Collector {
     /// Runs once. Whatever happens is in the report, in the record and in the health file.
     pub async fn run(&self) -> RunReport {
+        let span = debug_span!(
+            "run",
+            new = Empty,
+            revised = Empty,
+            known = Empty,
+            possible_gap = Empty,
+            left_to = Empty,
+            error.type = Empty,
+            otel.status_description = Empty
+        );
+        let report = self.run_once().instrument(span.clone()).await;
+        note_result(&span, &report.result);
+        report
+    }
+
+    async fn run_once(&self) -> RunReport {
         let (start, began) = (self.clock.now(), self.clock.elapsed());
         let mut record = RunRecord::begin(start);
         let result = self.collect(start, &mut record).await;
@@ -90,25 +108,28 @@ impl Collector {
 
     async fn collect(&self, start: DateTime<Utc>, record: &mut RunRecord) -> Result<Deposit, RunError> {
         // The ledger is read while the response is on its way.
-        let ((fetched, fetch_time), (snapshot, ledger_time)) =
-            tokio::join!(self.timed(self.feed.fetch()), self.timed(self.archive.open()));
+        let ((fetched, fetch_time), (snapshot, ledger_time)) = tokio::join!(
+            self.timed(debug_span!("fetch"), self.feed.fetch()),
+            self.timed(debug_span!("read_ledger"), self.archive.open())
+        );
         record.timings.api_fetch = Some(crate::record::seconds(fetch_time));
         record.timings.metadata_fetch = Some(crate::record::seconds(ledger_time));
         let body = note_fetched(fetched, record)?;
         let snapshot: Snapshot = snapshot?;
 
-        let (response, parse_time) = self.timed(async { Response::parse(&body) }).await;
+        let (response, parse_time) = self.timed(debug_span!("parse"), async { Response::parse(&body) }).await;
         record.timings.parse = Some(crate::record::seconds(parse_time));
         let response = response?;
         record.counts.api_events_total = Some(response.elements().len());
 
-        let (deposit, _) = self.archive.deposit(&response, snapshot, start).await?;
+        let deposit = self.archive.deposit(&response, snapshot, start);
+        let (deposit, _) = deposit.instrument(debug_span!("deposit")).await?;
         Ok(deposit)
     }
 
-    async fn timed<T>(&self, step: impl Future<Output = T>) -> (T, Duration) {
+    async fn timed<T>(&self, span: Span, step: impl Future<Output = T>) -> (T, Duration) {
         let since = self.clock.elapsed();
-        let result = step.await;
+        let result = step.instrument(span).await;
         (result, self.clock.since(since))
     }
 
@@ -124,6 +145,23 @@ impl Collector {
                 warn!(folder = %metrics_dir.display(), %error, "the run's record could not be written");
                 None
             }
+        }
+    }
+}
+
+fn note_result(span: &Span, result: &Result<Deposit, RunError>) {
+    match result {
+        Ok(Deposit { outcome: Outcome::LeftToAnother { owner, .. }, .. }) => {
+            span.record("left_to", owner.as_str());
+        }
+        Ok(deposit) => {
+            span.record("new", deposit.events);
+            span.record("revised", deposit.revisions);
+            span.record("known", deposit.overlap);
+            span.record("possible_gap", deposit.possible_gap);
+        }
+        Err(error) => {
+            http_span::note_error(span, error.kind(), error);
         }
     }
 }

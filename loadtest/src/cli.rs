@@ -5,6 +5,7 @@ mod output;
 mod reliability;
 mod run;
 mod serve;
+mod service;
 mod services;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Serve(serve::Serve),
     /// Run many collectors at once on one feed and one store.
     Stress(serve::Stress),
+    /// Play a year of the service in virtual time; tell whether it polled as it should, and whether it grew.
+    Service(service::Service),
     /// Show where the time of a run goes when everything outside is as slow as documented; fail if it is too much.
     Timeline(services::Timeline),
     /// Serve Object Storage, the Vault, metadata and federation until interrupted; says in one line of JSON where.
@@ -45,6 +48,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Reliability(command) => command.carry_out(),
         Command::Serve(command) => command.carry_out(),
         Command::Stress(command) => command.carry_out(),
+        Command::Service(command) => command.carry_out(),
         Command::Timeline(command) => command.carry_out(),
         Command::ServeOci(command) => command.carry_out().map(|()| true),
     };

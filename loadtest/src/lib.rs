@@ -16,5 +16,6 @@ mod process;
 pub mod reliability;
 pub mod report;
 pub mod scenario;
+pub mod service;
 pub mod stress;
 pub mod timeline;

@@ -24,7 +24,7 @@ use crate::feed::faults::{Fault, FaultPlan, Outage};
 use crate::feed::recording::Recording;
 use crate::feed::wire::WireServer;
 use crate::feed::{SimulatedFeed, Source, Usage};
-use setup::Setup;
+pub(crate) use setup::Setup;
 pub use tally::{Fill, Gaps, LossAt};
 use tally::{Poll, Tally, Timings};
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, StreamExt as _};
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use super::layout::Kind;
 use super::ledger_file::{Snapshot, Swap, TRIES};
@@ -142,7 +142,8 @@ impl Run<'_> {
                     return Ok((self.left_to(&claim), snapshot));
                 }
                 let since = self.archive.clock.elapsed();
-                snapshot = self.archive.finish(&snapshot, self.claim_on(claim.objects.clone())).await?;
+                let finished = self.archive.finish(&snapshot, self.claim_on(claim.objects.clone()));
+                snapshot = finished.instrument(debug_span!("take_over")).await?;
                 self.report.times.takeover += self.archive.clock.since(since);
                 continue;
             }
@@ -180,10 +181,11 @@ impl Run<'_> {
     async fn find_news(&mut self, ledger: &Ledger) -> Result<News, ArchiveError> {
         let clock = &self.archive.clock;
         let since = clock.elapsed();
-        let mut news = News::find(self.response, ledger, self.start);
+        let mut news = debug_span!("deduplicate").in_scope(|| News::find(self.response, ledger, self.start));
         self.report.times.deduplication += clock.since(since);
         let since = clock.elapsed();
-        let days = self.archive.settle(self.response, &mut news).await?;
+        let settled = self.archive.settle(self.response, &mut news);
+        let days = settled.instrument(debug_span!("look_up")).await?;
         self.report.times.lookup += clock.since(since);
         if !self.planned {
             // What a later round finds known may be what this run stored itself.
@@ -213,7 +215,7 @@ impl Run<'_> {
             }
             let after = if waiting.is_empty() { goal.clone() } else { remembering(&held.ledger, &batch) };
             let since = self.archive.clock.elapsed();
-            let swap = self.archive.swap(&claimed, after).await?;
+            let swap = self.archive.swap(&claimed, after).instrument(debug_span!("commit")).await?;
             self.report.times.commit += self.archive.clock.since(since);
             let Swap::Done(committed) = swap else { return Ok(Swap::Lost) };
             if waiting.is_empty() {
@@ -250,7 +252,8 @@ impl Run<'_> {
 
     async fn claim(&mut self, batch: &[Draft], held: &Snapshot) -> Result<Swap, ArchiveError> {
         let since = self.archive.clock.elapsed();
-        let swap = self.archive.swap(held, held.ledger.with_claim(self.claim_of(batch))).await;
+        let swap = self.archive.swap(held, held.ledger.with_claim(self.claim_of(batch)));
+        let swap = swap.instrument(debug_span!("claim")).await;
         self.report.times.claim += self.archive.clock.since(since);
         swap
     }
@@ -259,7 +262,8 @@ impl Run<'_> {
     async fn write(&mut self, batch: &[Draft], news: &News) -> Result<bool, WriteFailure> {
         let since = self.archive.clock.elapsed();
         let writes = batch.iter().map(|draft| self.archive.create_once(draft));
-        let results: Vec<_> = stream::iter(writes).buffered(self.archive.options.parallel).collect().await;
+        let writes = stream::iter(writes).buffered(self.archive.options.parallel).collect();
+        let results: Vec<_> = writes.instrument(debug_span!("save", objects = batch.len())).await;
         self.report.times.save += self.archive.clock.since(since);
         let traceless =
             results.iter().all(|result| result.as_ref().is_err_and(|error| !error.outcome_unknown));

@@ -9,13 +9,14 @@ use chrono::{DateTime, Utc};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, StatusCode, Url};
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use super::body::{self, BodyError};
 use super::phases::{DnsFailure, PhaseRecorder};
 use super::rules::CallLog;
 use super::{FeedError, FeedOptions, FetchFailure, Fetched, HttpReport, Selection, is_loopback, retry};
 use crate::clock::SharedClock;
+use crate::http_span;
 
 const MOST_REDIRECTS: usize = 3;
 /// Longest wait for the provider's limits inside a run: the space between two calls, not an hour.
@@ -82,7 +83,16 @@ impl HttpFeed {
                 return Err(FetchFailure { error, report: report.into() });
             }
             report.attempts += 1;
-            let result = self.call(&mut report).await;
+            let span = http_span::of_call("GET", &self.url, report.attempts);
+            let result = self.call(&mut report).instrument(span.clone()).await;
+            match &result {
+                Ok(_) => http_span::note_answer(&span, report.status.unwrap_or_default()),
+                Err(error @ FeedError::Status { status, .. }) => {
+                    http_span::note_answer(&span, *status);
+                    http_span::note_error(&span, error.kind(), error);
+                }
+                Err(error) => http_span::note_error(&span, error.kind(), error),
+            }
             if let Err(error) = self.note_presence(&result) {
                 warn!(%error, "whether the feed is there could not be noted");
             }

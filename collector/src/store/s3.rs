@@ -21,10 +21,12 @@ use object_store::{
 use reqwest::Url;
 use reqwest::header::AUTHORIZATION;
 use thiserror::Error;
+use tracing::{Instrument as _, Span};
 
 use super::remote::{SetupError, check_address, http_client};
 use super::secret_file::{self, Environment, Section, expand, home, sections};
 use super::{Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
+use crate::http_span;
 
 const RETRIES: usize = 5;
 const RETRY_TIMEOUT: std::time::Duration = std::time::Duration::from_mins(2);
@@ -398,6 +400,13 @@ impl HttpService for Caller {
                 value.set_sensitive(true);
             }
         }
-        self.0.call(request).await
+        let url = Url::parse(&request.uri().to_string()).ok();
+        let span = url.map_or_else(Span::none, |url| http_span::of_call(request.method().as_str(), &url, 1));
+        let result = self.0.call(request).instrument(span.clone()).await;
+        match &result {
+            Ok(response) => http_span::note_answer(&span, response.status().as_u16()),
+            Err(error) => http_span::note_error(&span, "no_answer", error),
+        }
+        result
     }
 }

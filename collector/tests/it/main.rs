@@ -17,5 +17,7 @@ mod record_schema;
 mod run;
 mod stores;
 mod support;
+#[cfg(feature = "otlp")]
+mod traces;
 mod verify;
 mod watch;

@@ -32,8 +32,9 @@ pub(super) struct Serve {
     /// Events an hour at rate 1.
     #[arg(long, default_value_t = fixtures::DOCUMENTED_EVENTS_PER_HOUR, value_parser = run::positive, allow_negative_numbers = true)]
     base_rate: f64,
-    /// How many times faster time passes at the feed: at 3600 an hour is a second. Its rules go by that time.
-    #[arg(long, default_value_t = 1.0, value_parser = run::positive, allow_negative_numbers = true)]
+    /// How many times faster time passes at the feed: at 3600 an hour is a second. Its rules go by that time. At 0 it passes
+    /// only when the feed is told: PUT /time?2026-01-02T12:00:00Z
+    #[arg(long, default_value_t = 1.0, value_parser = speed, allow_negative_numbers = true)]
     speed: f64,
     /// Same seed, same events.
     #[arg(long, default_value_t = 42)]
@@ -50,6 +51,10 @@ pub(super) struct Serve {
     /// In which ways calls fail: error, reset, timeout, cut.
     #[arg(long, value_delimiter = ',', default_value = "error,reset,cut", value_parser = str::parse::<Fault>)]
     faults: Vec<Fault>,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    if text == "0" { Ok(0.0) } else { run::positive(text) }
 }
 
 impl Serve {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -23,13 +23,17 @@ pub const EVENTS_PATH: &str = "/api/events";
 /// When an answer comes that is to come too late.
 const SILENCE: Duration = Duration::from_mins(2);
 
-/// A feed whose time passes faster than ours.
+/// Where the time of a feed is set that goes by the time it is told: `PUT /time?2026-01-02T12:00:00Z`.
+pub const TIME_PATH: &str = "/time";
+
+/// A feed with a time of its own.
 #[derive(Debug, Clone)]
 pub struct Served {
     feed: SimulatedFeed,
     start: DateTime<Utc>,
     origin: Instant,
     speed: f64,
+    told: Arc<Mutex<DateTime<Utc>>>,
 }
 
 /// What the page shows.
@@ -51,17 +55,25 @@ pub struct Status {
 }
 
 impl Served {
-    /// A feed that begins now, at `start` in its own time.
+    /// A feed that begins now, at `start` in its own time, which passes so many times faster than ours; at speed 0 it goes by
+    /// the time that it is told.
     #[must_use]
     pub fn new(feed: SimulatedFeed, start: DateTime<Utc>, speed: f64) -> Self {
-        Self { feed, start, origin: Instant::now(), speed }
+        Self { feed, start, origin: Instant::now(), speed, told: Arc::new(Mutex::new(start)) }
     }
 
     /// Its own time.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         let passed = self.origin.elapsed().as_secs_f64() * self.speed;
-        self.start + TimeDelta::milliseconds((passed * 1e3) as i64)
+        let flown = self.start + TimeDelta::milliseconds((passed * 1e3) as i64);
+        flown.max(*self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets it be this late, if it is not later already.
+    fn advance_to(&self, now: DateTime<Utc>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = now.max(*told);
     }
 
     /// How it is used.
@@ -82,6 +94,7 @@ impl Served {
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
         let router = Router::new()
             .route(EVENTS_PATH, get(events))
+            .route(TIME_PATH, put(set_time))
             .route("/status", get(async |State(served): State<Arc<Self>>| json(&served.status())))
             .route("/", get(async |State(served): State<Arc<Self>>| Html(page(&served.status()))))
             .with_state(Arc::new(self));
@@ -121,6 +134,12 @@ async fn events(State(served): State<Arc<Served>>, uri: Uri, headers: HeaderMap)
             StatusCode::GATEWAY_TIMEOUT.into_response()
         }
     }
+}
+
+async fn set_time(State(served): State<Arc<Served>>, uri: Uri) -> StatusCode {
+    let Some(time) = uri.query().and_then(|query| query.parse().ok()) else { return StatusCode::BAD_REQUEST };
+    served.advance_to(time);
+    StatusCode::NO_CONTENT
 }
 
 fn json(status: &Status) -> Response {

@@ -19,24 +19,24 @@ use tempfile::TempDir;
 use super::{PATIENCE, Scenario, StoreKind};
 use crate::oci::{Account, Faults, ObjectStorage};
 
-pub(super) struct Setup {
-    pub(super) collector: Collector,
+pub(crate) struct Setup {
+    pub(crate) collector: Collector,
     store: SharedStore,
     /// Records, the count of calls, and a local archive.
     _folder: TempDir,
 }
 
 /// What an archive holds, read line by line.
-pub(super) struct Stored {
-    pub(super) ids: BTreeSet<u64>,
+pub(crate) struct Stored {
+    pub(crate) ids: BTreeSet<u64>,
     /// Ids that stand in more than one line.
-    pub(super) duplicates: usize,
+    pub(crate) duplicates: usize,
     /// Size of the lines.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Setup {
-    pub(super) async fn new(scenario: &Scenario, url: &str, clock: SharedClock) -> anyhow::Result<Self> {
+    pub(crate) async fn new(scenario: &Scenario, url: &str, clock: SharedClock) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no folder can be made")?;
         let store: SharedStore = match scenario.store {
             StoreKind::Memory => Arc::new(MemoryStore::default()),
@@ -70,7 +70,7 @@ impl Setup {
     }
 
     /// The ids in the archive, found by reading every line.
-    pub(super) async fn stored_ids(&self) -> anyhow::Result<Stored> {
+    pub(crate) async fn stored_ids(&self) -> anyhow::Result<Stored> {
         #[derive(Deserialize)]
         struct Line {
             id: u64,

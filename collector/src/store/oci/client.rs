@@ -10,10 +10,11 @@ use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use thiserror::Error;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use super::signature::{Body, SignError, Signed, Signer};
 use crate::clock::SharedClock;
+use crate::http_span;
 use crate::store::remote::{SetupError, ahead_of, check_address, http_client, innermost};
 
 /// How often a request that had no effect is made again.
@@ -71,6 +72,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A short name.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Service { .. } => "http_status",
+            Self::Connect { .. } => "connect",
+            Self::NoAnswer { .. } => "no_answer",
+            Self::Unusable { .. } => "unusable",
+            Self::Sign(_) => "sign",
+        }
+    }
+
     /// Whether it is certain that nothing was written.
     pub(super) fn had_no_effect(&self) -> bool {
         match self {
@@ -150,7 +162,7 @@ impl Client {
         let mut backoff = FIRST_BACKOFF;
         let (mut tries, mut renewed) = (0, false);
         loop {
-            let failure = match self.ask_once(ask).await {
+            let failure = match self.ask_traced(ask, tries + 1).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -169,6 +181,22 @@ impl Client {
             self.clock.sleep(backoff).await;
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
         }
+    }
+
+    async fn ask_traced(&self, ask: &Ask<'_>, attempt: u32) -> Result<Answer, Failure> {
+        let url = self.endpoint.join(&ask.target);
+        let span = http_span::of_call(ask.method.as_str(), url.as_ref().unwrap_or(&self.endpoint), attempt);
+        let result = self.ask_once(ask).instrument(span.clone()).await;
+        match &result {
+            Ok(answer) => http_span::note_answer(&span, answer.status.as_u16()),
+            Err(failure) => {
+                if let Failure::Service { status, .. } = failure {
+                    http_span::note_answer(&span, *status);
+                }
+                http_span::note_error(&span, failure.kind(), failure);
+            }
+        }
+        result
     }
 
     async fn ask_once(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {

@@ -1,0 +1,112 @@
+//! `loadtest service`.
+
+use std::env;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use loadtest::report::table::Table;
+use loadtest::service::{FeedService, Life, Lived, MOST_MEMORY, play};
+use serde_json::Value;
+
+use super::{output, run};
+
+/// Options of `loadtest service`.
+#[derive(Debug, Args)]
+pub(super) struct Service {
+    /// For how many days.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    days: u32,
+    /// Between two polls.
+    #[arg(long, default_value = "30m", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// Share of the calls to the feed that fail.
+    #[arg(long, default_value_t = 0.02, value_parser = run::share, allow_negative_numbers = true)]
+    fault_rate: f64,
+    /// Same seed and options, same polls.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Write all results as JSON; - for stdout, instead of the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl Service {
+    pub(super) fn carry_out(self) -> anyhow::Result<bool> {
+        let Self { days, interval, fault_rate, seed, json } = self;
+        if !(60..=86_400).contains(&interval.as_secs()) {
+            bail!("--interval must be between 1m and 24h");
+        }
+        let life = Life { days, interval };
+        let feed = ServedFeed::start(fault_rate, seed)?;
+        let bar = output::progress(life.poll_count(), "polls");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let lived = runtime.block_on(play(&life, &feed.service, || bar.inc(1)))?;
+        bar.finish_and_clear();
+        if let Some(path) = &json {
+            output::write_json(path, &lived)?;
+        }
+        if json.as_deref() != Some(Path::new("-")) {
+            output::print(&table(&lived).to_string())?;
+        }
+        Ok(lived.is_sound())
+    }
+}
+
+/// `loadtest serve` as a process of its own, until this is dropped.
+struct ServedFeed {
+    service: FeedService,
+    _process: Running,
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl ServedFeed {
+    fn start(fault_rate: f64, seed: u64) -> anyhow::Result<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        command
+            .args(["serve", "--speed", "0", "--no-rules", "--faults", "error,cut"])
+            .args(["--fault-rate", &fault_rate.to_string(), "--seed", &seed.to_string()])
+            .stdout(Stdio::piped());
+        let mut process = Running(command.spawn().context("the feed cannot be started")?);
+        let mut line = String::new();
+        if let Some(stdout) = process.0.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let told: Value = serde_json::from_str(&line).context("the feed does not say where it is")?;
+        let base = told["page"].as_str().and_then(|page| page.strip_prefix("http://")).unwrap_or_default();
+        let service = FeedService::at(base.parse().context("the feed does not say where it is")?);
+        Ok(Self { service, _process: process })
+    }
+}
+
+fn table(lived: &Lived) -> Table {
+    let mut table = Table::new(&["the service", "measured", "expected"]);
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let mut row = |what: &str, measured: String, expected: String| {
+        table.row(vec![what.to_owned(), measured, expected]);
+    };
+    row("polls", lived.polls.to_string(), lived.due.to_string());
+    row("farthest from the interval", format!("{:.3} s", lived.drift_s), "less than 1 s".to_owned());
+    row("of them failed", lived.failed.to_string(), String::new());
+    row("events published", lived.published.to_string(), String::new());
+    row("events stored", lived.stored.to_string(), String::new());
+    row("stored more than once", lived.duplicates.to_string(), "0".to_owned());
+    row("possible gaps", lived.possible_gaps.to_string(), "0".to_owned());
+    row("pages read meanwhile", lived.pages.to_string(), String::new());
+    row("memory after the first day", megabytes(lived.rss_first_day_bytes), String::new());
+    row("memory in the end", megabytes(lived.rss_bytes), String::new());
+    row("most memory", megabytes(lived.peak_rss_bytes), format!("less than {}", megabytes(MOST_MEMORY)));
+    row("took", format!("{:.1} s", lived.elapsed_s), String::new());
+    table
+}
