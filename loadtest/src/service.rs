@@ -62,8 +62,8 @@ pub struct Lived {
     pub possible_gaps: u64,
     /// Pages that were read, three after each poll.
     pub pages: u64,
-    /// Memory after the first day, in bytes.
-    pub rss_first_day_bytes: u64,
+    /// Memory after the first day, and then every 30 days, in bytes.
+    pub rss_by_month_bytes: Vec<u64>,
     /// Memory in the end, in bytes.
     pub rss_bytes: u64,
     /// The most memory, in bytes.
@@ -151,7 +151,7 @@ pub async fn play(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyho
         duplicates: stored.duplicates,
         possible_gaps: diary.possible_gaps,
         pages: diary.pages,
-        rss_first_day_bytes: diary.rss_first_day,
+        rss_by_month_bytes: diary.rss_by_month,
         rss_bytes,
         peak_rss_bytes,
         elapsed_s: began.elapsed().as_secs_f64(),
@@ -216,7 +216,7 @@ struct Diary {
     possible_gaps: u64,
     pages: u64,
     broken: Option<io::Error>,
-    rss_first_day: u64,
+    rss_by_month: Vec<u64>,
 }
 
 impl Diary {
@@ -231,8 +231,10 @@ impl Diary {
         self.polls += 1;
         self.failed += u64::from(report.result.is_err());
         self.possible_gaps += u64::from(report.record.possible_gap);
-        if age < TimeDelta::days(1) {
-            self.rss_first_day = resident_bytes().unwrap_or(0);
+        let months = i32::try_from(self.rss_by_month.len()).unwrap_or(i32::MAX);
+        let due = if months == 0 { TimeDelta::days(1) } else { TimeDelta::days(30) * months };
+        if age >= due {
+            self.rss_by_month.push(resident_bytes().unwrap_or(0));
         }
     }
 

@@ -31,6 +31,8 @@ def run(*arguments: str) -> dict:
 
 
 def main() -> None:
+    # Beside the others: a year in virtual time takes minutes, and no speed is measured.
+    service = subprocess.Popen([LOADTEST, "service", "--json", "-"], stdout=subprocess.PIPE, text=True)
     daily = run("--rates", "1,10,50,100", "--days", "7", "--seed", "42")
     assert daily[1]["lost"] == daily[10]["lost"] == 0 < daily[100]["lost"]
     assert {loss["hour"] for loss in daily[100]["lost_by_hour"]} <= {6, 7, 8}
@@ -57,6 +59,14 @@ def main() -> None:
         assert experiment["with_retries"]["value"] >= experiment["without_retries"]["value"], experiment
     stress = ask("stress", "--duration", "3s", "--runs-per-second", "50")
     assert stress["failed"] == 0 and stress["unfinished"] == 0, stress
+
+    told, _ = service.communicate()
+    assert service.returncode == 0, told
+    life = json.loads(told)
+    assert life["polls"] == 365 * 48 and life["pages"] == 3 * life["polls"], life
+    assert life["stored"] >= life["published"], life
+    megabytes = [round(rss / 1e6, 1) for rss in life["rss_by_month_bytes"]]
+    print(f"a year of the service: {life['polls']} polls, {life['peak_rss_bytes'] / 1e6:.1f} MB at most; by month {megabytes}")
 
 
 if __name__ == "__main__":

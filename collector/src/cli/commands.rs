@@ -166,10 +166,11 @@ pub(super) fn system_clock() -> SharedClock {
     Arc::new(SystemClock::default())
 }
 
-/// One thread for the network, and others only while a file operation blocks.
+/// One thread for the network, and others only while a file operation blocks; each has memory of its own.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(16)
         .thread_keep_alive(std::time::Duration::from_secs(1))
         .build()
         .context("cannot start")

@@ -20,7 +20,7 @@ pub fn records(metrics_dir: &Path, now: DateTime<Utc>) -> impl Iterator<Item = R
     // A folder may hold years: of its names only those of the month are kept.
     let earliest = (now - MONTH).format("metrics_%Y%m%d").to_string();
     let latest = (now + TimeDelta::days(1)).format("metrics_%Y%m%d").to_string();
-    let is_wanted = |name: &str| name.ends_with(".json") && *name > *earliest && *name < *latest;
+    let is_wanted = |name: &str| name.strip_suffix(".json").is_some() && *name > *earliest && *name < *latest;
     let mut names: Vec<String> = fs::read_dir(metrics_dir)
         .into_iter()
         .flatten()

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -327,6 +328,31 @@ async fn whatever_is_sent_is_refused_or_answered_and_the_next_is_answered_too() 
     }
 }
 
+/// More than the places there are: who says nothing, who says half, who asks and does not read.
+#[tokio::test]
+async fn readers_that_take_every_place_delay_no_poll_and_are_forgotten() {
+    let mut world = World::new();
+    let address = pages(&world);
+    world.watch(TimeDelta::hours(12), |_, _| ()).await;
+    let sent: [&[u8]; 3] = [
+        b"",
+        b"GET /api/runs HTTP/1.1\r\nHost: x\r\n",
+        b"GET /api/runs HTTP/1.1\r\nHost: x\r\n\r\nGET /api/runs HTTP/1.1\r\nHost: x\r\n\r\n",
+    ];
+    let open: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let _ = stream.write_all(sent[number % sent.len()]);
+            stream
+        })
+        .collect();
+    assert_eq!(world.watch(TimeDelta::days(1), |_, _| ()).await.len(), 48);
+    drop(open);
+    assert_eq!(get(address, "/health").0, 200);
+    let view: Value = serde_json::from_str(body(&get(address, "/api/runs").1)).unwrap();
+    assert_eq!(view["runs"].as_array().unwrap().len(), 72);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_scrapes_are_answered_while_it_polls() {
     let mut world = World::new();
@@ -422,6 +448,39 @@ fn it_polls_at_once_reads_its_settings_again_and_stops_when_told() {
     let all = figures(body(&get(address, "/metrics").1));
     assert_eq!(all["polisen_collector_runs_total{result=\"success\"}"], 0.0, "not by this process");
     assert!(all["polisen_collector_last_success_timestamp_seconds"] > 1.7e9, "an alert would ring");
+    assert_eq!(service.end(), Some(0));
+}
+
+#[test]
+fn the_systems_manager_is_told_how_it_stands() {
+    let home = Home::new();
+    let socket = UnixDatagram::bind(home.path("notify")).unwrap();
+    let feed = fixture("response.json");
+    let arguments = ["watch", "--listen", "off", "--interval", "24h", "--feed", feed.to_str().unwrap()];
+    let mut command = home.command(&arguments);
+    command.env("NOTIFY_SOCKET", home.path("notify")).env("WATCHDOG_USEC", "200000").stderr(Stdio::null());
+    let service = Service(command.spawn().unwrap());
+    let mut told = Vec::new();
+    let mut wait_for = |word: &str| {
+        let mut message = [0; 256];
+        loop {
+            let size = socket.recv(&mut message).unwrap();
+            told.push(String::from_utf8(message[..size].to_vec()).unwrap());
+            if told.last().unwrap().lines().any(|line| line.starts_with(word)) {
+                return told.join(" ");
+            }
+        }
+    };
+    wait_for("READY=1");
+    // The watchdog is fed for as long as it works.
+    wait_for("WATCHDOG=1");
+    wait_for("WATCHDOG=1");
+    service.tell(Signal::SIGHUP);
+    wait_for("RELOADING=1");
+    wait_for("READY=1");
+    service.tell(Signal::SIGTERM);
+    let told = wait_for("STOPPING=1");
+    assert!(told.contains("MONOTONIC_USEC="), "{told}");
     assert_eq!(service.end(), Some(0));
 }
 
