@@ -85,7 +85,9 @@ impl Service {
         let machine = nix::unistd::gethostname().unwrap_or_default();
         let name = format!("{} {}", machine.to_string_lossy(), self.settings.text("store"));
         let buffer = self.settings.archive_options()?.buffer;
-        Ok((Schedule::new(interval, jitter, &name), Pace::new(interval, is_adaptive, buffer)))
+        let pace = Pace::new(interval, is_adaptive, buffer)
+            .at_most_every(closest_calls(&self.settings, &self.settings.source()?)?);
+        Ok((Schedule::new(interval, jitter, &name), pace))
     }
 
     fn listen(&self) -> Result<(), Failure> {
@@ -127,22 +129,24 @@ impl Service {
 
 /// Whether a feed can be asked again and again, so often.
 fn check_source(settings: &Settings, source: &Source) -> anyhow::Result<()> {
-    let url = match source {
-        Source::StandardInput => bail!("feed: standard input cannot be read again and again"),
-        Source::File(_) => return Ok(()),
-        Source::Http(url) => url,
-    };
-    let limits = settings.feed_options()?.limits.for_url(url);
-    let interval = settings.service()?.interval;
-    for (calls, period) in
-        [(limits.per_hour, Duration::from_hours(1)), (limits.per_day, Duration::from_hours(24))]
-    {
-        let closest = calls.map_or(Duration::ZERO, |calls| period / calls.max(1));
-        if interval < closest {
-            bail!("interval: the feed may be called every {} s at most", closest.as_secs());
-        }
+    if matches!(source, Source::StandardInput) {
+        bail!("feed: standard input cannot be read again and again");
+    }
+    let closest = closest_calls(settings, source)?;
+    if settings.service()?.interval < closest {
+        bail!("interval: the feed may be called every {} s at most", closest.as_secs());
     }
     Ok(())
+}
+
+/// How often a feed may be called for hours and days on end.
+fn closest_calls(settings: &Settings, source: &Source) -> anyhow::Result<Duration> {
+    let Source::Http(url) = source else { return Ok(Duration::ZERO) };
+    let limits = settings.feed_options()?.limits.for_url(url);
+    let apart = |calls: Option<u32>, period: Duration| calls.map(|calls| period / calls.max(1));
+    let hour = apart(limits.per_hour, Duration::from_hours(1));
+    let day = apart(limits.per_day, Duration::from_hours(24));
+    Ok(hour.max(day).unwrap_or_default())
 }
 
 /// What the system says: end on SIGTERM and SIGINT, read the settings again on SIGHUP.

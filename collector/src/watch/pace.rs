@@ -9,7 +9,7 @@ use super::status::{Ended, RunSummary};
 const FAILURES_BORNE: u32 = 3;
 /// While everything fails, polls are never rarer than this: what is mended is to be noticed soon.
 const RAREST: Duration = Duration::from_hours(2);
-/// Polls are never oftener than this: 30 an hour, half of what the provider allows.
+/// Polls are never made oftener by themselves than this: 30 an hour, half of what the provider allows.
 const OFTENEST: Duration = Duration::from_mins(2);
 /// What may be new in a poll, at most, before polls become oftener: half of the buffer.
 const FULL: f64 = 0.5;
@@ -50,6 +50,7 @@ pub struct Pace {
     base: Duration,
     is_adaptive: bool,
     buffer: usize,
+    oftenest: Duration,
     /// The base, or less while many events come.
     current: Duration,
     failures: u32,
@@ -61,7 +62,15 @@ impl Pace {
     /// A poll every `base`, for a feed that shows `buffer` events.
     #[must_use]
     pub fn new(base: Duration, is_adaptive: bool, buffer: usize) -> Self {
-        Self { base, is_adaptive, buffer, current: base, failures: 0, rates: VecDeque::new() }
+        let (oftenest, rates) = (OFTENEST, VecDeque::new());
+        Self { base, is_adaptive, buffer, oftenest, current: base, failures: 0, rates }
+    }
+
+    /// The same, never oftener than the feed may be called.
+    #[must_use]
+    pub fn at_most_every(mut self, closest: Duration) -> Self {
+        self.oftenest = self.oftenest.max(closest);
+        self
     }
 
     /// Goes on after these runs, the latest first, as if it had seen them. Failures are left behind: whoever starts anew has
@@ -129,7 +138,7 @@ impl Pace {
         let share = news as f64 / self.buffer_size() * self.current.as_secs_f64() / since.as_secs_f64();
         if share > FULL {
             let oftener = self.current / 2;
-            self.current = oftener.max(OFTENEST.min(self.base));
+            self.current = oftener.max(self.oftenest.min(self.base));
         } else if share < EMPTY {
             self.current = (self.current * 2).min(self.base);
         }
@@ -138,6 +147,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     const HALF_HOUR: Duration = Duration::from_mins(30);
@@ -176,6 +187,31 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_goes_on_at_the_pace_that_the_last_runs_ask_for() {
+        let run = |minute: i64, ended: Ended| RunSummary {
+            start: DateTime::from_timestamp(1_767_362_400 + 60 * minute, 0).unwrap_or_default(),
+            total_s: 1.0,
+            ended,
+            error: None,
+            events: Some(500),
+            new: 300,
+            revised: 0,
+            rejected: 0,
+            overlap: Some(200),
+            possible_gap: false,
+            sparse: false,
+        };
+        let runs = [(45, Ended::Failed), (30, Ended::Success), (0, Ended::Success)];
+        let runs = runs.map(|(minute, ended)| run(minute, ended));
+        let pace = Pace::new(HALF_HOUR, true, 500).after(&runs);
+        assert_eq!((pace.interval(), pace.failures()), ((HALF_HOUR / 2, Reason::BufferFills), 0));
+        let mut failing = Pace::new(HALF_HOUR, false, 500).after(&runs);
+        (0..9).for_each(|_| failing.note(Ran::Badly));
+        assert_eq!(failing.interval().0, HALF_HOUR, "250 events come in less than half an hour");
+        assert_eq!(Pace::new(HALF_HOUR, true, 500).after(&[]).interval().0, HALF_HOUR);
+    }
+
+    #[test]
     fn a_buffer_that_fills_makes_polls_oftener_and_quiet_brings_them_back() {
         let mut pace = Pace::new(HALF_HOUR, true, 500);
         pace.note(well(200));
@@ -193,6 +229,11 @@ mod tests {
             pace.note(Ran::Well { news: 3, since: Some(since) });
         }
         assert_eq!(pace.interval(), (HALF_HOUR, Reason::AsConfigured));
+        let mut limited = Pace::new(HALF_HOUR, true, 500).at_most_every(Duration::from_mins(12));
+        for _ in 0..3 {
+            limited.note(Ran::Well { news: 400, since: Some(limited.interval().0) });
+        }
+        assert_eq!(limited.interval(), (Duration::from_mins(12), Reason::BufferFills));
         let mut fixed = Pace::new(HALF_HOUR, false, 500);
         fixed.note(well(400));
         assert_eq!(fixed.interval(), (HALF_HOUR, Reason::AsConfigured));

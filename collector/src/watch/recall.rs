@@ -1,6 +1,6 @@
 //! What earlier processes did, from the records of their runs, so that a restart forgets nothing that is shown or decided by.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -14,8 +14,8 @@ const MONTH: TimeDelta = TimeDelta::days(31);
 /// A record is at most as long.
 const MOST_RECORD_BYTES: u64 = 1 << 20;
 
-/// The runs of the last month, the oldest first, read one by one. What is no record of this collector is passed over, and so are
-/// runs that `analyze-metrics pack` has packed.
+/// The runs of the last month, the oldest first, read one by one. What is no record of this collector is passed over, and so is
+/// what `analyze-metrics --archive-older-than` has packed.
 pub fn records(metrics_dir: &Path, now: DateTime<Utc>) -> impl Iterator<Item = RunRecord> {
     // A folder may hold years: of its names only those of the month are kept.
     let earliest = (now - MONTH).format("metrics_%Y%m%d").to_string();
@@ -32,7 +32,10 @@ pub fn records(metrics_dir: &Path, now: DateTime<Utc>) -> impl Iterator<Item = R
     let folder = metrics_dir.to_owned();
     names.into_iter().skip(oldest).filter_map(move |name| {
         let mut text = Vec::new();
-        File::open(folder.join(name)).ok()?.take(MOST_RECORD_BYTES).read_to_end(&mut text).ok()?;
+        let path = folder.join(name);
+        // What only looks like a record may be a pipe, which nobody writes to.
+        fs::metadata(&path).ok().filter(Metadata::is_file)?;
+        File::open(path).ok()?.take(MOST_RECORD_BYTES).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
     })
 }

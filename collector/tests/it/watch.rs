@@ -451,6 +451,24 @@ fn it_polls_at_once_reads_its_settings_again_and_stops_when_told() {
     assert_eq!(service.end(), Some(0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_does_not_end_is_broken_off_ten_seconds_after_the_word_to_stop() {
+    let world = World::new();
+    let schedule = Schedule::new(HALF_HOUR, Duration::ZERO, "test");
+    let pace = Pace::new(HALF_HOUR, false, 500);
+    let mut watch = Watch::new(world.clock.clone(), schedule, pace, world.status.clone(), None);
+    let (tell, mut told) = unbounded_channel();
+    let began = tokio::time::Instant::now();
+    let poll = async || {
+        tell.send(Command::Reload).unwrap();
+        tell.send(Command::Stop).unwrap();
+        std::future::pending().await
+    };
+    assert_eq!(watch.run(poll, &mut told).await, Command::Stop);
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert!(world.status.view(1).runs.is_empty());
+}
+
 #[test]
 fn the_systems_manager_is_told_how_it_stands() {
     let home = Home::new();
