@@ -11,6 +11,7 @@ pub mod pace;
 pub mod recall;
 pub mod schedule;
 pub mod status;
+pub mod summary;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -87,11 +88,10 @@ impl Watch {
         commands: &mut UnboundedReceiver<Command>,
     ) -> Command {
         loop {
-            let (interval, reason) = self.pace.interval();
-            let schedule = self.schedule.every(interval);
+            let schedule = self.schedule.every(self.pace.interval().0);
             let at = self.now();
             let wait = schedule.wait(self.last, at);
-            self.status.plan(schedule.next(self.last, at), interval, reason, self.pace.failures());
+            self.status.plan(self.pace.plan(schedule.next(self.last, at)));
             if !wait.is_zero() {
                 tokio::select! {
                     biased;

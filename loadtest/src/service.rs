@@ -25,7 +25,7 @@ use crate::feed::web::{EVENTS_PATH, TIME_PATH};
 use crate::process::peak_rss_bytes;
 use crate::scenario::{BUFFER, Scenario, Setup, StoreKind};
 
-/// Polls this far apart, at most, are kept apart by chance.
+/// How far from the grid polls lie at most, as in `collector watch` by default.
 const JITTER: Duration = Duration::from_mins(1);
 /// The service may have so much memory, in bytes.
 pub const MOST_MEMORY: u64 = 24_000_000;
@@ -85,7 +85,7 @@ impl Lived {
 }
 
 impl Life {
-    /// How many polls are due.
+    /// How many polls are due, or one more.
     #[must_use]
     pub fn poll_count(&self) -> u64 {
         u64::from(self.days) * 86_400 / self.interval.as_secs()
@@ -142,7 +142,7 @@ pub async fn play(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyho
     let stored = setup.stored_ids().await.context("the archive cannot be read")?;
     Ok(Lived {
         days: life.days,
-        due: life.poll_count(),
+        due: diary.first.map_or(0, |first| polls_until(end, first, life.interval)),
         polls: diary.polls,
         drift_s: diary.drift.as_seconds_f64(),
         failed: diary.failed,
@@ -206,9 +206,16 @@ fn ask(address: SocketAddr, method: &str, path: &str, expected: &[u16]) -> io::R
     Ok(body.to_owned())
 }
 
+/// How many polls fit, the first one included.
+fn polls_until(end: DateTime<Utc>, first: DateTime<Utc>, interval: Duration) -> u64 {
+    let after_first = (end - first).to_std().unwrap_or_default().as_millis() / interval.as_millis().max(1);
+    after_first as u64 + 1
+}
+
 /// What was seen poll by poll.
 #[derive(Default)]
 struct Diary {
+    first: Option<DateTime<Utc>>,
     last: Option<DateTime<Utc>>,
     drift: TimeDelta,
     polls: u64,
@@ -221,6 +228,7 @@ struct Diary {
 
 impl Diary {
     fn begin(&mut self, now: DateTime<Utc>, interval: Duration) {
+        self.first.get_or_insert(now);
         let planned = TimeDelta::from_std(interval).unwrap_or_default();
         if let Some(last) = self.last.replace(now) {
             self.drift = self.drift.max((now - last - planned).abs());

@@ -78,7 +78,8 @@ fn nonsense_is_refused_in_a_sentence() {
         (&["capacity", "--intervals", "7m"], "multiple of 5m"),
         (&["reliability", "--runs", "0"], "10.."),
         (&["stress", "--duration", "0s"], "from 1s"),
-        (&["serve", "--speed", "0"], "more than 0"),
+        (&["serve", "--speed", "-1"], "more than 0"),
+        (&["service", "--interval", "1s"], "from 10s"),
         (&[], "Usage"),
     ] {
         let ended = loadtest(nonsense);
@@ -136,6 +137,21 @@ fn queries_beside_the_runs_are_measured_and_mostly_come_from_the_cache() {
     let requests = |told: &Value| told["store_requests"].as_u64().unwrap();
     assert!(10 * requests(&cached) < 7 * requests(&plain), "{cached} {plain}");
     assert!(stress(&["--store", "memory"])["store_requests"].is_null());
+}
+
+/// Not its memory, which depends on how it was built: the README's year is played by `scripts/e2e 70-loadtest`.
+#[test]
+fn the_service_polls_as_often_as_it_should_and_stores_everything_once() {
+    for (options, due) in [(["--interval", "30m"], 96), (["--interval", "7m"], 411)] {
+        let ended = loadtest(&[&["service", "--days", "2", "--json", "-"][..], &options].concat());
+        let life: Value = serde_json::from_slice(&ended.stdout).unwrap();
+        let number = |name: &str| life[name].as_u64().unwrap_or_else(|| panic!("{name}: {life}"));
+        assert_eq!((number("polls"), number("due"), number("pages")), (due, due, 3 * due));
+        assert_eq!((number("duplicates"), number("possible_gaps")), (0, 0));
+        assert!(life["drift_s"].as_f64().unwrap() < 1.0, "{life}");
+        assert!(number("stored") >= number("published") && number("published") > 0, "{life}");
+        assert_eq!(life["rss_by_month_bytes"].as_array().unwrap().len(), 1);
+    }
 }
 
 #[tokio::test]

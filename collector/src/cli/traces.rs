@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use opentelemetry::Key;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -41,8 +42,8 @@ where
     let Ok(url) = endpoint.parse::<Url>() else { bail!("{name} is no address") };
     let client = client_for(&url).with_context(|| name.to_owned())?;
     let exporter = SpanExporter::builder().with_http().with_http_client(client).build()?;
-    let resource = Resource::builder().with_service_name(service_name()).build();
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+    let provider =
+        SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build();
     let tracer = provider.tracer("collector");
     let _ = PROVIDER.set(provider);
     // Not the spans of the libraries: the exporter's own calls would be traced, and sent, and traced.
@@ -50,8 +51,14 @@ where
     Ok(Some(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)))
 }
 
-fn service_name() -> String {
-    env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "polisen-events-collector".to_owned())
+/// Who we are: as the environment says, or by the project's name.
+fn resource() -> Resource {
+    let said = Resource::builder().build();
+    let name = said.get(&Key::from_static_str("service.name")).map(|name| name.to_string());
+    if name.is_some_and(|name| !name.starts_with("unknown_service")) {
+        return said;
+    }
+    Resource::builder().with_service_name("polisen-events-collector").build()
 }
 
 /// Calls only this address, by the rules that hold for all calls.

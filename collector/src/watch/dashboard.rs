@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
-use super::pace::Reason;
-use super::status::{Ended, MOST_RUNS, Plan, RunSummary, Status, View};
+use super::pace::{Plan, Reason};
+use super::status::{MOST_RUNS, Status, View};
+use super::summary::{Ended, RunSummary};
 use crate::analysis::document::{Cell, Chart, Document, Fact, Item, Line, Live, Section, Table};
 use crate::analysis::quantity::Unit;
 use crate::record::check::Verdict;

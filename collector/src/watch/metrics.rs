@@ -14,7 +14,8 @@ use prometheus::{
     IntGauge, Opts, Registry, TextEncoder,
 };
 
-use super::status::{Ended, Plan, RunSummary};
+use super::pace::Plan;
+use super::summary::{Ended, RunSummary};
 use crate::record::{ProcessUse, RunRecord, resident_bytes, stage};
 
 /// How all names of ours begin.

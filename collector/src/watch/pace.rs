@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::status::{Ended, RunSummary};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::summary::{Ended, RunSummary};
 
 /// So many failures one after the other, and polls become rarer.
 const FAILURES_BORNE: u32 = 3;
@@ -33,7 +36,7 @@ pub enum Ran {
 }
 
 /// Why the time between polls is not the one that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// It is the one that was asked for.
@@ -42,6 +45,19 @@ pub enum Reason {
     BufferFills,
     /// Polls fail one after the other.
     Failing,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Plan {
+    /// When the next poll is.
+    pub next_poll: DateTime<Utc>,
+    /// The time between two polls now, in seconds.
+    pub interval_s: f64,
+    /// Why it is that.
+    pub reason: Reason,
+    /// Polls that failed one after the other.
+    pub failures: u32,
 }
 
 /// The pace of polls.
@@ -100,6 +116,13 @@ impl Pace {
         (self.current, Reason::AsConfigured)
     }
 
+    /// What comes next, if that is at `next_poll`.
+    #[must_use]
+    pub fn plan(&self, next_poll: DateTime<Utc>) -> Plan {
+        let (interval, reason) = self.interval();
+        Plan { next_poll, interval_s: interval.as_secs_f64(), reason, failures: self.failures }
+    }
+
     /// Failures one after the other.
     #[must_use]
     pub fn failures(&self) -> u32 {
@@ -147,8 +170,6 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
-
     use super::*;
 
     const HALF_HOUR: Duration = Duration::from_mins(30);

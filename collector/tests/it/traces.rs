@@ -19,7 +19,7 @@ async fn received(backend: &MockServer) -> (BTreeMap<String, Value>, String) {
     for request in backend.received_requests().await.unwrap() {
         let sent: Value = serde_json::from_slice(&request.body).unwrap();
         for resource in sent["resourceSpans"].as_array().unwrap() {
-            service = attribute(&resource["resource"], "service.name").as_str().unwrap().to_owned();
+            attribute(&resource["resource"], "service.name").as_str().unwrap().clone_into(&mut service);
             for scope in resource["scopeSpans"].as_array().unwrap() {
                 for span in scope["spans"].as_array().unwrap() {
                     spans.insert(span["name"].as_str().unwrap().to_owned(), span.clone());
@@ -115,8 +115,16 @@ async fn a_failed_run_is_a_failed_trace() {
     let backend = MockServer::start().await;
     Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&backend).await;
     let home = Home::new();
-    run(&home, &backend.uri(), &["--feed", "absent.json"]).await.with(1);
-    let (spans, _) = received(&backend).await;
+    let mut command = home.command(&["run", "--feed", "absent.json"]);
+    command
+        .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("{}/here", backend.uri()))
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+        .env("OTEL_RESOURCE_ATTRIBUTES", "service.name=mine");
+    let ended: Ended = tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap();
+    ended.with(1);
+    let (spans, service) = received(&backend).await;
+    assert_eq!(service, "mine");
+    assert_eq!(backend.received_requests().await.unwrap()[0].url.path(), "/here");
     assert_eq!(spans["run"]["status"]["code"], 2, "{}", spans["run"]);
     assert!(spans["run"]["status"]["message"].as_str().unwrap().contains("cannot read"));
     assert_eq!(attribute(&spans["run"], "error.type"), "read");

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use chrono::TimeDelta;
 use clap::Args;
 use loadtest::report::table::Table;
 use loadtest::service::{FeedService, Life, Lived, MOST_MEMORY, play};
@@ -21,8 +22,8 @@ pub(super) struct Service {
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650))]
     days: u32,
     /// Between two polls.
-    #[arg(long, default_value = "30m", value_parser = humantime::parse_duration)]
-    interval: Duration,
+    #[arg(long, default_value = "30m", value_parser = run::interval)]
+    interval: TimeDelta,
     /// Share of the calls to the feed that fail.
     #[arg(long, default_value_t = 0.02, value_parser = run::share, allow_negative_numbers = true)]
     fault_rate: f64,
@@ -37,10 +38,7 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn carry_out(self) -> anyhow::Result<bool> {
         let Self { days, interval, fault_rate, seed, json } = self;
-        if !(60..=86_400).contains(&interval.as_secs()) {
-            bail!("--interval must be between 1m and 24h");
-        }
-        let life = Life { days, interval };
+        let life = Life { days, interval: interval.to_std()? };
         let feed = ServedFeed::start(fault_rate, seed)?;
         let bar = output::progress(life.poll_count(), "polls");
         // As the service's own runtime is made. Threads outlive many polls here, because hours pass in less than a second.

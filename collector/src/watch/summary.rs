@@ -1,0 +1,87 @@
+//! A run in few words, as the service remembers it.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::record::{self, RunRecord};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// Everything new is stored.
+    Success,
+    /// Another run was at work.
+    LeftToAnother,
+    /// It failed.
+    Failed,
+}
+
+impl Ended {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Success, Self::LeftToAnother, Self::Failed];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::LeftToAnother => "left_to_another",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A run in few words.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunSummary {
+    /// When it began.
+    pub start: DateTime<Utc>,
+    /// How long it took, in seconds.
+    pub total_s: f64,
+    /// How it ended.
+    pub ended: Ended,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Elements of the response.
+    pub events: Option<usize>,
+    /// New events.
+    pub new: usize,
+    /// New versions of known events.
+    pub revised: usize,
+    /// Elements that are no events.
+    pub rejected: usize,
+    /// Events of the response that were known.
+    pub overlap: Option<usize>,
+    /// Whether events may have been missed before it.
+    pub possible_gap: bool,
+    /// Whether the response was spread over months.
+    pub sparse: bool,
+}
+
+impl RunSummary {
+    pub(super) fn of(record: &RunRecord) -> Self {
+        let RunRecord { total_time, counts, errors, possible_gap, sparse_response, .. } = record;
+        let ended = match (record.status, &record.left_to) {
+            (record::Status::Failed, _) => Ended::Failed,
+            (record::Status::Success, Some(_)) => Ended::LeftToAnother,
+            (record::Status::Success, None) => Ended::Success,
+        };
+        let deposit = counts.deposit.filter(|_| ended == Ended::Success);
+        #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970")]
+        let start = DateTime::from_timestamp_micros((record.start_time * 1e6) as i64);
+        Self {
+            start: start.unwrap_or_default(),
+            total_s: *total_time,
+            ended,
+            error: errors.last().map(|error| error.message.clone()),
+            events: counts.api_events_total,
+            new: deposit.map_or(0, |counts| counts.new_events_count),
+            revised: deposit.map_or(0, |counts| counts.revisions_count),
+            rejected: deposit.map_or(0, |counts| counts.rejected_count),
+            overlap: deposit.map(|counts| counts.buffer_overlap),
+            possible_gap: *possible_gap,
+            sparse: *sparse_response,
+        }
+    }
+}
