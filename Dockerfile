@@ -2,10 +2,12 @@
 #
 #     docker build -t polisen-events-collector .
 #     docker run -v events:/var/lib/collector -e COLLECTOR_CONTACT=you@example.org polisen-events-collector
+# Traces for OpenTelemetry: --build-arg FEATURES=otlp
 FROM rust:1.95-bookworm AS build
+ARG FEATURES=
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p collector && scripts/container/rootfs target/release /rootfs
+RUN cargo build --release --locked -p collector --features "$FEATURES" && scripts/container/rootfs target/release /rootfs
 
 FROM scratch
 COPY --from=build /rootfs /

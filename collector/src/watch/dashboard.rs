@@ -76,9 +76,10 @@ fn facts(view: &View, buffer: usize, now: DateTime<Utc>) -> Vec<Fact> {
 
 /// A time and how far it is away.
 fn moment(time: DateTime<Utc>, now: DateTime<Utc>) -> Cell {
-    let away = Cell::Seconds((time - now).abs().num_minutes() as f64 * 60.0);
+    let minutes = (time - now).num_minutes().unsigned_abs();
+    let away = humantime::format_duration(Duration::from_mins(minutes));
     let away = match time - now {
-        near if near.abs() < TimeDelta::minutes(1) => "now".to_owned(),
+        _ if minutes == 0 => "now".to_owned(),
         past if past < TimeDelta::zero() => format!("{away} ago"),
         _ => format!("in {away}"),
     };
