@@ -1,10 +1,15 @@
 //! Logs: on stderr, as text or as one JSON object a line. Traces, if the program was built with them.
 
-use std::env;
 use std::io::{self, IsTerminal as _};
+use std::{env, fmt};
 
 use anyhow::bail;
+use nix::sys::stat::fstat;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
@@ -24,16 +29,57 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
     };
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logs = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour);
-    let logs = match settings.text("log_format") {
-        "text" => logs.with_target(false).with_filter(filter).boxed(),
-        "json" => logs.json().flatten_event(true).with_filter(filter).boxed(),
-        other => bail!("log_format: `{other}` is neither text nor json"),
+    let logs = match (settings.text("log_format"), goes_to_journal()) {
+        ("text", false) => logs.with_target(false).with_filter(filter).boxed(),
+        // journald notes the time.
+        ("text", true) => {
+            let logs = logs.with_target(false).without_time().with_level(false);
+            logs.map_event_format(WithPriority).with_filter(filter).boxed()
+        }
+        ("json", false) => logs.json().flatten_event(true).with_filter(filter).boxed(),
+        ("json", true) => {
+            let logs = logs.json().flatten_event(true);
+            logs.map_event_format(WithPriority).with_filter(filter).boxed()
+        }
+        (other, _) => bail!("log_format: `{other}` is neither text nor json"),
     };
     let all = tracing_subscriber::registry().with(logs);
     #[cfg(feature = "otlp")]
     let all = all.with(super::traces::layer()?);
     all.init();
     Ok(())
+}
+
+/// Whether stderr is read by journald: systemd.exec(5) on `JOURNAL_STREAM`.
+pub(super) fn goes_to_journal() -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
+    fstat(io::stderr()).is_ok_and(|it| stream == format!("{}:{}", it.st_dev, it.st_ino))
+}
+
+/// Lines that tell journald how much they matter: sd-daemon(3).
+struct WithPriority<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
 }
 
 /// Nothing more is said.

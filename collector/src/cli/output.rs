@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::Exit;
+use super::logging;
 use super::settings::Settings;
 
 /// Prints a value as one JSON document.
@@ -29,7 +30,8 @@ pub(crate) fn write_json(out: &mut dyn io::Write, value: &impl Serialize) -> any
 
 /// Says in one line why a command failed.
 pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
-    let _ = writeln!(io::stderr(), "error: {}", one_line(error));
+    let priority = if logging::goes_to_journal() { "<3>" } else { "" };
+    let _ = writeln!(io::stderr(), "{priority}error: {}", one_line(error));
     exit
 }
 

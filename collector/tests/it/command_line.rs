@@ -1,6 +1,7 @@
 //! Options, variables, the file; what is said of wrong usage.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
 
@@ -9,6 +10,30 @@ use crate::support::{Ended, Home, fixture};
 fn value(config: &Value, key: &str) -> (String, String) {
     let text = |field: &str| config[key][field].as_str().unwrap().to_owned();
     (text("value"), text("source"))
+}
+
+/// journald knows its readers by the file that stderr is, and strips `<priority>`.
+#[test]
+fn the_journal_is_told_how_much_a_line_matters_and_notes_the_time_itself() {
+    let home = Home::new();
+    let log = |format: &str, is_journal: bool| {
+        let file = fs::File::create(home.path("stderr")).unwrap();
+        let told = file.metadata().unwrap();
+        let inode = if is_journal { told.ino() } else { told.ino() + 1 };
+        // Nobody answers there: a warning that it is called again, and an error.
+        let feed = ["run", "--feed", "http://127.0.0.1:1/", "--retries", "1", "--retry-backoff", "1ms"];
+        let mut command = home.command(&[&feed[..], &["--log-format", format]].concat());
+        command.env("JOURNAL_STREAM", format!("{}:{inode}", told.dev())).stderr(file);
+        assert_eq!(command.status().unwrap().code(), Some(1));
+        fs::read_to_string(home.path("stderr")).unwrap()
+    };
+    for format in ["text", "json"] {
+        let text = log(format, true);
+        assert!(text.lines().all(|line| line.starts_with('<')), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("<4>")), "{text}");
+        assert!(text.lines().last().unwrap().starts_with("<3>error: "), "{text}");
+        assert!(!log(format, false).contains("<4>"));
+    }
 }
 
 #[test]
