@@ -31,6 +31,7 @@ fn the_journal_is_told_how_much_a_line_matters_and_notes_the_time_itself() {
         let text = log(format, true);
         assert!(text.lines().all(|line| line.starts_with('<')), "{text}");
         assert!(text.lines().any(|line| line.starts_with("<4>")), "{text}");
+        assert!(!text.contains("<4>20"), "the time stands there twice: {text}");
         assert!(text.lines().last().unwrap().starts_with("<3>error: "), "{text}");
         assert!(!log(format, false).contains("<4>"));
     }

@@ -23,7 +23,7 @@ use collector::watch::http::{self, Pages};
 use collector::watch::pace::Pace;
 use collector::watch::schedule::Schedule;
 use collector::watch::status::{MOST_RUNS, Status};
-use collector::watch::{Command, Watch};
+use collector::watch::{Command, Watch, recall};
 use fixtures::{FeedConfig, What};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -500,6 +500,40 @@ fn the_systems_manager_is_told_how_it_stands() {
     let told = wait_for("STOPPING=1");
     assert!(told.contains("MONOTONIC_USEC="), "{told}");
     assert_eq!(service.end(), Some(0));
+}
+
+#[test]
+fn after_a_restart_the_runs_of_the_last_month_are_known_and_nothing_else() {
+    let home = Home::new();
+    home.run(fixture("response.json")).with(0);
+    let record = home.records().remove(0);
+    let folder = home.path("month");
+    fs::create_dir(&folder).unwrap();
+    let now: DateTime<Utc> = "2026-03-31T12:00:00Z".parse().unwrap();
+    let put = |name: &str, second: i64| {
+        let mut record = record.clone();
+        record["start_time"] = Value::from(second);
+        fs::write(folder.join(name), record.to_string()).unwrap();
+    };
+    let wanted =
+        ["metrics_20260301_120000.json", "metrics_20260331_110000.json", "metrics_20260331_110000_02.json"];
+    for (second, name) in (1..).zip(wanted) {
+        put(name, second);
+    }
+    for name in [
+        "metrics_20200101_000000.json",
+        "metrics_20260227_235959.json",
+        "metrics_20290101_000000.json",
+        "notes.json",
+    ] {
+        put(name, 9);
+    }
+    fs::write(folder.join("metrics_20260330_000000.json"), "{").unwrap();
+    // Who opens it waits for ever.
+    nix::unistd::mkfifo(&folder.join("metrics_20260330_010000.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let starts: Vec<f64> = recall::records(&folder, now).map(|record| record.start_time).collect();
+    assert_eq!(starts, [1.0, 2.0, 3.0]);
+    assert_eq!(recall::records(&home.path("absent"), now).count(), 0);
 }
 
 #[test]
