@@ -4,6 +4,7 @@
 //! id, its local day and a fingerprint of its content. The bytes go to the archive as they came. A text
 //! that is no JSON array is refused whole; an element that is no event is kept apart with the reason.
 
+mod content;
 mod date;
 mod fields;
 mod fingerprint;
@@ -17,11 +18,13 @@ use chrono::NaiveDate;
 use serde::Serialize;
 use thiserror::Error;
 
+use content::Canonical;
+pub use content::content;
 pub use date::local_day;
 pub use fields::Fields;
 pub use fingerprint::Fingerprint;
 pub use scan::{Fault, MAX_DEPTH, SyntaxError};
-use scan::{RawString, Scanner, Stop, Traits};
+use scan::{RawString, Scanner, Stop};
 
 /// An event's number, as its publisher gives it.
 pub type EventId = i64;
@@ -87,6 +90,9 @@ pub enum RejectReason {
     /// A `\ud800` without its partner: not text, and many readers refuse it.
     #[error("a string holds half a surrogate pair")]
     HalfSurrogate,
+    /// More than [`MAX_DEPTH`] levels of arrays and objects, the array of the response included: many readers refuse it.
+    #[error("nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
 }
 
 /// What is known of an event without building it.
@@ -159,21 +165,17 @@ impl<'a> Response<'a> {
         &self.body[element.span.start as usize..element.span.end as usize]
     }
 
-    /// Tells one rejected element from another, white space between tokens aside.
+    /// The fingerprint of a rejected element's content.
     #[must_use]
     pub fn rejected_fingerprint(&self, element: &Element) -> Fingerprint {
-        Fingerprint::of_canonical(&rewrite(self.raw(element), Spelling::Minified).unwrap_or_default())
+        Fingerprint::of_canonical(&content(self.raw(element)))
     }
 
     /// An element as one line: as it was sent, minified only if it holds a line break.
     #[must_use]
     pub fn line(&self, element: &Element) -> Cow<'a, [u8]> {
         let raw = self.raw(element);
-        if element.line_break {
-            Cow::Owned(rewrite(raw, Spelling::Minified).unwrap_or_default())
-        } else {
-            raw.into()
-        }
+        if element.line_break { Cow::Owned(minified(raw)) } else { raw.into() }
     }
 }
 
@@ -255,8 +257,9 @@ fn element(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Element, Stop> {
     };
     let end = scanner.position();
     let traits = scanner.take_traits();
+    let event = if traits.too_deep { Err(RejectReason::TooDeep) } else { event };
     let event = event.and_then(|(id, day)| {
-        let fingerprint = fingerprint_of(&body[start..end], traits)?;
+        let fingerprint = fingerprint_of(&body[start..end])?;
         Ok(Event { id, day, fingerprint })
     });
     Ok(Element { span: span(start, end), line_break: traits.line_break, event })
@@ -337,56 +340,23 @@ fn event_day(scanner: &mut Scanner<'_>) -> Result<Option<NaiveDate>, Stop> {
     Ok(std::str::from_utf8(raw.bytes).ok().and_then(local_day))
 }
 
-fn fingerprint_of(raw: &[u8], traits: Traits) -> Result<Fingerprint, RejectReason> {
-    if !traits.spaced && (!traits.escaped || has_canonical_escapes_only(raw)) {
-        return Ok(Fingerprint::of_canonical(raw));
-    }
-    let canonical = rewrite(raw, Spelling::Canonical).ok_or(RejectReason::HalfSurrogate)?;
-    Ok(Fingerprint::of_canonical(&canonical))
+fn fingerprint_of(raw: &[u8]) -> Result<Fingerprint, RejectReason> {
+    let Canonical { bytes, half_surrogate } = Canonical::of(raw);
+    if half_surrogate { Err(RejectReason::HalfSurrogate) } else { Ok(Fingerprint::of_canonical(&bytes)) }
 }
 
-/// Whether no backslash begins an escape that could be spelled otherwise (`\/`, `\u00e5`): quotes in a text, mostly.
-fn has_canonical_escapes_only(raw: &[u8]) -> bool {
-    let mut bytes = raw.iter();
-    while bytes.any(|&byte| byte == b'\\') {
-        if !bytes.next().is_some_and(|escaped| br#""\bfnrt"#.contains(escaped)) {
-            return false;
+/// Valid JSON without the white space between its tokens.
+fn minified(json: &[u8]) -> Vec<u8> {
+    let mut written = Vec::with_capacity(json.len());
+    let mut scanner = Scanner::new(json);
+    loop {
+        scanner.skip_space();
+        let start = scanner.position();
+        match scanner.peek() {
+            None => return written,
+            Some(b'"') if scanner.string().is_ok() => {}
+            Some(_) => scanner.skip(1),
         }
+        written.extend_from_slice(&json[start..scanner.position()]);
     }
-    true
-}
-
-/// How a value is to be written again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Spelling {
-    /// Without white space between tokens.
-    Minified,
-    /// And with only those escapes that JSON demands.
-    Canonical,
-}
-
-/// Writes valid JSON again, or nothing if a string of it cannot be spelled so.
-fn rewrite(raw: &[u8], spelling: Spelling) -> Option<Vec<u8>> {
-    let mut written = Vec::with_capacity(raw.len());
-    let mut scanner = Scanner::new(raw);
-    while let Some(byte) = scanner.peek() {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\r' => scanner.skip_space(),
-            b'"' => {
-                let string = scanner.string().ok()?;
-                if string.escaped && spelling == Spelling::Canonical {
-                    serde_json::to_writer(&mut written, &string.decode()?).ok()?;
-                } else {
-                    written.push(b'"');
-                    written.extend_from_slice(string.bytes);
-                    written.push(b'"');
-                }
-            }
-            _ => {
-                written.push(byte);
-                scanner.eat(byte);
-            }
-        }
-    }
-    Some(written)
 }

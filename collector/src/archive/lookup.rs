@@ -60,7 +60,7 @@ impl Archive {
         let mut versions = Versions { days, ..Versions::default() };
         while let Some(found) = reads.try_next().await? {
             for (id, line) in found {
-                versions.contents.entry(id).or_default().insert(content_of(&line));
+                versions.contents.entry(id).or_default().insert(event::content(&line));
             }
         }
         Ok(versions)
@@ -102,7 +102,7 @@ fn lines_of(key: &Key, bytes: &[u8], ids: &FxHashSet<EventId>) -> Vec<(EventId, 
 impl Versions {
     /// Judges one element. A version judged to be stored or about to be counts for those that follow.
     fn judge(&mut self, response: &Response<'_>, item: &Doubtful) -> Verdict {
-        let content_at = |position: usize| content_of(&response.line(&response.elements()[position]));
+        let content_at = |position: usize| event::content(&response.line(&response.elements()[position]));
         let known = self.contents.entry(item.event.id).or_default();
         if let Doubt::Repeated { first } = item.doubt {
             known.insert(content_at(first));
@@ -115,12 +115,4 @@ impl Versions {
             (false, false) => Verdict::Stored,
         }
     }
-}
-
-/// What a line states, whatever its spelling and the order of its members. Numbers that no program can hold
-/// are left as they are spelled, with all the line.
-fn content_of(line: &[u8]) -> Vec<u8> {
-    // The values' maps are sorted, so what is equal is written alike.
-    let value = serde_json::from_slice::<serde_json::Value>(line);
-    value.and_then(|value| serde_json::to_vec(&value)).unwrap_or_else(|_| line.to_vec())
 }

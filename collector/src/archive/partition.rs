@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::layout::{Kind, Place};
-use crate::event::{Event, EventId, Fingerprint, RejectReason, Response};
+use crate::event::{Event, EventId, Fingerprint, RejectReason, Response, content};
 use crate::ledger::{ClaimedObject, News};
 use crate::store::Key;
 
@@ -101,10 +101,7 @@ pub(crate) fn drafts(
         let element = &response.elements()[position];
         if let Err(reason) = element.event {
             let draft = drafts.at(Kind::Rejected, today);
-            draft.push_line(&RejectedLine {
-                reason: reason.to_string(),
-                element: as_json(&response.line(element), reason),
-            });
+            draft.push_line(&RejectedLine::new(&response.line(element), reason));
             draft.fingerprints.push(response.rejected_fingerprint(element));
         }
     }
@@ -181,12 +178,32 @@ pub(crate) struct WithdrawnLine {
     pub(crate) returned: Option<String>,
 }
 
-/// The element itself; what no reader could take as JSON (half a surrogate pair) as a text of its source.
-fn as_json(line: &[u8], reason: RejectReason) -> Box<RawValue> {
-    let source = String::from_utf8_lossy(line).into_owned();
-    let source = match reason {
-        RejectReason::HalfSurrogate => serde_json::to_string(&source).unwrap_or_default(),
-        _ => source,
-    };
-    RawValue::from_string(source).unwrap_or_else(|_| RawValue::NULL.to_owned())
+impl RejectedLine {
+    fn new(line: &[u8], reason: RejectReason) -> Self {
+        let source = String::from_utf8_lossy(line).into_owned();
+        let source = if KEPT_AS_TEXT.contains(&reason) {
+            serde_json::to_string(&source).unwrap_or_default()
+        } else {
+            source
+        };
+        let element = RawValue::from_string(source).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Self { reason: reason.to_string(), element }
+    }
+
+    /// The fingerprint of the element, as [`Response::rejected_fingerprint`] gives it.
+    fn fingerprint(&self) -> Fingerprint {
+        let stored = self.element.get();
+        let is_text = KEPT_AS_TEXT.iter().any(|reason| reason.to_string() == self.reason);
+        let source = is_text.then(|| serde_json::from_str::<String>(stored).ok()).flatten();
+        Fingerprint::of_canonical(&content(source.as_deref().unwrap_or(stored).as_bytes()))
+    }
+}
+
+/// Elements that many readers refuse as JSON are stored as a string of their source.
+const KEPT_AS_TEXT: [RejectReason; 2] = [RejectReason::HalfSurrogate, RejectReason::TooDeep];
+
+/// The fingerprints of the rejected elements that an object holds.
+pub(super) fn rejected_in(bytes: &[u8]) -> impl Iterator<Item = Fingerprint> {
+    let lines = bytes.split(|&byte| byte == b'\n');
+    lines.filter_map(|line| Some(serde_json::from_slice::<RejectedLine>(line).ok()?.fingerprint()))
 }

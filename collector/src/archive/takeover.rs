@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::layout::{Kind, Place};
 use super::ledger_file::{Snapshot, Swap, TRIES, events_of};
 use super::owner::ActiveRun;
-use super::partition::WithdrawnLine;
+use super::partition::{WithdrawnLine, rejected_in};
 use super::{Archive, ArchiveError};
 use crate::ledger::{Claim, ClaimedObject, Ledger};
 use crate::store::{Key, Write};
@@ -60,11 +60,10 @@ impl Archive {
                     ledger.remember(event);
                 }
             }
-            Kind::Rejected if !bytes.is_empty() => {
-                ledger.extend_rejected(object.fingerprints.iter().copied());
-            }
-            // Fenced before; and a stored revision is recognised when its event is looked at again.
-            Kind::Rejected | Kind::Revisions => {}
+            // What the object holds counts, not what the claim announced: another run may have taken the name before.
+            Kind::Rejected => ledger.extend_rejected(rejected_in(&bytes)),
+            // A stored revision is recognised when its event is looked at again.
+            Kind::Revisions => {}
             Kind::Withdrawn => {
                 let (gone, back) = withdrawn_in(&bytes);
                 ledger.note_withdrawn(&gone, &back);

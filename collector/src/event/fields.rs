@@ -1,9 +1,10 @@
 //! What an event says, for those who read the archive. A run never needs it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::EventId;
 
@@ -54,6 +55,18 @@ struct UsualLocation<'a> {
     gps: Cow<'a, str>,
 }
 
+/// The members of an object, the last one of each name. Their values are not read into numbers, because some numbers
+/// fit no type.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+struct Members<'a>(#[serde(borrow)] HashMap<Cow<'a, str>, &'a RawValue>);
+
+impl<'a> Members<'a> {
+    fn read<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.0.get(name)?.get()).ok()
+    }
+}
+
 impl<'a> Fields<'a> {
     /// Reads an event.
     ///
@@ -64,17 +77,18 @@ impl<'a> Fields<'a> {
             let UsualLocation { name: location, gps } = location;
             return Ok(Self { id, datetime, name, summary, url, kind, location, gps });
         }
-        let event: Value = serde_json::from_str(json)?;
-        let text = |value: &Value| Cow::Owned(value.as_str().unwrap_or_default().to_owned());
+        let event: Members<'_> = serde_json::from_str(json)?;
+        let location = event.read::<Members<'_>>("location").unwrap_or_default();
+        let text = |members: &Members<'_>, name| Cow::Owned(members.read(name).unwrap_or_default());
         Ok(Self {
-            id: event["id"].as_i64().unwrap_or_default(),
-            datetime: text(&event["datetime"]),
-            name: text(&event["name"]),
-            summary: text(&event["summary"]),
-            url: text(&event["url"]),
-            kind: text(&event["type"]),
-            location: text(&event["location"]["name"]),
-            gps: text(&event["location"]["gps"]),
+            id: event.read("id").unwrap_or_default(),
+            datetime: text(&event, "datetime"),
+            name: text(&event, "name"),
+            summary: text(&event, "summary"),
+            url: text(&event, "url"),
+            kind: text(&event, "type"),
+            location: text(&location, "name"),
+            gps: text(&location, "gps"),
         })
     }
 
@@ -97,5 +111,14 @@ mod tests {
                 .unwrap();
         assert_eq!((&*event.name, &*event.location, event.hour()), ("", "", Some(9)));
         assert!(Fields::of("{").is_err());
+    }
+
+    #[test]
+    fn number_beyond_a_double_and_repeated_member_are_read() {
+        let event = Fields::of(
+            r#"{"id":1,"name":"a","name":"b","type":5,"x":1e999,"location":{"name":"c","name":"d"}}"#,
+        );
+        let event = event.unwrap();
+        assert_eq!((event.id, &*event.name, &*event.kind, &*event.location), (1, "b", "", "d"));
     }
 }

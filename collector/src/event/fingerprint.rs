@@ -1,4 +1,4 @@
-//! A short number for an event's content, the same for every spelling of it.
+//! A short number for the content of an event or of a rejected element.
 
 use std::fmt;
 
@@ -6,8 +6,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use twox_hash::XxHash3_64;
 
-/// 48 bits of the XXH3 hash of an event's canonical spelling: no white space between tokens, strings
-/// with only the escapes JSON demands.
+/// 48 bits of the XXH3 hash of a [content](super::content()).
 ///
 /// Two contents share a fingerprint once in 2.8e14, so it may tell *changed* from *same* under one id;
 /// whether a changed content is a version that is stored already is decided by comparing contents.
@@ -20,7 +19,7 @@ impl Fingerprint {
     pub const UNKNOWN: Self = Self(0);
     const BITS: u64 = (1 << 48) - 1;
 
-    /// The fingerprint of a canonical spelling. Never [`Fingerprint::UNKNOWN`].
+    /// The fingerprint of a content. Never [`Fingerprint::UNKNOWN`].
     #[must_use]
     pub fn of_canonical(bytes: &[u8]) -> Self {
         Self((XxHash3_64::oneshot(bytes) & Self::BITS).max(1))

@@ -7,7 +7,7 @@
 use thiserror::Error;
 use wide::u8x16;
 
-/// Deepest nesting of arrays and objects that is followed, the outermost one included.
+/// Maximum number of levels of arrays and objects in an event, the array of the response included.
 pub const MAX_DEPTH: usize = 128;
 
 /// Why a text is no JSON, and at which byte.
@@ -39,9 +39,6 @@ pub enum Fault {
     /// A number that is not one, such as `01` or `1.`.
     #[error("an invalid number")]
     InvalidNumber,
-    /// More than [`MAX_DEPTH`] levels.
-    #[error("nested more than {MAX_DEPTH} levels deep")]
-    TooDeep,
     /// Something behind the value.
     #[error("something stands behind the end of the value")]
     TrailingGarbage,
@@ -79,12 +76,10 @@ impl RawString<'_> {
 /// What the walk has met since it was last asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Traits {
-    /// White space between tokens.
-    pub(crate) spaced: bool,
     /// A line feed or carriage return between tokens.
     pub(crate) line_break: bool,
-    /// A backslash in a string.
-    pub(crate) escaped: bool,
+    /// More than [`MAX_DEPTH`] levels of arrays and objects.
+    pub(crate) too_deep: bool,
 }
 
 /// The walk stopped; [`Scanner::error`] knows where and why. Without size, so that the walk stays fast.
@@ -152,7 +147,6 @@ impl<'a> Scanner<'a> {
     #[cold]
     fn skip_space_slowly(&mut self) {
         while let Some(byte @ (b' ' | b'\t' | b'\n' | b'\r')) = self.peek() {
-            self.traits.spaced = true;
             self.traits.line_break |= matches!(byte, b'\n' | b'\r');
             self.position += 1;
         }
@@ -204,7 +198,6 @@ impl<'a> Scanner<'a> {
         }
         let bytes = &self.text[start..self.position];
         self.position += 1;
-        self.traits.escaped = true;
         Ok(RawString { bytes, escaped: true })
     }
 
@@ -260,17 +253,26 @@ impl<'a> Scanner<'a> {
         literal.iter().try_for_each(|&byte| self.expect(byte))
     }
 
+    /// Consumes a number or a literal and returns its text.
+    pub(crate) fn scalar(&mut self) -> Result<&'a [u8], Stop> {
+        let start = self.position;
+        match self.peek() {
+            Some(b't') => self.literal(b"true")?,
+            Some(b'f') => self.literal(b"false")?,
+            Some(b'n') => self.literal(b"null")?,
+            Some(b'-' | b'0'..=b'9') => drop(self.number()?),
+            _ => return self.stop(Fault::Unexpected),
+        }
+        Ok(&self.text[start..self.position])
+    }
+
     /// Consumes one value of any kind, which already stands `depth` levels deep.
     #[inline]
     pub(crate) fn value(&mut self, depth: usize) -> Result<(), Stop> {
         match self.peek() {
             Some(b'"') => self.string().map(drop),
             Some(b'{' | b'[') => self.nested(depth),
-            Some(b't') => self.literal(b"true"),
-            Some(b'f') => self.literal(b"false"),
-            Some(b'n') => self.literal(b"null"),
-            Some(b'-' | b'0'..=b'9') => self.number().map(drop),
-            _ => self.stop(Fault::Unexpected),
+            _ => self.scalar().map(drop),
         }
     }
 
@@ -281,9 +283,7 @@ impl<'a> Scanner<'a> {
             // A value begins here.
             match self.peek() {
                 Some(bracket @ (b'{' | b'[')) => {
-                    if outside + open.depth >= MAX_DEPTH {
-                        return self.stop(Fault::TooDeep);
-                    }
+                    self.traits.too_deep |= outside + open.depth >= MAX_DEPTH;
                     self.position += 1;
                     self.skip_space();
                     let object = bracket == b'{';
@@ -328,12 +328,20 @@ impl<'a> Scanner<'a> {
 /// Which brackets are open: a bit a level, set for an object.
 #[derive(Default)]
 struct Brackets {
+    /// The innermost ones.
     objects: u128,
+    /// Those outside of them, 128 each.
+    outer: Vec<u128>,
     depth: usize,
 }
 
 impl Brackets {
+    const BITS: usize = u128::BITS as usize;
+
     fn push(&mut self, object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(Self::BITS) {
+            self.outer.push(self.objects);
+        }
         self.objects = self.objects << 1 | u128::from(object);
         self.depth += 1;
     }
@@ -341,6 +349,9 @@ impl Brackets {
     fn pop(&mut self) {
         self.objects >>= 1;
         self.depth -= 1;
+        if self.depth > 0 && self.depth.is_multiple_of(Self::BITS) {
+            self.objects = self.outer.pop().unwrap_or_default();
+        }
     }
 
     fn innermost(&self) -> Option<bool> {

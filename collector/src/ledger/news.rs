@@ -74,9 +74,14 @@ impl News {
         let elements = response.elements();
         let mut first_at = FxHashMap::with_capacity_and_hasher(elements.len(), rustc_hash::FxBuildHasher);
         let mut days = Vec::with_capacity(elements.len());
+        let mut rejected = FxHashSet::default();
         for (position, element) in elements.iter().enumerate() {
             let Ok(event) = element.event else {
-                news.reject(position, response.rejected_fingerprint(element), ledger);
+                news.rejected_total += 1;
+                let fingerprint = response.rejected_fingerprint(element);
+                if rejected.insert(fingerprint) && !ledger.rejected.contains(&fingerprint) {
+                    news.rejected.push(position);
+                }
                 continue;
             };
             days.push(event.day);
@@ -93,13 +98,6 @@ impl News {
         let present: FxHashSet<EventId> = first_at.into_keys().collect();
         news.window = ledger.inspect_window(&present, &mut days, at);
         news
-    }
-
-    fn reject(&mut self, position: usize, fingerprint: Fingerprint, ledger: &Ledger) {
-        self.rejected_total += 1;
-        if !ledger.rejected.contains(&fingerprint) {
-            self.rejected.push(position);
-        }
     }
 
     #[inline]

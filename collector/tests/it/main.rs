@@ -20,4 +20,5 @@ mod support;
 #[cfg(feature = "otlp")]
 mod traces;
 mod verify;
+mod versions;
 mod watch;

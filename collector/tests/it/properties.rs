@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use collector::event::{self, Event, Fingerprint, MAX_DEPTH, Response};
+use collector::event::{self, Event, Fingerprint, MAX_DEPTH, RejectReason, Response};
 use collector::ledger::{CAPACITY, Claim, ClaimedObject, Ledger, LedgerDocument, News, SIZE_LIMIT_BYTES};
 use fixtures::{Feed, FeedConfig};
 use proptest::prelude::*;
@@ -242,8 +242,21 @@ proptest! {
 }
 
 #[test]
-fn a_text_that_is_nested_too_deep_is_refused_at_the_limit() {
-    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-    assert!(Response::parse(nested(MAX_DEPTH).as_bytes()).is_ok());
-    assert!(Response::parse(nested(MAX_DEPTH + 1).as_bytes()).is_err());
+fn element_nested_too_deep_is_rejected() {
+    let nested = |depth: usize| format!("[7,{}{}]", "[".repeat(depth), "]".repeat(depth));
+    let reason = |depth: usize| {
+        let text = nested(depth);
+        let response = Response::parse(text.as_bytes()).unwrap();
+        assert_eq!(response.elements().len(), 2);
+        response.elements()[1].event.unwrap_err()
+    };
+    assert_eq!(reason(MAX_DEPTH - 1), RejectReason::NotAnObject);
+    for depth in [MAX_DEPTH, MAX_DEPTH + 1, 2 * MAX_DEPTH, 2 * MAX_DEPTH + 1, 1_000_000] {
+        assert_eq!(reason(depth), RejectReason::TooDeep, "{depth}");
+        // Brackets of both kinds, each closed by its own.
+        let mixed = format!("[{}0{}]", "{\"a\":[".repeat(depth), "]}".repeat(depth));
+        assert!(Response::parse(mixed.as_bytes()).is_ok(), "{depth}");
+        let wrong = mixed.replacen("]}", "}]", 1);
+        assert!(Response::parse(wrong.as_bytes()).is_err(), "{depth}");
+    }
 }
