@@ -65,6 +65,15 @@ pub struct Listed {
     pub size_bytes: u64,
 }
 
+/// Something in a store that no program of ours has put there, and that is not read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Foreign {
+    /// Its name, with escapes for what is not printable.
+    pub name: String,
+    /// What it is.
+    pub reason: &'static str,
+}
+
 /// What became of a conditional write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
@@ -110,6 +119,15 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError`] if the listing is not complete.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
+
+    /// What lies below a folder and is not an object: listings leave it out. For those who check an archive.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the listing is not complete.
+    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
 
     /// Removes an object. It is no error if there is none.
     ///

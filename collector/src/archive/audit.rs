@@ -15,7 +15,7 @@ use super::partition::{RejectedLine, WithdrawnLine};
 use super::{Archive, ArchiveError};
 use crate::event::{self, Event, EventId, Fingerprint};
 use crate::ledger::{Ledger, LedgerDocument};
-use crate::store::{Key, Listed, StoreError};
+use crate::store::{Foreign, Key, Listed, StoreError};
 
 /// Where a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +78,8 @@ pub struct Findings {
     pub claimed: usize,
     /// Ids that another collector vouched for and that are in no object. Nothing can be done about them.
     pub vouched_for: usize,
+    /// Entries that are not objects of the archive, such as a FIFO or a link that leads nowhere. They are not read.
+    pub foreign: usize,
     /// What is wrong, the first [`MOST_PROBLEMS`] of it.
     pub problems: Vec<Problem>,
 }
@@ -92,7 +94,7 @@ impl Findings {
         self.problems.is_empty()
     }
 
-    fn blame(&mut self, key: &Key, line: Option<u32>, problem: impl Into<String>) {
+    fn blame(&mut self, key: &(impl ToString + ?Sized), line: Option<u32>, problem: impl Into<String>) {
         if self.problems.len() < MOST_PROBLEMS {
             let line = line.map(|line| line + 1);
             self.problems.push(Problem { object: key.to_string(), line, problem: problem.into() });
@@ -138,6 +140,12 @@ impl Archive {
             listed.extend(listing.await?);
         }
         audit.objects = listed.into_iter().map(|it| it.key).collect();
+        for kind in Kind::ALL {
+            for Foreign { name, reason } in self.store.foreign(kind.name()).await? {
+                audit.findings.foreign += 1;
+                audit.findings.blame(&name, None, format!("not an object of the archive: {reason}"));
+            }
+        }
         let keys = audit.objects.clone();
         let reads =
             keys.iter().map(|key| async move { Ok::<_, StoreError>((key, self.store.get(key).await?)) });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Head, Key, Listed, Object, SharedStore, Store, StoreError, Version, Write};
+use super::{Foreign, Head, Key, Listed, Object, SharedStore, Store, StoreError, Version, Write};
 use crate::cache::{Cache, Content, Freshness, Origin};
 
 /// A store, and what was read of it.
@@ -111,6 +111,10 @@ impl Store for CachedStore {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.store.list(prefix).await
+    }
+
+    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
+        self.store.foreign(folder).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {

@@ -4,21 +4,43 @@ use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
+use crate::files::{self, FileKind};
+
 /// A staged file this old belongs to no living write.
 const STALE: Duration = Duration::from_hours(24);
+
+/// Maximum size of an object that is read. The largest one that a run writes holds the rejected elements of a response of
+/// 64 MiB, with a reason for each.
+const OBJECT_LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name.
+    /// Its name; what is not UTF-8 in it is replaced.
     pub name: String,
-    /// Its size in bytes; nothing for a folder.
-    pub size_bytes: Option<u64>,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+/// What an entry of a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file, or a symbolic link to one.
+    File {
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// A folder.
+    Folder,
+    /// A symbolic link to a folder.
+    LinkToFolder,
+    /// Nothing that can hold an object, and why.
+    Other(&'static str),
 }
 
 /// A file system. What was written or named is only certain to outlast a power failure once it was synced.
@@ -28,13 +50,13 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Excludes other processes as long as it lives, and no longer than its process.
     type Lock;
 
-    /// Reads a file.
+    /// Reads a regular file of at most 1 GiB, without ever waiting for another process.
     ///
     /// # Errors
     /// [`io::Error`], of the kind `NotFound` or `NotADirectory` if there is none.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// The entries of a folder, in no order, links followed.
+    /// The entries of a folder, in no order.
     ///
     /// # Errors
     /// [`io::Error`], of the kind `NotFound` or `NotADirectory` if there is none.
@@ -43,11 +65,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Whether there is a folder.
     fn is_folder(&self, path: &Path) -> bool;
 
-    /// Whether a folder lies in another one, links followed.
+    /// The absolute path of a folder, without symbolic links.
     ///
     /// # Errors
-    /// [`io::Error`] if that cannot be told.
-    fn is_inside(&self, folder: &Path, root: &Path) -> io::Result<bool>;
+    /// [`io::Error`] if it does not exist or cannot be reached.
+    fn resolve(&self, folder: &Path) -> io::Result<PathBuf>;
 
     /// Makes a private folder, where none of that name is.
     ///
@@ -113,20 +135,31 @@ impl Disk for FileSystem {
     type Lock = File;
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
+        files::read_regular(path, OBJECT_LIMIT_BYTES)
     }
 
     fn entries(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            match fs::metadata(entry.path()) {
-                Ok(meta) => found.push(Entry { name, size_bytes: (!meta.is_dir()).then_some(meta.len()) }),
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_link = entry.file_type()?.is_symlink();
+            let kind = match fs::metadata(entry.path()) {
+                Ok(meta) if meta.is_file() && meta.len() > OBJECT_LIMIT_BYTES => {
+                    EntryKind::Other("larger than any object, 1 GiB")
+                }
+                Ok(meta) if meta.is_file() => EntryKind::File { size_bytes: meta.len() },
+                Ok(meta) if meta.is_dir() && is_link => EntryKind::LinkToFolder,
+                Ok(meta) if meta.is_dir() => EntryKind::Folder,
+                Ok(meta) => EntryKind::Other(FileKind::of(&meta).describe()),
+                Err(error) if is_link && leads_nowhere(&error) => {
+                    EntryKind::Other("a symbolic link that leads nowhere")
+                }
                 // Renamed away meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
-            }
+            };
+            found.push(Entry { name, kind });
         }
         Ok(found)
     }
@@ -135,8 +168,8 @@ impl Disk for FileSystem {
         path.is_dir()
     }
 
-    fn is_inside(&self, folder: &Path, root: &Path) -> io::Result<bool> {
-        Ok(folder.canonicalize()?.starts_with(root.canonicalize()?))
+    fn resolve(&self, folder: &Path) -> io::Result<PathBuf> {
+        folder.canonicalize()
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
@@ -147,17 +180,23 @@ impl Disk for FileSystem {
     }
 
     fn stage(&self, folder: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+        if !fs::symlink_metadata(folder)?.is_dir() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                "the folder for staged files must not be a link",
+            ));
+        }
         let mut staged = tempfile::Builder::new().prefix("staged-").tempfile_in(folder)?;
         staged.write_all(bytes)?;
         Ok(staged)
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        File::open(folder)?.sync_all()
+        files::open_folder(folder)?.sync_all()
     }
 
     fn lock(&self, path: &Path) -> io::Result<File> {
-        let lock = File::options().create(true).truncate(false).write(true).open(path)?;
+        let lock = files::open_lock(path)?;
         match lock.try_lock() {
             Ok(()) => Ok(lock),
             Err(TryLockError::WouldBlock) => lock.lock().map(|()| lock),
@@ -179,6 +218,11 @@ impl Disk for FileSystem {
             }
         }
     }
+}
+
+/// Whether a link names something that does not exist, or itself.
+fn leads_nowhere(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ELOOP)
 }
 
 impl Staged for NamedTempFile {

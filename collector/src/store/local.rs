@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use rustc_hash::FxHashSet;
 use twox_hash::XxHash3_64;
 
-use super::disk::{Disk, FileSystem, Staged as _};
-use super::{Key, Listed, Object, Operation, Store, StoreError, Version, Write};
+use super::disk::{Disk, Entry, EntryKind, FileSystem, Staged as _};
+use super::{Foreign, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
+use crate::files::FileKind;
 
 const STAGING: &str = ".staging";
 const LOCK: &str = ".lock";
@@ -77,6 +78,11 @@ impl Store for LocalStore {
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let wanted = prefix.to_owned();
         self.blocking(Operation::List, prefix, move |folder| folder.list(&wanted)).await
+    }
+
+    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
+        let wanted = folder.to_owned();
+        self.blocking(Operation::List, folder, move |folder| folder.foreign(&wanted)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
@@ -179,30 +185,45 @@ impl<D: Disk> Folder<D> {
     pub fn list(&self, prefix: &str) -> Result<Vec<Listed>, FolderError> {
         // Only the folder that the prefix names can hold matches, and what is below it.
         let deepest = prefix.rfind('/').map_or("", |end| &prefix[..end]);
-        let mut found = Vec::new();
-        self.walk(deepest, &mut |key, size_bytes| {
-            if key.as_str().starts_with(prefix) {
-                found.push(Listed { key, size_bytes });
-            }
-        })?;
-        found.sort();
-        Ok(found)
+        let mut objects = self.walk(deepest)?.objects;
+        objects.retain(|object| object.key.as_str().starts_with(prefix));
+        objects.sort();
+        Ok(objects)
     }
 
-    fn walk(&self, folder: &str, visit: &mut impl FnMut(Key, u64)) -> io::Result<()> {
-        let entries = match self.disk.entries(&self.root.join(folder)) {
-            Err(error) if is_absent(&error) => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
-            let Ok(key) = Key::new(path) else { continue };
-            match entry.size_bytes {
-                Some(size_bytes) => visit(key, size_bytes),
-                None => self.walk(key.as_str(), visit)?,
+    /// [`Store::foreign`].
+    ///
+    /// # Errors
+    /// [`FolderError`] as the file system says.
+    pub fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, FolderError> {
+        let mut foreign = self.walk(folder)?.foreign;
+        foreign.sort();
+        Ok(foreign)
+    }
+
+    /// Everything below a folder. Folders are read before links to folders, so that each is found under its own name; a link
+    /// to what was read, or is part of the store, is not followed.
+    fn walk(&self, folder: &str) -> io::Result<Contents> {
+        let mut contents = Contents { folders: vec![folder.to_owned()], ..Contents::default() };
+        let mut linked = FxHashSet::default();
+        loop {
+            while let Some(folder) = contents.folders.pop() {
+                match self.disk.entries(&self.root.join(&folder)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    entries => entries?.into_iter().for_each(|entry| contents.take(&folder, entry)),
+                }
+            }
+            let Some(link) = contents.links.pop() else { return Ok(contents) };
+            let (target, root) = (self.disk.resolve(&self.root.join(&link))?, self.disk.resolve(&self.root)?);
+            if target.starts_with(&root) || root.starts_with(&target) || !linked.insert(target) {
+                contents.foreign.push(Foreign {
+                    name: link,
+                    reason: "a symbolic link to a folder that is read under another name",
+                });
+            } else {
+                contents.folders.push(link);
             }
         }
-        Ok(())
     }
 
     /// [`Store::delete`].
@@ -230,7 +251,7 @@ impl<D: Disk> Folder<D> {
         let path = self.path(key);
         let parent = path.parent().unwrap_or(&self.root).to_path_buf();
         self.make_folder(&parent)?;
-        if !self.disk.is_inside(&parent, &self.root)? {
+        if !self.disk.resolve(&parent)?.starts_with(self.disk.resolve(&self.root)?) {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "a link leads out of the store's folder",
@@ -247,11 +268,16 @@ impl<D: Disk> Folder<D> {
         if self.durable().contains(folder) && self.disk.is_folder(folder) {
             return Ok(());
         }
+        let above = folder.parent().filter(|parent| *parent != Path::new(""));
+        if folder.file_name().is_none() {
+            // `/`, `.` and `..` exist wherever the folder does that they are in.
+            return above.map_or(Ok(()), |parent| self.make_folder(parent));
+        }
         // What is above the root is its owner's business.
         let is_ours = folder.starts_with(&self.root);
         let exists = self.disk.is_folder(folder);
         if is_ours || !exists {
-            let parent = folder.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+            let parent = above.unwrap_or(Path::new("."));
             self.make_folder(parent)?;
             self.disk.make_folder(folder)?;
             match self.disk.sync_folder(parent) {
@@ -280,14 +306,45 @@ impl<D: Disk> Folder<D> {
     }
 }
 
+/// Most folders above an object. An archive has no more than six.
+const MOST_NESTED: usize = 16;
+
+/// What a walk has found, and has still to read.
+#[derive(Debug, Default)]
+struct Contents {
+    objects: Vec<Listed>,
+    foreign: Vec<Foreign>,
+    folders: Vec<String>,
+    links: Vec<String>,
+}
+
+impl Contents {
+    fn take(&mut self, folder: &str, entry: Entry) {
+        // Hidden files are those of the store itself, and of file systems and tools.
+        if entry.name.starts_with('.') {
+            return;
+        }
+        let path = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
+        let reason = match (Key::new(path.as_str()), entry.kind) {
+            (_, EntryKind::Other(reason)) => reason,
+            (Err(_), _) => "a name that no object can have",
+            (Ok(key), EntryKind::File { size_bytes }) => {
+                return self.objects.push(Listed { key, size_bytes });
+            }
+            (Ok(_), _) if path.strip_suffix(".jsonl").is_some() => FileKind::Folder.describe(),
+            (Ok(_), _) if path.matches('/').count() >= MOST_NESTED => "a folder that is nested too deeply",
+            (Ok(_), EntryKind::Folder) => return self.folders.push(path),
+            (Ok(_), EntryKind::LinkToFolder) => return self.links.push(path),
+        };
+        self.foreign.push(Foreign { name: path.escape_debug().to_string(), reason });
+    }
+}
+
 /// The content names the state: whoever writes the same bytes again changes nothing.
 fn version_of(bytes: &[u8]) -> Version {
     Version(format!("{:016x}-{}", XxHash3_64::oneshot(bytes), bytes.len()))
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -8,6 +8,7 @@ mod cost;
 mod crash;
 mod doctor;
 mod fetch;
+mod foreign_files;
 mod health;
 mod http;
 mod properties;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use collector::store::disk::{Disk, Entry, Staged};
+use collector::store::disk::{Disk, Entry, EntryKind, Staged};
 
 use crate::dice::Dice;
 
@@ -159,9 +159,9 @@ impl Disk for SimulatedDisk {
         state.node(folder)?;
         let entry = |(path, node): (PathBuf, Node)| Entry {
             name: path.file_name().unwrap().to_str().unwrap().to_owned(),
-            size_bytes: match node {
-                Node::File(number) => Some(state.contents[number].now.len() as u64),
-                Node::Folder => None,
+            kind: match node {
+                Node::File(number) => EntryKind::File { size_bytes: state.contents[number].now.len() as u64 },
+                Node::Folder => EntryKind::Folder,
             },
         };
         Ok(State::children(&state.names, folder).into_iter().map(entry).collect())
@@ -171,8 +171,8 @@ impl Disk for SimulatedDisk {
         matches!(self.state().node(path), Ok(Node::Folder)) || path == Path::new(".")
     }
 
-    fn is_inside(&self, folder: &Path, root: &Path) -> io::Result<bool> {
-        Ok(folder.starts_with(root))
+    fn resolve(&self, folder: &Path) -> io::Result<PathBuf> {
+        Ok(folder.to_path_buf())
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {

@@ -39,7 +39,6 @@ async fn what_was_written_is_read(store: SharedStore) {
         assert_eq!((head.size_bytes, &head.version), (bytes.len() as u64, &version), "{store:?}");
         assert_eq!((object.bytes, object.version), (bytes, version), "{store:?}");
     }
-    assert_eq!(store.get(&key("b")).await.unwrap(), None);
     assert_eq!(store.get(&key("a/b")).await.unwrap(), None);
     assert_eq!(store.head(&key("a/b")).await.unwrap(), None);
 }

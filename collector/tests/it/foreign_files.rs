@@ -1,0 +1,173 @@
+//! Files that somebody else put where the programs read and write: nothing blocks, nothing is destroyed, all is reported.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::support::{Ended, Home, fixture};
+
+/// Runs a command that must end by itself: one that waits for a FIFO is killed and has no exit code.
+fn ended(command: &mut Command) -> Ended {
+    let mut limited = Command::new("timeout");
+    limited.args(["--signal=KILL", "60"]).arg(command.get_program()).args(command.get_args());
+    limited.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output: Output = limited
+        .current_dir(command.get_current_dir().unwrap())
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    output.into()
+}
+
+fn collector(home: &Home, arguments: &[&str]) -> Ended {
+    ended(&mut home.command(arguments))
+}
+
+fn fifo(path: &Path) {
+    mkfifo(path, Mode::S_IRWXU).unwrap();
+}
+
+const DAY: &str = "data/events/2025/12/30";
+
+fn collected() -> Home {
+    let home = Home::new();
+    home.run_json(fixture("response.json"));
+    home
+}
+
+/// The problems that `verify` reports of names that no object may have, or of what is not a file.
+#[track_caller]
+fn reported(home: &Home) -> Vec<String> {
+    let findings = collector(home, &["verify", "--json"]).with(1).json();
+    let problems = findings["problems"].as_array().unwrap();
+    assert_eq!(findings["foreign"], problems.len(), "{findings}");
+    problems.iter().map(|it| format!("{} {}", it["object"], it["problem"]).replace('"', "")).collect()
+}
+
+#[test]
+fn store_may_be_any_relative_path() {
+    let arguments =
+        ["run", "--feed", fixture("response.json").to_str().unwrap(), "--store"].map(str::to_owned);
+    for store in [".", "./", "..", "./.", "sub/", "sub/..", "a/../b", "../beside", "with space/ä", "sub//x/."]
+    {
+        let home = Home::new();
+        fs::create_dir(home.path("here")).unwrap();
+        let mut command = home.command(&arguments.each_ref().map(String::as_str));
+        command.arg(store).current_dir(home.path("here"));
+        ended(&mut command).with(0);
+        assert!(home.path("here").join(store).join("metadata/last_seen.json").is_file(), "{store}");
+        let mut verify = home.command(&["verify", "--store", store]);
+        ended(verify.current_dir(home.path("here"))).with(0);
+    }
+}
+
+#[test]
+fn what_is_no_file_in_the_archive_is_reported_and_not_read() {
+    let home = collected();
+    let day = home.path(DAY);
+    fifo(&day.join("events-1.jsonl"));
+    symlink("nowhere", day.join("events-2.jsonl")).unwrap();
+    symlink("events-3.jsonl", day.join("events-3.jsonl")).unwrap();
+    symlink("/dev/zero", day.join("events-4.jsonl")).unwrap();
+    fs::create_dir(day.join("events-5.jsonl")).unwrap();
+    let _socket = UnixListener::bind(day.join("events-6.jsonl")).unwrap();
+    home.write(&format!("{DAY}/events 7.jsonl"), "");
+    // A sparse file takes no room on the disk, but all of it would be read.
+    fs::File::create(day.join("events-8.jsonl")).unwrap().set_len(1 << 40).unwrap();
+    let shown = collector(&home, &["query", "--format", "jsonl"]).with(0).stdout;
+    assert_eq!(shown.lines().count(), 500);
+    let expected = [
+        "events-1.jsonl not an object of the archive: a FIFO, not a regular file",
+        "events-2.jsonl not an object of the archive: a symbolic link that leads nowhere",
+        "events-3.jsonl not an object of the archive: a symbolic link that leads nowhere",
+        "events-4.jsonl not an object of the archive: a device, not a regular file",
+        "events-5.jsonl not an object of the archive: a folder, not a regular file",
+        "events-6.jsonl not an object of the archive: a socket, not a regular file",
+        "events-8.jsonl not an object of the archive: larger than any object, 1 GiB",
+        "events 7.jsonl not an object of the archive: a name that no object can have",
+    ];
+    let mut expected = expected.map(|line| format!("{}/{line}", &DAY[5..]));
+    expected.sort();
+    assert_eq!(reported(&home), expected);
+    // Neither a run nor a repair stumbles over it.
+    collector(&home, &["run", "--feed", fixture("response-next.json").to_str().unwrap()]).with(0);
+    collector(&home, &["repair"]).with(0);
+}
+
+#[test]
+fn linked_folders_are_read_once() {
+    let home = collected();
+    let outside = home.path("outside");
+    fs::rename(home.path("data/events/2025"), &outside).unwrap();
+    symlink(&outside, home.path("data/events/2025")).unwrap();
+    for (target, link) in [
+        (".", "data/events/2025/loop"),
+        ("..", "data/events/up"),
+        ("../outside", "data/events/2024"),
+        ("/", "data/events/root"),
+        ("2026", "data/events/2027"),
+    ] {
+        symlink(target, home.path(link)).unwrap();
+    }
+    fs::remove_file(home.path("data/events/2024")).unwrap();
+    symlink(&outside, home.path("data/events/2024")).unwrap();
+    let shown = collector(&home, &["query", "--format", "jsonl"]).with(0).stdout;
+    assert_eq!(shown.lines().count(), 500);
+    let problems = reported(&home);
+    assert_eq!(problems.len(), 5, "{problems:?}");
+    assert!(
+        problems.iter().all(|it| it.contains("a folder that is read under another name")),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn deep_folders_do_not_exhaust_the_stack() {
+    let home = collected();
+    // Deeper than any path can name, so it is made step by step.
+    let script = format!(
+        "cd {DAY}; name=$(printf %0200d 0); for i in $(seq 30); do mkdir $name && cd -P $name || exit 1; done"
+    );
+    let mut command = home.program("/bin/sh");
+    assert!(command.env("PATH", "/usr/bin:/bin").args(["-c", &script]).status().unwrap().success());
+    let problems = reported(&home);
+    assert!(problems[0].ends_with("a folder that is nested too deeply"), "{problems:?}");
+    let mut remove = home.program("/bin/rm");
+    assert!(remove.args(["-r", DAY]).status().unwrap().success());
+}
+
+#[test]
+fn a_folder_or_a_fifo_in_place_of_the_stores_own_files_fails_the_run() {
+    for (name, reason) in [
+        ("metadata/last_seen.json", "it is a FIFO"),
+        (".lock", "FIFO"),
+        (".staging", "must not be a link"),
+        ("events", "Not a directory"),
+    ] {
+        let home = collected();
+        let path = home.path("data").join(name);
+        if path.is_dir() {
+            fs::rename(&path, home.path("aside")).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        match name {
+            ".staging" => symlink(home.path("aside"), &path).unwrap(),
+            "events" => fs::write(&path, "").unwrap(),
+            _ => fifo(&path),
+        }
+        let feed = fixture("response-next.json");
+        let ended = collector(&home, &["run", "--feed", feed.to_str().unwrap()]).with(1);
+        assert!(ended.error_line().contains(reason), "{name}: {}", ended.stderr);
+    }
+    let home = collected();
+    fs::remove_file(home.path("data/metadata/last_seen.json")).unwrap();
+    fs::create_dir(home.path("data/metadata/last_seen.json")).unwrap();
+    let ended = collector(&home, &["run", "--feed", fixture("response-next.json").to_str().unwrap()]).with(1);
+    assert!(ended.error_line().contains("it is a folder"), "{}", ended.stderr);
+}
