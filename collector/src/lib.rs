@@ -29,5 +29,6 @@ pub mod query;
 pub mod record;
 pub mod run;
 pub mod store;
+pub mod text;
 pub mod trends;
 pub mod watch;

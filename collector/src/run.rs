@@ -15,6 +15,7 @@ use crate::event::{Response, ResponseError};
 use crate::feed::{Feed, FetchFailure, Fetched};
 use crate::http_span;
 use crate::record::{RecordPaths, RunRecord, health};
+use crate::text::printable;
 
 /// Why a run failed.
 #[derive(Debug, Error)]
@@ -97,10 +98,10 @@ impl Collector {
             Ok(deposit) => {
                 record.note_deposit(deposit);
                 if let Outcome::LeftToAnother { owner, .. } = &deposit.outcome {
-                    record.left_to = Some(owner.clone());
+                    record.left_to = Some(printable(owner).to_string());
                 }
             }
-            Err(error) => record.note_error(error.kind(), error.to_string(), self.clock.now()),
+            Err(error) => record.note_error(error.kind(), error, self.clock.now()),
         }
         record.finish(self.clock.since(began), self.clock.now());
         RunReport { record_file: self.write_down(&record, start), record, result }

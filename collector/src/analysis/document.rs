@@ -1,12 +1,13 @@
 //! A report before it is shown: the same figures for every format, so that no two can disagree.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Map, Value, json};
 
 use super::quantity::Unit;
+use crate::text::{json_for_terminal, printable};
 
 mod csv;
 mod html;
@@ -211,10 +212,7 @@ impl fmt::Display for Cell {
         match self {
             Self::Missing => write!(formatter, "not measured"),
             Self::Undefined => write!(formatter, "–"),
-            // What a record says may not move the cursor.
-            Self::Text(text) => text
-                .chars()
-                .try_for_each(|letter| formatter.write_char(if letter.is_control() { ' ' } else { letter })),
+            Self::Text(text) => write!(formatter, "{}", printable(text)),
             Self::Count(number) if number.fract() == 0.0 => {
                 write!(formatter, "{}", thousands(*number as i64))
             }
@@ -261,7 +259,7 @@ impl Document {
     pub fn show(&self, format: Format) -> String {
         match format {
             Format::Text => text::show(self),
-            Format::Json => format!("{:#}\n", self.to_json()),
+            Format::Json => json_for_terminal(&format!("{:#}\n", self.to_json())).into_owned(),
             Format::Markdown => markdown::show(self),
             Format::Csv => csv::show(self),
             Format::Html => html::show(self, None),
@@ -332,6 +330,6 @@ mod tests {
         assert_eq!(shown(Cell::Change(-0.123)), "-12.3 %");
         assert_eq!(shown(Cell::range(Cell::Share(0.95), Cell::Share(0.997))), "95.0 % to 99.7 %");
         assert_eq!(shown(Cell::Missing), "not measured");
-        assert_eq!(shown(Cell::text("a\u{1b}[31m\nb")), "a [31m b");
+        assert_eq!(shown(Cell::text("a\u{1b}[31m\nb")), r"a\u{1b}[31m b");
     }
 }

@@ -14,6 +14,7 @@ use collector::analysis::document::Format;
 use collector::analysis::pack::pack;
 use collector::analysis::report::{self, Report};
 use collector::analysis::runs::{History, Input, Period};
+use collector::text::printable;
 use collector::trends;
 
 const VARIABLE: &str = "COLLECTOR_METRICS_DIR";
@@ -120,7 +121,7 @@ fn refuse(refused: &clap::Error) -> ExitCode {
 }
 
 fn say(error: &str) {
-    let _ = writeln!(io::stderr(), "error: {}", error.replace(['\n', '\r'], " "));
+    let _ = writeln!(io::stderr(), "error: {}", printable(error));
 }
 
 impl CommandLine {
@@ -212,7 +213,7 @@ fn archive(folder: &Path, age: TimeDelta, out: &mut impl io::Write) -> anyhow::R
     let packed = pack(folder, now - age, now).with_context(|| format!("cannot pack {}", folder.display()))?;
     writeln!(out, "{} records are packed into {} files", packed.records, packed.files.len())?;
     for left in packed.left {
-        writeln!(out, "left as it is: {}: {}", left.place, left.reason)?;
+        writeln!(out, "left as it is: {}: {}", printable(left.place), printable(left.reason))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use collector::feed::{Feed, POLISEN_URL, Source};
 use collector::import::{find_recordings, import as import_recordings};
 use collector::record::check;
 use collector::run::Collector;
+use collector::text::printable_lines;
 use collector::watch::status::Status;
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
@@ -98,7 +99,7 @@ pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
     if settings.json()? {
         output::print_json(&output::HealthOutput::of(&verdict))?;
     } else {
-        io::stdout().write_all(verdict.lines.as_bytes())?;
+        io::stdout().write_all(printable_lines(&verdict.lines).as_bytes())?;
     }
     Ok(if verdict.healthy { Exit::Done } else { Exit::Failed })
 }

@@ -12,6 +12,7 @@ use collector::clock::SharedClock;
 use collector::event::Response;
 use collector::feed::{Feed, FeedError, Source};
 use collector::store::remote::clock_ahead_of;
+use collector::text::printable;
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 use url::Url;
@@ -105,7 +106,8 @@ impl Round {
 
     fn push(&mut self, check: Check) -> io::Result<()> {
         if self.tells {
-            let mut line = format!("{:<8} {:<12} {}\n", check.verdict.word(), check.name, check.detail);
+            let mut line =
+                format!("{:<8} {:<12} {}\n", check.verdict.word(), check.name, printable(&check.detail));
             if let Some(advice) = check.advice {
                 let _ = writeln!(line, "{:21} → {advice}", "");
             }

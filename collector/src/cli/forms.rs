@@ -11,6 +11,7 @@ use clap::{Arg, ArgMatches};
 use collector::event::Fields;
 use collector::fetch::Shown;
 use collector::query::{Cursor, Found};
+use collector::text::{csv_cell, json_for_terminal, printable};
 use serde_json::{Map, Value, json};
 
 use super::output;
@@ -125,8 +126,7 @@ impl Form for Table<'_> {
                 "location" => 20,
                 _ => 0,
             };
-            // What the feed says may not move the cursor.
-            let text = field(&event, told, name).replace(char::is_control, " ");
+            let text = printable(field(&event, told, name)).to_string();
             let _ = write!(line, "{text:width$}  ");
         }
         self.is_begun = true;
@@ -162,14 +162,7 @@ impl Form for Csv<'_> {
     fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
         self.begin()?;
         let event = Fields::of(told.json)?;
-        let cells = self.fields.iter().map(|name| {
-            let text = field(&event, told, name);
-            if text.contains(['"', ',', '\n', '\r']) {
-                format!("\"{}\"", text.replace('"', "\"\""))
-            } else {
-                text.into_owned()
-            }
-        });
+        let cells = self.fields.iter().map(|name| csv_cell(&field(&event, told, name)));
         let line = cells.collect::<Vec<_>>().join(",");
         Ok(writeln!(self.out, "{line}")?)
     }
@@ -198,7 +191,8 @@ impl Form for Json<'_> {
                 let value = if name == "id" { json!(event.id) } else { json!(field(&event, told, name)) };
                 (name.clone(), value)
             };
-            Value::Object(self.fields.iter().map(member).collect::<Map<_, _>>()).to_string()
+            let text = Value::Object(self.fields.iter().map(member).collect::<Map<_, _>>()).to_string();
+            json_for_terminal(&text).into_owned()
         };
         let before = match (self.is_document, self.is_begun) {
             (false, _) => "",
@@ -254,18 +248,19 @@ impl Form for Counts<'_> {
             }
             "jsonl" => {
                 for (name, count) in counts {
-                    writeln!(self.out, "{}", json!({(self.by.clone()): name, "count": count}))?;
+                    let line = json!({(self.by.clone()): name, "count": count}).to_string();
+                    writeln!(self.out, "{}", json_for_terminal(&line))?;
                 }
             }
             "csv" => {
                 writeln!(self.out, "{},count", self.by)?;
                 for (name, count) in counts {
-                    writeln!(self.out, "\"{}\",{count}", name.replace('"', "\"\""))?;
+                    writeln!(self.out, "{},{count}", csv_cell(name))?;
                 }
             }
             _ => {
                 for (name, count) in counts {
-                    writeln!(self.out, "{count:>8}  {}", name.replace(char::is_control, " "))?;
+                    writeln!(self.out, "{count:>8}  {}", printable(name))?;
                 }
             }
         }

@@ -4,9 +4,12 @@ use std::io::{self, IsTerminal as _};
 use std::{env, fmt};
 
 use anyhow::bail;
+use collector::text::{json_for_terminal, printable};
 use nix::sys::stat::fstat;
+use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
@@ -29,6 +32,7 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
     };
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logs = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour);
+    let logs = logs.fmt_fields(debug_fn(write_field).delimited(" "));
     let logs = match (settings.text("log_format"), goes_to_journal()) {
         ("text", false) => logs.with_target(false).with_filter(filter).boxed(),
         // journald notes the time.
@@ -36,10 +40,13 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
             let logs = logs.with_target(false).without_time().with_level(false);
             logs.map_event_format(WithPriority).with_filter(filter).boxed()
         }
-        ("json", false) => logs.json().flatten_event(true).with_filter(filter).boxed(),
-        ("json", true) => {
-            let logs = logs.json().flatten_event(true);
-            logs.map_event_format(WithPriority).with_filter(filter).boxed()
+        ("json", to_journal) => {
+            let logs = logs.json().flatten_event(true).map_event_format(Escaped);
+            if to_journal {
+                logs.map_event_format(WithPriority).with_filter(filter).boxed()
+            } else {
+                logs.with_filter(filter).boxed()
+            }
         }
         (other, _) => bail!("log_format: `{other}` is neither text nor json"),
     };
@@ -54,6 +61,37 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
 pub(super) fn goes_to_journal() -> bool {
     let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
     fstat(io::stderr()).is_ok_and(|it| stream == format!("{}:{}", it.st_dev, it.st_ino))
+}
+
+/// Writes a field of a log line in text. Its value may come from a feed, a server or a claim.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = printable(format!("{value:?}"));
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name if writer.has_ansi_escapes() => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
+        name => write!(writer, "{name}={value}"),
+    }
+}
+
+/// Lines of JSON in which every character that is not printable is escaped.
+struct Escaped<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Escaped<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(&json_for_terminal(&line))
+    }
 }
 
 /// Lines that tell journald how much they matter: sd-daemon(3).

@@ -9,6 +9,7 @@ use collector::import::ImportSummary;
 use collector::record::check::Verdict;
 use collector::record::{HttpUse, RunRecord};
 use collector::run::RunReport;
+use collector::text::{json_for_terminal, printable};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -23,9 +24,8 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Writes a value as one JSON document.
 pub(crate) fn write_json(out: &mut dyn io::Write, value: &impl Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    Ok(out.write_all(text.as_bytes())?)
+    let text = serde_json::to_string_pretty(value)?;
+    Ok(writeln!(out, "{}", json_for_terminal(&text))?)
 }
 
 /// Says in one line why a command failed.
@@ -45,7 +45,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
             line += &cause;
         }
     }
-    line.replace(['\n', '\r'], " ")
+    printable(line).to_string()
 }
 
 /// A run as JSON: its record, and what it wrote where.
@@ -90,9 +90,9 @@ fn fetched(record: &RunRecord) -> String {
         return format!("{} in {size}", counted(events, "event"));
     };
     let status = status.map_or_else(String::new, |status| format!("HTTP {status}, "));
-    let wire = encoding
-        .as_ref()
-        .map_or_else(String::new, |encoding| format!("{} on the wire ({encoding}), ", bytes(*wire_bytes)));
+    let wire = encoding.as_ref().map_or_else(String::new, |encoding| {
+        format!("{} on the wire ({}), ", bytes(*wire_bytes), printable(encoding))
+    });
     format!("{} in {size}; {wire}{status}{}", counted(events, "event"), counted(*attempts as usize, "call"))
 }
 
@@ -100,7 +100,8 @@ fn describe_deposit(text: &mut String, deposit: &Deposit, store: &str) {
     if let Outcome::LeftToAnother { owner, until } = &deposit.outcome {
         let _ = writeln!(
             text,
-            "  left      another run ({owner}) is at work on {store} until {until} at the latest"
+            "  left      another run ({}) is at work on {store} until {until} at the latest",
+            printable(owner)
         );
         return;
     }
@@ -231,7 +232,7 @@ pub(crate) fn print_findings(findings: &Findings, store: &str) -> io::Result<()>
     }
     for Problem { object, line, problem } in findings.problems.iter().take(PROBLEMS_SHOWN) {
         let line = line.map_or_else(String::new, |line| format!(":{line}"));
-        let _ = writeln!(text, "  {object}{line}: {problem}");
+        let _ = writeln!(text, "  {}{line}: {}", printable(object), printable(problem));
     }
     if findings.problems.len() > PROBLEMS_SHOWN {
         let _ = writeln!(text, "  and {} more; see --json", findings.problems.len() - PROBLEMS_SHOWN);

@@ -8,6 +8,7 @@ use chrono::NaiveDate;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use collector::query::{Cost, Cursor, Filter, Query, Revisions, Unreadable};
+use collector::text::printable;
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
@@ -142,8 +143,7 @@ fn asked(matches: &ArgMatches) -> anyhow::Result<Query> {
 }
 
 fn say_unreadable(error: &Unreadable) {
-    let error = error.to_string().replace(['\n', '\r'], " ");
-    let _ = writeln!(io::stderr(), "error: cannot be read: {error}");
+    let _ = writeln!(io::stderr(), "error: cannot be read: {}", printable(error));
 }
 
 fn explain(cost: Cost, elapsed_s: f64) {

@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _
 use tokio_util::io::StreamReader;
 
 use super::{BODY_LIMIT_BYTES, FeedError};
+use crate::text::server_text;
 
 /// What is asked for where compression is on.
 pub(super) const ACCEPT_ENCODING: &str = "gzip, deflate, br, zstd";
@@ -57,7 +58,7 @@ pub(super) async fn read(response: Response) -> Result<Body, BodyError> {
 
 fn stated_encoding(response: &Response) -> Option<String> {
     let stated = response.headers().get(CONTENT_ENCODING)?.to_str().ok()?.trim().to_ascii_lowercase();
-    (!stated.is_empty() && stated != "identity").then_some(stated)
+    (!stated.is_empty() && stated != "identity").then(|| server_text(&stated))
 }
 
 async fn decode<R: AsyncBufRead + Unpin>(mut reader: R, encoding: &str) -> Result<Vec<u8>, BodyError> {

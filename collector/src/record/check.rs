@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
 use crate::python::{Exception, Kind, Moment, Value, fixed, load, normalise, os_error};
+use crate::text::printable;
 
 /// What the health check says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub fn check(path: &Path, now: DateTime<Utc>, max_age_minutes: i64) -> Verdict {
             Kind::Value => "Invalid datetime format",
             Kind::Other => "Unexpected error",
         };
-        let _ = writeln!(lines, "ERROR: {what}: {error}");
+        let _ = writeln!(lines, "ERROR: {what}: {}", printable(error));
         false
     });
     Verdict { healthy, lines }
@@ -78,16 +79,16 @@ fn judge(
     }
     let status = health.get("status").unwrap_or(&Value::None);
     if !matches!(status, Value::Text(text) if text == "success") {
-        let _ = writeln!(lines, "ERROR: Last run failed with status: {status}");
+        let _ = writeln!(lines, "ERROR: Last run failed with status: {}", printable(status));
         if let Some(error) = health.get("error") {
-            let _ = writeln!(lines, "ERROR: {error}");
+            let _ = writeln!(lines, "ERROR: {}", printable(error));
         }
         return Ok(false);
     }
     let _ = writeln!(lines, "OK: Collector is healthy\n  Last run: {age} minutes ago");
     match health.get("events_processed") {
         Some(events) => {
-            let _ = writeln!(lines, "  Events processed: {events}");
+            let _ = writeln!(lines, "  Events processed: {}", printable(events));
         }
         None => lines.push_str("  Events processed: 0\n"),
     }

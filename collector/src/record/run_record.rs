@@ -3,6 +3,7 @@
 //! Its first members are those of the documented collector, in its words and units.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::{ProcessUse, stage};
 use crate::archive::{Deposit, StepTimes};
 use crate::clock::iso;
 use crate::feed::{HttpReport, Phases};
+use crate::text::printable;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,8 +239,9 @@ impl RunRecord {
     }
 
     /// Notes what went wrong.
-    pub fn note_error(&mut self, kind: &str, message: String, now: DateTime<Utc>) {
+    pub fn note_error(&mut self, kind: &str, message: impl Display, now: DateTime<Utc>) {
         self.status = Status::Failed;
+        let message = printable(message).to_string();
         self.errors.push(ErrorEntry { kind: kind.to_owned(), message, timestamp: iso(now) });
     }
 

@@ -27,6 +27,7 @@ use super::remote::{SetupError, check_address, http_client};
 use super::secret_file::{self, Environment, Section, expand, home, sections};
 use super::{Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
 use crate::http_span;
+use crate::text::server_text;
 
 const RETRIES: usize = 5;
 const RETRY_TIMEOUT: std::time::Duration = std::time::Duration::from_mins(2);
@@ -366,9 +367,9 @@ fn brief(error: &S3Error) -> String {
     let told = between("<Code>", "</Code>").map(|code| {
         let message = between("<Message>", "</Message>").unwrap_or_default();
         let status = between("status code: ", " ").unwrap_or_default();
-        format!("HTTP {status} {code}: {message}")
+        format!("HTTP {status} {}: {}", server_text(&code), server_text(&message))
     });
-    told.unwrap_or_else(|| text.split_whitespace().collect::<Vec<_>>().join(" "))
+    told.unwrap_or_else(|| server_text(&text.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
 /// Calls with our own client, whose proxies and redirects are those of the other stores.

@@ -1,11 +1,11 @@
 //! The documented trend report as text.
 
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt as _;
 
 use super::{OPERATIONS, Runs, Sample};
 use crate::python::statistics::{max, mean, median, min, stdev, sum};
 use crate::python::{Number, fixed};
+use crate::text::printable;
 
 /// The documented trend report.
 #[derive(Debug, Clone, Copy)]
@@ -27,9 +27,12 @@ impl<'a> Report<'a> {
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let Runs { samples, skipped } = self.runs;
         for skipped in skipped {
-            out.write_all(b"Error loading ")?;
-            out.write_all(skipped.path.as_os_str().as_bytes())?;
-            writeln!(out, ": {}", skipped.reason)?;
+            writeln!(
+                out,
+                "Error loading {}: {}",
+                printable(skipped.path.display()),
+                printable(&skipped.reason)
+            )?;
         }
         if samples.is_empty() {
             return writeln!(out, "No metrics data found");

@@ -1,11 +1,11 @@
 //! A line for each figure, so that one file holds a whole report: section, table, row, column, value.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use super::{Cell, Document, Item};
+use crate::text::csv_cell;
 
 pub(super) fn show(document: &Document) -> String {
     let mut text = "section,table,row,column,value\n".to_owned();
@@ -35,9 +35,9 @@ pub(super) fn show(document: &Document) -> String {
 
 fn line(text: &mut String, names: [&str; 4], value: &Cell) {
     for name in names {
-        let _ = write!(text, "{},", quoted(name));
+        let _ = write!(text, "{},", csv_cell(name));
     }
-    let _ = writeln!(text, "{}", quoted(&plain(value)));
+    let _ = writeln!(text, "{}", csv_cell(&plain(value)));
 }
 
 /// As JSON has it, without its quotes.
@@ -47,20 +47,5 @@ fn plain(cell: &Cell) -> String {
         Value::String(text) => text,
         Value::Array(ends) => ends.iter().map(Value::to_string).collect::<Vec<_>>().join(" to "),
         other => other.to_string(),
-    }
-}
-
-/// By RFC 4180; and what a spreadsheet would take for a formula is none.
-fn quoted(text: &str) -> Cow<'_, str> {
-    let is_number = text.parse::<f64>().is_ok();
-    let text = if !is_number && text.starts_with(['=', '+', '-', '@']) {
-        Cow::Owned(format!("'{text}"))
-    } else {
-        Cow::Borrowed(text)
-    };
-    if text.contains(['"', ',', '\n', '\r']) {
-        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
-    } else {
-        text
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{Cell, Chart, Document, Fact, Item, Live, Table};
+use crate::text::printable;
 
 mod chart;
 
@@ -150,5 +151,11 @@ fn show_chart(chart: &Chart, page: &mut String) {
 
 /// What a record says may not become markup.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    printable(text)
+        .to_string()
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use super::{Document, Fact, Item, Table};
+use crate::text::printable;
 
 pub(super) fn show(document: &Document) -> String {
-    let mut text = format!("# {}\n", document.title);
+    let mut text = format!("# {}\n", escaped(&document.title));
     for section in &document.sections {
-        let _ = write!(text, "\n## {}\n", section.title);
+        let _ = write!(text, "\n## {}\n", escaped(&section.title));
         for item in &section.items {
             match item {
                 Item::Facts(facts) => {
@@ -18,7 +19,9 @@ pub(super) fn show(document: &Document) -> String {
                 }
                 Item::Table(table) => show_table(table, &mut text),
                 Item::Bar(parts) => {
-                    let shares = parts.iter().map(|(label, share)| format!("{label} {:.1} %", share * 100.0));
+                    let shares = parts
+                        .iter()
+                        .map(|(label, share)| format!("{} {:.1} %", escaped(label), share * 100.0));
                     let _ = writeln!(text, "\n{}", shares.collect::<Vec<_>>().join(" · "));
                 }
                 Item::Note(note) => {
@@ -56,13 +59,14 @@ fn show_table(table: &Table, text: &mut String) {
 
 /// What a record says may not become markup.
 fn escaped(text: &str) -> String {
+    let text = printable(text).to_string();
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
             '\\' | '|' | '*' | '_' | '`' | '[' | ']' | '#' => safe.extend(['\\', letter]),
             '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
             '&' => safe.push_str("&amp;"),
-            '\n' | '\r' => safe.push(' '),
             other => safe.push(other),
         }
     }

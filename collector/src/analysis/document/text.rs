@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Cell, Document, Fact, Item, Table};
+use crate::text::printable;
 
 /// How wide a bar is.
 const BAR: f64 = 60.0;
@@ -10,16 +11,16 @@ const BAR: f64 = 60.0;
 const FILLS: [char; 8] = ['█', '▒', '╳', '░', '▓', '═', '▚', '·'];
 
 pub(super) fn show(document: &Document) -> String {
-    let mut text = format!("{}\n", document.title);
+    let mut text = format!("{}\n", printable(&document.title));
     for section in &document.sections {
-        let _ = write!(text, "\n{}\n", section.title);
+        let _ = write!(text, "\n{}\n", printable(&section.title));
         for item in &section.items {
             match item {
                 Item::Facts(facts) => show_facts(facts, &mut text),
                 Item::Table(table) => show_table(table, &mut text),
                 Item::Bar(parts) => show_bar(parts, &mut text),
                 Item::Note(note) => {
-                    let _ = writeln!(text, "  {note}");
+                    let _ = writeln!(text, "  {}", printable(note));
                 }
                 Item::Chart(_) => {}
             }
@@ -70,7 +71,7 @@ fn show_bar(parts: &[(String, f64)], text: &mut String) {
     let (mut bar, mut legend) = (String::new(), String::new());
     for ((label, share), fill) in parts.iter().zip(FILLS.into_iter().cycle()) {
         bar.extend(std::iter::repeat_n(fill, (share * BAR).round() as usize));
-        let _ = write!(legend, "  {fill} {label} {:.1} %", share * 100.0);
+        let _ = write!(legend, "  {fill} {} {:.1} %", printable(label), share * 100.0);
     }
     let _ = writeln!(text, "  {bar}\n{legend}");
 }

@@ -16,6 +16,7 @@ use super::signature::{Body, SignError, Signed, Signer};
 use crate::clock::SharedClock;
 use crate::http_span;
 use crate::store::remote::{SetupError, ahead_of, check_address, http_client, innermost};
+use crate::text::{printable, server_text};
 
 /// How often a request that had no effect is made again.
 const RETRIES: u32 = 5;
@@ -246,9 +247,10 @@ impl Client {
         let id = headers.get("opc-request-id").and_then(|id| id.to_str().ok());
         let hint = match status {
             StatusCode::UNAUTHORIZED => self.hint_at_skew(headers),
-            _ => id.map_or_else(String::new, |id| format!(" (request {id})")),
+            _ => id.map_or_else(String::new, |id| format!(" (request {:.120})", printable(id).to_string())),
         };
-        Failure::Service { status: status.as_u16(), code: told.code, message: told.message, hint }
+        let (code, message) = (server_text(&told.code), server_text(&told.message));
+        Failure::Service { status: status.as_u16(), code, message, hint }
     }
 
     /// A clock that is off is the commonest reason why a signature is not believed.
