@@ -30,7 +30,7 @@ pub use repair::Repair;
 use crate::cache::{Cache, Content, Origin};
 use crate::clock::SharedClock;
 use crate::ledger::{CAPACITY, Claim, LedgerError};
-use crate::store::{CachedStore, Listed, SharedStore, StoreError};
+use crate::store::{CachedStore, Listed, Object, Operation, SharedStore, StoreError};
 use std::sync::Arc;
 
 /// The archive could not do what was asked. What is in it is as sound as before.
@@ -70,7 +70,7 @@ pub enum ArchiveError {
         /// The store.
         location: String,
         /// What it does wrong.
-        what: &'static str,
+        what: String,
     },
     /// Somebody else changed the archive in spite of the claim on it.
     #[error("the archive was changed by somebody else meanwhile; nothing is lost, start again")]
@@ -172,6 +172,25 @@ impl Archive {
         }
         let object = self.store.get(&listed.key).await?;
         Ok((object.map(|object| Content::new(object.bytes)), Origin::Source))
+    }
+
+    /// Reads an object that a listing names. Objects are never deleted and only `repair` changes their size, so that an answer
+    /// of another size is not the object.
+    async fn read_listed(&self, listed: &Listed) -> Result<Object, StoreError> {
+        let Listed { key, size_bytes } = listed;
+        let reason = match self.store.get(key).await? {
+            Some(object) if object.bytes.len() as u64 == *size_bytes => return Ok(object),
+            Some(object) => {
+                format!("it is listed with {size_bytes} bytes and read with {}", object.bytes.len())
+            }
+            None => "it is listed and does not exist".to_owned(),
+        };
+        Err(StoreError {
+            operation: Operation::Get,
+            target: format!("{}/{key}", self.store.location()),
+            outcome_unknown: false,
+            source: reason.into(),
+        })
     }
 
     /// How many requests it makes at a time.

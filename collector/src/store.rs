@@ -7,9 +7,11 @@
 mod cached;
 pub mod disk;
 mod key;
+pub(crate) mod listing;
 mod local;
 mod memory;
 pub mod oci;
+pub mod probe;
 pub mod remote;
 pub mod s3;
 mod secret_file;
@@ -18,6 +20,7 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use thiserror::Error;
 
 pub use cached::CachedStore;
@@ -137,6 +140,24 @@ pub trait Store: Debug + Send + Sync {
 
     /// Where it is, for people.
     fn location(&self) -> String;
+
+    /// Which service answers for the store. What a store has proven holds as long as this stays the same.
+    fn fingerprint(&self) -> String {
+        self.location()
+    }
+
+    /// How far this machine's clock was ahead of the store's at the last answer, if the store states the time.
+    fn clock_ahead(&self) -> Option<TimeDelta> {
+        None
+    }
+
+    /// Tries what the store needs and the operations do not show. Returns what is wrong.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be tried.
+    async fn probe(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
 
     /// Whether its conditions hold because of how it is made, so that nobody has to prove them.
     fn is_sound_by_construction(&self) -> bool {

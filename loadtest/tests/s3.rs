@@ -18,7 +18,15 @@ use collector::store::{S3Store, SharedStore};
 fn store(prefix: &str) -> SharedStore {
     let bucket = env::var("S3_BUCKET").unwrap_or_else(|_| panic!("S3_BUCKET names no bucket"));
     let path = S3Path::parse(&format!("s3://{bucket}/{prefix}")).unwrap();
-    Arc::new(S3Store::new(path, S3Settings::default(), &|name| env::var(name).ok()).unwrap())
+    Arc::new(
+        S3Store::new(
+            path,
+            S3Settings::default(),
+            &|name| env::var(name).ok(),
+            Arc::new(SystemClock::default()),
+        )
+        .unwrap(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

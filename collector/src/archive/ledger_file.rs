@@ -10,7 +10,7 @@ use super::layout::{Place, ledger_key};
 use super::{Archive, ArchiveError};
 use crate::event::{self, Event};
 use crate::ledger::{Ledger, LedgerDocument};
-use crate::store::{Key, Object, Version, Write};
+use crate::store::{Key, Listed, Object, Version, Write};
 
 /// The ledger as it was read or written, and which state of it that is.
 #[derive(Debug, Clone)]
@@ -84,15 +84,15 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError`] if the archive cannot be read.
     pub async fn rebuild(&self) -> Result<Ledger, ArchiveError> {
-        let mut days: BTreeMap<NaiveDate, Vec<Key>> = BTreeMap::new();
+        let mut days: BTreeMap<NaiveDate, Vec<Listed>> = BTreeMap::new();
         for listed in self.store.list("events/").await? {
             if let Some(place) = Place::of(listed.key.as_str()) {
-                days.entry(place.day).or_default().push(listed.key);
+                days.entry(place.day).or_default().push(listed);
             }
         }
         let mut events: Vec<Event> = Vec::new();
-        for (&day, keys) in days.iter().rev() {
-            let of_day = self.events_in(keys).await?;
+        for (&day, objects) in days.iter().rev() {
+            let of_day = self.events_in(objects).await?;
             if events.len() + of_day.len() > self.options.capacity {
                 return Ok(self.ledger_of(events, day));
             }
@@ -109,10 +109,10 @@ impl Archive {
         ledger
     }
 
-    async fn events_in(&self, keys: &[Key]) -> Result<Vec<Event>, ArchiveError> {
-        let reads = keys.iter().map(|key| async move {
-            let object = self.store.get(key).await?;
-            Ok::<_, ArchiveError>(object.map_or_else(Vec::new, |object| events_of(key, &object.bytes)))
+    async fn events_in(&self, objects: &[Listed]) -> Result<Vec<Event>, ArchiveError> {
+        let reads = objects.iter().map(|listed| async move {
+            let object = self.read_listed(listed).await?;
+            Ok::<_, ArchiveError>(events_of(&listed.key, &object.bytes))
         });
         stream::iter(reads).buffered(self.options.parallel).try_concat().await
     }
@@ -132,6 +132,7 @@ impl Archive {
                 Some(version) => self.store.replace(&key, &bytes, version).await,
                 None => self.store.create(&key, &bytes).await,
             };
+            let is_in_doubt = written.is_err();
             match written {
                 Ok(Write::Done(version)) => return Ok(Swap::done(to, version)),
                 Ok(Write::Refused) => {}
@@ -140,8 +141,11 @@ impl Archive {
                 }
                 Err(error) => return Err(error.into()),
             }
-            match self.store.get(&key).await? {
+            let found = self.store.get(&key).await?;
+            match found {
                 Some(found) if found.bytes == bytes => expected = Some(found.version),
+                // Nobody has written: the same write may succeed, and if none does, its error is the reason.
+                found if is_in_doubt && found.as_ref().map(|found| &found.version) == expected.as_ref() => {}
                 _ => break,
             }
         }

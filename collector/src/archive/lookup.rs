@@ -7,11 +7,11 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
-use super::layout::Kind;
+use super::layout::{Kind, Place};
 use super::{Archive, ArchiveError};
 use crate::event::{self, EventId, Response};
 use crate::ledger::{Doubt, Doubtful, News, Verdict};
-use crate::store::Key;
+use crate::store::{Key, Listed};
 
 /// Stored versions of the events that were asked for.
 #[derive(Debug, Default)]
@@ -47,14 +47,15 @@ impl Archive {
         let listings = wanted.iter().flat_map(|(&day, ids)| {
             [Kind::Events, Kind::Revisions].map(|kind| async move {
                 let listed = self.store.list(&kind.day_prefix(day)).await?;
-                Ok::<_, ArchiveError>(listed.into_iter().map(|it| (it.key, ids)).collect::<Vec<_>>())
+                let own = listed.into_iter().filter(|listed| Place::of(listed.key.as_str()).is_some());
+                Ok::<_, ArchiveError>(own.map(|listed| (listed, ids)).collect::<Vec<_>>())
             })
         });
-        let objects: Vec<(Key, &FxHashSet<EventId>)> =
+        let objects: Vec<(Listed, &FxHashSet<EventId>)> =
             stream::iter(listings).buffer_unordered(self.options.parallel).try_concat().await?;
-        let reads = objects.into_iter().map(|(key, ids)| async move {
-            let object = self.store.get(&key).await?;
-            Ok::<_, ArchiveError>(object.map_or_else(Vec::new, |object| lines_of(&key, &object.bytes, ids)))
+        let reads = objects.into_iter().map(|(listed, ids)| async move {
+            let object = self.read_listed(&listed).await?;
+            Ok::<_, ArchiveError>(lines_of(&listed.key, &object.bytes, ids))
         });
         let mut reads = stream::iter(reads).buffer_unordered(self.options.parallel);
         let mut versions = Versions { days, ..Versions::default() };

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use collector::archive::{Archive, ledger_key};
+use collector::archive::{Archive, ArchiveOptions, ledger_key};
 use collector::clock::SharedClock;
 use collector::event::Response;
 use collector::feed::{Feed, FeedError, Source};
+use collector::store::LocalStore;
+use collector::store::probe::{self, Probe};
 use collector::store::remote::clock_ahead_of;
 use collector::text::printable;
 use nix::sys::statvfs::statvfs;
@@ -151,7 +153,9 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
         round.note("credentials", Verdict::Ok, identity)?;
     }
     let location = store.location();
-    let archive = Archive::new(Arc::clone(&store), Arc::clone(clock), settings.archive_options()?);
+    // The conditions are tried apart, and nothing may be left of a trial.
+    let options = ArchiveOptions { single_writer: true, ..settings.archive_options()? };
+    let archive = Archive::new(Arc::clone(&store), Arc::clone(clock), options);
     match store.head(&ledger_key()).await {
         Ok(Some(head)) => {
             round.note("ledger", Verdict::Ok, format!("{} bytes in {location}", head.size_bytes))?;
@@ -169,7 +173,12 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
             round.advise("listing", Verdict::Failed, error.to_string(), advice)?;
         }
     }
-    match archive.prove_conditions().await {
+    let proven = if endpoint.is_some() {
+        archive.prove_conditions().await.map_err(|error| error.to_string())
+    } else {
+        examine_file_system(Path::new(settings.text("store")), clock, round).await?
+    };
+    match proven {
         Ok(()) => {
             let detail =
                 "objects can be written and deleted; a second create and a stale replace are refused";
@@ -180,7 +189,7 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
         }
         Err(error) => {
             let advice = "grant the permissions to create, overwrite and delete; or choose a store that can be trusted";
-            return Ok(round.advise("conditions", Verdict::Failed, error.to_string(), advice)?);
+            return Ok(round.advise("conditions", Verdict::Failed, error, advice)?);
         }
     }
     match archive.open().await {
@@ -197,6 +206,39 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
         }
     }
     Ok(())
+}
+
+/// Tries a store in a hidden folder of the file system that the store is or will be on. Returns why one cannot be kept there.
+async fn examine_file_system(
+    root: &Path,
+    clock: &SharedClock,
+    round: &mut Round,
+) -> io::Result<Result<(), String>> {
+    if root.exists() && !root.is_dir() {
+        return Ok(Err(format!("{} is not a folder", root.display())));
+    }
+    let there = nearest(root);
+    let failed = |error: io::Error| format!("no files can be made in {}: {error}", there.display());
+    let hidden = match tempfile::Builder::new().prefix(probe::PREFIX).tempdir_in(there) {
+        Ok(hidden) => hidden,
+        Err(error) => return Ok(Err(failed(error))),
+    };
+    let probes = match probe::probe(hidden.path()) {
+        Ok(probes) => probes,
+        Err(error) => return Ok(Err(failed(error))),
+    };
+    for Probe { name, outcome } in probes {
+        match outcome {
+            Ok(detail) => round.note(name, Verdict::Ok, detail)?,
+            Err(reason) => {
+                let advice = "keep the store on a file system that does, or in an object store";
+                round.advise(name, Verdict::Failed, reason, advice)?;
+            }
+        }
+    }
+    let store = Arc::new(LocalStore::new(hidden.path().join("store")));
+    let archive = Archive::new(store, Arc::clone(clock), ArchiveOptions::default());
+    Ok(archive.prove_conditions().await.map_err(|error| error.to_string()))
 }
 
 async fn examine_clock(endpoint: &Url, clock: &SharedClock, round: &mut Round) -> io::Result<()> {

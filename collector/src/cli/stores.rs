@@ -67,7 +67,7 @@ pub(crate) async fn open_store(settings: &Settings, clock: &SharedClock) -> anyh
     match location.split_once("://") {
         None => Ok(Opened { store: Arc::new(LocalStore::new(location)), endpoint: None, identity: None }),
         Some(("oci", _)) => open_object_storage(location, settings, clock).await,
-        Some(("s3", _)) => open_s3(location, settings),
+        Some(("s3", _)) => open_s3(location, settings, clock),
         Some((scheme, _)) => Err(anyhow!(
             "store: `{scheme}://` is not supported; name a local folder, oci://NAMESPACE/BUCKET or s3://BUCKET"
         )),
@@ -78,7 +78,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
-fn open_s3(location: &str, settings: &Settings) -> anyhow::Result<Opened> {
+fn open_s3(location: &str, settings: &Settings, clock: &SharedClock) -> anyhow::Result<Opened> {
     let path = S3Path::parse(location).map_err(|error| anyhow!("store: {error}"))?;
     let BucketOptions { virtual_hosts, endpoint, .. } = settings.bucket_options()?;
     let s3 = S3Settings {
@@ -86,7 +86,7 @@ fn open_s3(location: &str, settings: &Settings) -> anyhow::Result<Opened> {
         endpoint: endpoint.filter(|_| settings.chosen("endpoint", "OCI_").is_some()),
         virtual_hosts,
     };
-    let store = S3Store::new(path, s3, &variable).context("store")?;
+    let store = S3Store::new(path, s3, &variable, Arc::clone(clock)).context("store")?;
     let amazon = Url::parse("https://s3.amazonaws.com")?;
     let endpoint = Some(store.endpoint().cloned().unwrap_or(amazon));
     let identity = Some(store.identity().to_owned());

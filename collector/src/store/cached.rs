@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 
 use super::{Foreign, Head, Key, Listed, Object, SharedStore, Store, StoreError, Version, Write};
 use crate::cache::{Cache, Content, Freshness, Origin};
@@ -125,6 +126,18 @@ impl Store for CachedStore {
 
     fn location(&self) -> String {
         self.store.location()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.store.fingerprint()
+    }
+
+    fn clock_ahead(&self) -> Option<TimeDelta> {
+        self.store.clock_ahead()
+    }
+
+    async fn probe(&self) -> Result<Option<String>, StoreError> {
+        self.store.probe().await
     }
 
     fn is_sound_by_construction(&self) -> bool {

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use nix::sys::statfs::statfs;
 use rustc_hash::FxHashSet;
 use twox_hash::XxHash3_64;
 
 use super::disk::{Disk, Entry, EntryKind, FileSystem, Staged as _};
-use super::{Foreign, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
+use super::{Foreign, Key, Listed, Object, Operation, Store, StoreError, Version, Write, probe};
 use crate::files::FileKind;
 
 const STAGING: &str = ".staging";
@@ -94,8 +95,19 @@ impl Store for LocalStore {
         self.folder.root.display().to_string()
     }
 
-    fn is_sound_by_construction(&self) -> bool {
-        true
+    fn fingerprint(&self) -> String {
+        let root = &self.folder.root;
+        let path = root.canonicalize().unwrap_or_else(|_| root.clone());
+        let kind = statfs(root).map_or(0, |found| found.filesystem_type().0);
+        format!("{} on a file system of type {kind:#x}", path.display())
+    }
+
+    async fn probe(&self) -> Result<Option<String>, StoreError> {
+        self.blocking(Operation::Create, "", |folder| {
+            let probes = probe::probe(&folder.root)?;
+            Ok(probes.into_iter().find_map(|probe| probe.outcome.err()))
+        })
+        .await
     }
 }
 

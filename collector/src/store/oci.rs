@@ -22,6 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::TimeDelta;
 use md5::{Digest as _, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
@@ -30,9 +31,11 @@ use serde::Deserialize;
 
 use self::client::{Answer, Ask, Client, Failure};
 use self::signature::{Body, Signer};
-use super::remote::SetupError;
-use super::{Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
+use super::listing::{Listing, MAX_PAGE_BYTES, Page, Pages};
+use super::remote::{MAX_MESSAGE_BYTES, MAX_OBJECT_BYTES, SetupError, check_object, check_written};
+use super::{Foreign, Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
 use crate::clock::SharedClock;
+use crate::text::server_text;
 
 const PAGE: &str = "1000";
 
@@ -135,18 +138,46 @@ impl OciStore {
             headers,
             body: Body::Object(bytes),
             expected: &[StatusCode::PRECONDITION_FAILED, StatusCode::NOT_FOUND],
+            limit: MAX_MESSAGE_BYTES,
         };
         let answer = self.client.request(&ask, false).await?;
-        if answer.status.is_success() { self.version(&answer).map(Write::Done) } else { Ok(Write::Refused) }
+        if !answer.status.is_success() {
+            return Ok(Write::Refused);
+        }
+        check_written(&answer.body).map_err(|reason| self.unusable(reason))?;
+        self.check_digest(&answer, "opc-content-md5", bytes)?;
+        self.version(&answer).map(Write::Done)
+    }
+
+    /// What the service has received or sent is what this program has sent or received, where the service states its digest.
+    fn check_digest(&self, answer: &Answer, header: &str, bytes: &[u8]) -> Result<(), Failure> {
+        match answer.headers.get(header) {
+            Some(stated) if stated.as_bytes() != BASE64.encode(Md5::digest(bytes)).as_bytes() => {
+                Err(self.unusable(format!("its {header} is that of another content")))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Object>, Failure> {
-        let ask = Ask::plain(Method::GET, self.object_path(key), &[StatusCode::NOT_FOUND]);
+        let ask = Ask {
+            limit: MAX_OBJECT_BYTES,
+            ..Ask::plain(Method::GET, self.object_path(key), &[StatusCode::NOT_FOUND])
+        };
         let answer = self.client.request(&ask, true).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
+        check_object(&answer.headers, &answer.body).map_err(|reason| self.unusable(reason))?;
+        self.length(&answer)?;
+        self.check_digest(&answer, "content-md5", &answer.body)?;
         Ok(Some(Object { version: self.version(&answer)?, bytes: answer.body }))
+    }
+
+    /// How long the object is. An answer without it may have been cut.
+    fn length(&self, answer: &Answer) -> Result<u64, Failure> {
+        let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        length.ok_or_else(|| self.unusable("it does not state the length of the object"))
     }
 
     async fn size(&self, key: &Key) -> Result<Option<Head>, Failure> {
@@ -156,36 +187,27 @@ impl OciStore {
             // It may be the bucket that is missing, truly or not; only a body tells.
             return Ok(self.read(key).await?.map(|object| Head::of(&object)));
         }
-        let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let size_bytes = length.ok_or_else(|| self.unusable("it does not say how long the object is"))?;
-        Ok(Some(Head { size_bytes, version: self.version(&answer)? }))
+        check_object(&answer.headers, &[]).map_err(|reason| self.unusable(reason))?;
+        Ok(Some(Head { size_bytes: self.length(&answer)?, version: self.version(&answer)? }))
     }
 
-    async fn list_all(&self, prefix: &str) -> Result<Vec<Listed>, Failure> {
-        let mut found = Vec::new();
-        let mut start: Option<String> = None;
+    async fn list_all(&self, prefix: &str) -> Result<Listing, Failure> {
+        let mut pages = Pages::new(&self.prefix, prefix);
+        let encoded = |text: &str| utf8_percent_encode(text, NAME).to_string();
         loop {
-            let encoded = |text: &str| utf8_percent_encode(text, NAME).to_string();
-            let from = start.as_ref().map_or_else(String::new, |start| format!("&start={}", encoded(start)));
+            let from = pages.token().map_or_else(String::new, |start| format!("&start={}", encoded(start)));
             let target = format!(
                 "{}?prefix={}&limit={PAGE}&fields=name%2Csize{from}",
                 self.objects_path(),
-                encoded(&format!("{}{prefix}", self.prefix))
+                encoded(&pages.full_prefix())
             );
-            let answer = self.client.request(&Ask::plain(Method::GET, target, &[]), true).await?;
-            let page: Page =
-                serde_json::from_slice(&answer.body).map_err(|error| self.unusable(error.to_string()))?;
-            for PageObject { name, size } in page.objects {
-                let own = name.strip_prefix(&self.prefix).and_then(|name| Key::new(name).ok());
-                found.extend(own.map(|key| Listed { key, size_bytes: size.unwrap_or(0) }));
-            }
-            match page.next_start_with {
-                Some(next) if start.as_ref() != Some(&next) => start = Some(next),
-                _ => break,
+            let ask = Ask { limit: MAX_PAGE_BYTES, ..Ask::plain(Method::GET, target, &[]) };
+            let answer = self.client.request(&ask, true).await?;
+            let page = parse_page(&answer.body).map_err(|reason| self.unusable(reason))?;
+            if !pages.take(page).map_err(|reason| self.unusable(reason))? {
+                return Ok(pages.finish());
             }
         }
-        found.sort();
-        Ok(found)
     }
 
     fn failed(&self, operation: Operation, target: &str, failure: Failure) -> StoreError {
@@ -199,19 +221,27 @@ impl OciStore {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    objects: Vec<PageObject>,
-    #[serde(default)]
-    next_start_with: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct PageObject {
-    name: String,
-    #[serde(default)]
-    size: Option<u64>,
+/// Reads a page of `ListObjects`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse_page(body: &[u8]) -> Result<Page, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Document {
+        objects: Vec<ListedObject>,
+        #[serde(default)]
+        next_start_with: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct ListedObject {
+        name: String,
+        size: u64,
+    }
+    let Document { objects, next_start_with } = serde_json::from_slice(body)
+        .map_err(|error| format!("the listing is not a listing: {}", server_text(&error.to_string())))?;
+    let objects = objects.into_iter().map(|ListedObject { name, size }| (name, size)).collect();
+    Ok(Page { objects, next: next_start_with.filter(|next| !next.is_empty()) })
 }
 
 fn version_of(headers: &HeaderMap) -> Option<Version> {
@@ -240,16 +270,39 @@ impl Store for OciStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        self.list_all(prefix).await.map_err(|failure| self.failed(Operation::List, prefix, failure))
+        let listing = self.list_all(prefix).await;
+        let listing = listing.map_err(|failure| self.failed(Operation::List, prefix, failure))?;
+        Ok(listing.into_objects(&self.location()))
+    }
+
+    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
+        let listing = self.list_all(&format!("{folder}/")).await;
+        let listing = listing.map_err(|failure| self.failed(Operation::List, folder, failure))?;
+        Ok(listing.into_foreign())
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let ask = Ask::plain(Method::DELETE, self.object_path(key), &[StatusCode::NOT_FOUND]);
-        let deleted = self.client.request(&ask, true).await;
-        deleted.map(drop).map_err(|failure| self.failed(Operation::Delete, key.as_str(), failure))
+        let deleted = self.client.request(&ask, true).await.and_then(|answer| {
+            let is_absent = answer.status == StatusCode::NOT_FOUND;
+            if is_absent {
+                Ok(())
+            } else {
+                check_written(&answer.body).map_err(|reason| self.unusable(reason))
+            }
+        });
+        deleted.map_err(|failure| self.failed(Operation::Delete, key.as_str(), failure))
     }
 
     fn location(&self) -> String {
         format!("oci://{}/{}/{}", self.namespace, self.bucket, self.prefix).trim_end_matches('/').to_owned()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.client.peer.fingerprint(&self.location(), self.client.endpoint.as_str())
+    }
+
+    fn clock_ahead(&self) -> Option<TimeDelta> {
+        self.client.peer.clock_ahead()
     }
 }

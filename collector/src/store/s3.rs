@@ -4,29 +4,32 @@
 //! object that its own first try made, and a repeated replace the version it wrote itself; both look like a
 //! conflict. That is settled where conflicts are: by comparing what is there with what was to be written.
 
+mod http;
+pub(crate) mod listing;
+
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::TryStreamExt as _;
+use chrono::TimeDelta;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
+use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    ClientOptions, Error as S3Error, GetResult, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode,
-    PutOptions, PutPayload, PutResult, RetryConfig, UpdateVersion,
+    Error as S3Error, GetResult, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload, PutResult, RetryConfig, UpdateVersion,
 };
 use reqwest::Url;
-use reqwest::header::AUTHORIZATION;
 use thiserror::Error;
-use tracing::{Instrument as _, Span};
 
-use super::remote::{SetupError, check_address, http_client};
+use self::http::{Connector, NotTheService};
+use super::listing::{Listing, Page, Pages};
+use super::remote::{Peer, SetupError, check_address};
 use super::secret_file::{self, Environment, Section, expand, home, sections};
-use super::{Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
-use crate::http_span;
+use super::{Foreign, Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
+use crate::clock::SharedClock;
 use crate::text::server_text;
 
 const RETRIES: usize = 5;
@@ -107,6 +110,7 @@ pub struct S3Store {
     /// Where it is, if it is not Amazon's.
     endpoint: Option<Url>,
     identity: &'static str,
+    peer: Arc<Peer>,
 }
 
 impl fmt::Debug for S3Store {
@@ -128,6 +132,7 @@ impl S3Store {
         path: S3Path,
         settings: S3Settings,
         environment: Environment<'_>,
+        clock: SharedClock,
     ) -> Result<Self, S3SetupError> {
         let profile = Profile::find(environment)?;
         let endpoint = match settings.endpoint {
@@ -138,6 +143,7 @@ impl S3Store {
         if !prefix.is_empty() {
             prefix.push('/');
         }
+        let peer = Arc::new(Peer::default());
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&bucket)
             .with_virtual_hosted_style_request(settings.virtual_hosts)
@@ -147,7 +153,9 @@ impl S3Store {
                 retry_timeout: RETRY_TIMEOUT,
                 ..RetryConfig::default()
             })
-            .with_http_connector(Connector { endpoint: endpoint.clone() });
+            // One answer to one request, which can be checked.
+            .with_disable_bulk_delete(true)
+            .with_http_connector(Connector { endpoint: endpoint.clone(), peer: Arc::clone(&peer), clock });
         for (key, value) in &profile.keys {
             builder = builder.with_config(*key, value);
         }
@@ -161,7 +169,7 @@ impl S3Store {
         }
         let client = builder.build().map_err(|error| S3SetupError::Settings(brief(&error)))?;
         let identity = profile.identity(environment);
-        Ok(Self { client, bucket, prefix, endpoint, identity })
+        Ok(Self { client, bucket, prefix, endpoint, identity, peer })
     }
 
     /// The address that is called, if it is not Amazon's.
@@ -208,19 +216,20 @@ impl S3Store {
         Ok(Some(Object { bytes, version }))
     }
 
-    async fn list_all(&self, prefix: &str) -> Result<Vec<Listed>, S3Error> {
-        // It lists by whole segments; what is left of the prefix is compared here.
-        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let folder = ObjectPath::from(format!("{}{folder}", self.prefix));
-        let listed: Vec<ObjectMeta> = self.client.list(Some(&folder)).try_collect().await?;
-        let own = listed.into_iter().filter_map(|meta| {
-            let name = meta.location.as_ref().strip_prefix(&self.prefix)?;
-            name.starts_with(prefix).then_some(())?;
-            Some(Listed { key: Key::new(name).ok()?, size_bytes: meta.size })
-        });
-        let mut own: Vec<Listed> = own.collect();
-        own.sort();
-        Ok(own)
+    /// Asks for page after page. `object_store` makes the requests; our client has read the pages.
+    async fn list_all(&self, prefix: &str) -> Result<Listing, S3Error> {
+        let invalid = |reason: String| S3Error::Generic { store: "S3", source: reason.into() };
+        let mut pages = Pages::new(&self.prefix, prefix);
+        loop {
+            let options =
+                PaginatedListOptions { page_token: pages.token().map(str::to_owned), ..Default::default() };
+            let answer = self.client.list_paginated(Some(&pages.full_prefix()), options).await?;
+            let page = answer.result.extensions.get::<Page>().cloned();
+            let page = page.ok_or_else(|| invalid("the listing was not read".to_owned()))?;
+            if !pages.take(page).map_err(invalid)? {
+                return Ok(pages.finish());
+            }
+        }
     }
 
     fn failed(&self, operation: Operation, target: &str, source: Box<dyn Error + Send + Sync>) -> StoreError {
@@ -234,9 +243,9 @@ fn version_of(meta: &ObjectMeta) -> Result<Version, S3Error> {
     etag.map(Version).ok_or_else(|| S3Error::Generic { store: "S3", source: "the answer has no etag".into() })
 }
 
-/// Whether it is the object that is missing, and not the bucket.
+/// Whether it is the object that is missing, and not the bucket: the service says so, and nobody else.
 fn is_missing_object(error: &S3Error) -> bool {
-    matches!(error, S3Error::NotFound { source, .. } if !source.to_string().contains("NoSuchBucket"))
+    matches!(error, S3Error::NotFound { source, .. } if source.to_string().contains("<Code>NoSuchKey</Code>"))
 }
 
 #[async_trait]
@@ -268,8 +277,15 @@ impl Store for S3Store {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        let listed = self.list_all(prefix).await;
-        listed.map_err(|error| self.failed(Operation::List, prefix, brief(&error).into()))
+        let listing = self.list_all(prefix).await;
+        let listing = listing.map_err(|error| self.failed(Operation::List, prefix, brief(&error).into()))?;
+        Ok(listing.into_objects(&self.location()))
+    }
+
+    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
+        let listing = self.list_all(&format!("{folder}/")).await;
+        let listing = listing.map_err(|error| self.failed(Operation::List, folder, brief(&error).into()))?;
+        Ok(listing.into_foreign())
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
@@ -282,6 +298,15 @@ impl Store for S3Store {
 
     fn location(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.prefix).trim_end_matches('/').to_owned()
+    }
+
+    fn fingerprint(&self) -> String {
+        let endpoint = self.endpoint.as_ref().map_or("amazonaws.com", Url::as_str);
+        self.peer.fingerprint(&self.location(), endpoint)
+    }
+
+    fn clock_ahead(&self) -> Option<TimeDelta> {
+        self.peer.clock_ahead()
     }
 }
 
@@ -356,58 +381,22 @@ fn endpoint_of(environment: Environment<'_>, profile: &Profile) -> Result<Option
 /// What an error says, without the request, whose address may be signed, and in one line.
 fn brief(error: &S3Error) -> String {
     let mut cause: &dyn Error = error;
-    while let Some(deeper) = cause.source() {
+    loop {
+        if let Some(NotTheService(reason)) = cause.downcast_ref() {
+            return reason.clone();
+        }
+        let Some(deeper) = cause.source() else { break };
         cause = deeper;
     }
     let text = cause.to_string();
     let between = |from: &str, to: &str| {
         let (_, rest) = text.split_once(from)?;
-        Some(rest.split_once(to)?.0.to_owned())
+        Some(rest.split_once(to)?.0)
     };
-    let told = between("<Code>", "</Code>").map(|code| {
-        let message = between("<Message>", "</Message>").unwrap_or_default();
-        let status = between("status code: ", " ").unwrap_or_default();
-        format!("HTTP {status} {}: {}", server_text(&code), server_text(&message))
-    });
-    told.unwrap_or_else(|| server_text(&text.split_whitespace().collect::<Vec<_>>().join(" ")))
-}
-
-/// Calls with our own client, whose proxies and redirects are those of the other stores.
-#[derive(Debug)]
-struct Connector {
-    endpoint: Option<Url>,
-}
-
-impl HttpConnector for Connector {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        let failed = |reason: String| S3Error::Generic { store: "S3", source: reason.into() };
-        let amazon = || Url::parse("https://s3.amazonaws.com").map_err(|error| failed(error.to_string()));
-        let address = self.endpoint.clone().map_or_else(amazon, Ok)?;
-        let client = http_client(&address).map_err(|error| failed(error.to_string()))?;
-        Ok(HttpClient::new(Caller(Arc::new(client))))
-    }
-}
-
-/// Marks what must not be shown, not even in a trace of the connection.
-#[derive(Debug)]
-struct Caller(Arc<reqwest::Client>);
-
-#[async_trait]
-impl HttpService for Caller {
-    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let secret = [AUTHORIZATION.as_str(), "x-amz-security-token"];
-        for name in secret {
-            if let Some(value) = request.headers_mut().get_mut(name) {
-                value.set_sensitive(true);
-            }
-        }
-        let url = Url::parse(&request.uri().to_string()).ok();
-        let span = url.map_or_else(Span::none, |url| http_span::of_call(request.method().as_str(), &url, 1));
-        let result = self.0.call(request).instrument(span.clone()).await;
-        match &result {
-            Ok(response) => http_span::note_answer(&span, response.status().as_u16()),
-            Err(error) => http_span::note_error(&span, "no_answer", error),
-        }
-        result
-    }
+    let Some(code) = between("<Code>", "</Code>") else {
+        return server_text(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+    };
+    let message = between("<Message>", "</Message>").unwrap_or_default();
+    let status = between("status code: ", " ").unwrap_or_default();
+    format!("HTTP {status} {}: {}", server_text(code), server_text(message))
 }

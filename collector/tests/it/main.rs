@@ -11,6 +11,7 @@ mod fetch;
 mod foreign_files;
 mod health;
 mod http;
+mod lies;
 mod printing;
 mod properties;
 mod query;

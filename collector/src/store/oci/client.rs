@@ -15,15 +15,16 @@ use tracing::{Instrument as _, debug};
 use super::signature::{Body, SignError, Signed, Signer};
 use crate::clock::SharedClock;
 use crate::http_span;
-use crate::store::remote::{SetupError, ahead_of, check_address, http_client, innermost};
+use crate::store::remote::{
+    BodyError, MAX_MESSAGE_BYTES, Peer, SetupError, ahead_of, check_address, http_client, innermost, is_html,
+    read_bounded,
+};
 use crate::text::{printable, server_text};
 
 /// How often a request that had no effect is made again.
 const RETRIES: u32 = 5;
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// An object of the archive is a day's events; none comes near this.
-const LARGEST_BODY_BYTES: u64 = 256 * 1024 * 1024;
 /// The clock may be off by so much before the service refuses to listen.
 const MOST_SKEW: TimeDelta = TimeDelta::minutes(5);
 
@@ -114,11 +115,20 @@ pub(super) struct Ask<'a> {
     pub(super) body: Body<'a>,
     /// Statuses that are answers and no failures.
     pub(super) expected: &'a [StatusCode],
+    /// Maximum size of the body of a successful answer in bytes.
+    pub(super) limit: u64,
 }
 
 impl<'a> Ask<'a> {
     pub(super) fn plain(method: Method, target: String, expected: &'a [StatusCode]) -> Self {
-        Self { method, target, headers: HeaderMap::new(), body: Body::Empty, expected }
+        Self {
+            method,
+            target,
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+            expected,
+            limit: MAX_MESSAGE_BYTES,
+        }
     }
 }
 
@@ -134,7 +144,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     clock: SharedClock,
     signer: Arc<dyn Signer>,
-    endpoint: Url,
+    pub(super) endpoint: Url,
+    pub(super) peer: Peer,
     /// As it stands in the `Host` header.
     pub(super) host: String,
 }
@@ -155,7 +166,7 @@ impl Client {
         check_address(&endpoint)?;
         let host = endpoint.host_str().unwrap_or_default();
         let host = endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        Ok(Self { http: http_client(&endpoint)?, clock, signer, endpoint, host })
+        Ok(Self { http: http_client(&endpoint)?, clock, signer, endpoint, peer: Peer::default(), host })
     }
 
     /// Makes a request, again if it had no effect and may pass (`again_in_doubt`: also if that is not certain).
@@ -221,16 +232,47 @@ impl Client {
         }
         let response = request.send().await.map_err(|error| self.judge(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        if response.content_length().is_some_and(|size| size > LARGEST_BODY_BYTES) {
-            return Err(unusable("it is larger than any object of an archive".to_owned()));
+        let limit = if status.is_success() { ask.limit } else { MAX_MESSAGE_BYTES };
+        let body = read_bounded(response.bytes_stream(), limit).await.map_err(|error| match error {
+            BodyError::Broken(error) => self.judge(&error),
+            BodyError::TooLarge(_) => unusable(error.to_string()),
+        })?;
+        self.sort(ask, status, headers, body)
+    }
+
+    /// Tells the service's answers from its errors, and both from what others send in its place.
+    fn sort(
+        &self,
+        ask: &Ask<'_>,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let unusable = |reason: String| Err(Failure::Unusable { host: self.host.clone(), reason });
+        let code = serde_json::from_slice::<ServiceError>(&body).ok().map(|told| told.code);
+        // The answer to HEAD has no body that could state what is missing.
+        let states_code = ask.method == Method::HEAD || code.as_ref().is_some_and(|code| !code.is_empty());
+        match status {
+            StatusCode::OK => {}
+            StatusCode::NO_CONTENT if ask.method == Method::DELETE => {}
+            _ if status.is_success() => {
+                return unusable(format!("HTTP {status}, which is not an answer to this request"));
+            }
+            _ if status.is_redirection() => {
+                return unusable(format!("HTTP {status}: the request is redirected, which is not followed"));
+            }
+            _ if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS && !states_code => {
+                let what = if is_html(&body) { "with an HTML page" } else { "without an error code" };
+                return unusable(format!("HTTP {status} {what}, which does not come from the service"));
+            }
+            StatusCode::NOT_FOUND if code.is_some_and(|code| code != "ObjectNotFound") => {
+                return Err(self.refused(status, &headers, &body));
+            }
+            _ if ask.expected.contains(&status) => {}
+            _ => return Err(self.refused(status, &headers, &body)),
         }
-        let body = response.bytes().await.map_err(|error| self.judge(&error))?.to_vec();
-        // An answer to HEAD has no body, so nobody says whether it is the object that is missing.
-        let speaks_of_it = ask.method == Method::HEAD || !is_missing_bucket(status, &body);
-        if status.is_success() || ask.expected.contains(&status) && speaks_of_it {
-            return Ok(Answer { status, headers, body });
-        }
-        Err(self.refused(status, &headers, &body))
+        self.peer.note(&headers, self.clock.now());
+        Ok(Answer { status, headers, body })
     }
 
     fn judge(&self, error: &reqwest::Error) -> Failure {
@@ -276,10 +318,4 @@ fn request_id() -> Option<HeaderValue> {
 struct ServiceError {
     code: String,
     message: String,
-}
-
-/// Whether a 404 speaks of the bucket and not of the object. Without a body it speaks of nothing.
-fn is_missing_bucket(status: StatusCode, body: &[u8]) -> bool {
-    status == StatusCode::NOT_FOUND
-        && serde_json::from_slice::<ServiceError>(body).map_or(true, |told| told.code != "ObjectNotFound")
 }

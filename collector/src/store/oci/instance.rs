@@ -29,7 +29,9 @@ use super::endpoint::Region;
 use super::key::{PrivateKey, public_key_base64};
 use super::signature::{Body, SignError, Signed, Signer};
 use crate::clock::SharedClock;
-use crate::store::remote::{SetupError, check_address, http_client, innermost};
+use crate::store::remote::{
+    BodyError, MAX_MESSAGE_BYTES, SetupError, check_address, http_client, innermost, read_bounded,
+};
 
 /// Where an instance finds its metadata service.
 pub const METADATA_URL: &str = "http://169.254.169.254/opc/v2";
@@ -118,6 +120,7 @@ impl InstancePrincipal {
             headers: HeaderMap::new(),
             body: Body::Json(body.as_bytes()),
             expected: &[],
+            limit: MAX_MESSAGE_BYTES,
         };
         let answer =
             client.request(&ask, true).await.map_err(|failure| failed(format!("federation: {failure}")))?;
@@ -158,6 +161,7 @@ impl Metadata {
                 .no_proxy()
                 .connect_timeout(Duration::from_secs(3))
                 .timeout(Duration::from_secs(10))
+                .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .map_err(|error| failed(innermost(&error)))?
         } else {
@@ -188,7 +192,12 @@ impl Metadata {
         if !status.is_success() {
             return Err(format!("HTTP {status}"));
         }
-        response.text().await.map_err(|error| innermost(&error))
+        let text = match read_bounded(response.bytes_stream(), MAX_MESSAGE_BYTES).await {
+            Ok(text) => text,
+            Err(BodyError::Broken(error)) => return Err(innermost(&error)),
+            Err(error) => return Err(error.to_string()),
+        };
+        String::from_utf8(text).map_err(|_| "the answer is not UTF-8".to_owned())
     }
 }
 
