@@ -2,7 +2,7 @@
 
 use bench::counts::Heap;
 use chrono::{DateTime, TimeDelta};
-use collector::record::{Counts, DepositCounts, RunRecord};
+use collector::record::{Counts, DepositCounts, Limits, RunRecord};
 use collector::watch::status::{MOST_RUNS, Status};
 
 #[global_allocator]
@@ -15,7 +15,7 @@ fn a_year_of_runs_takes_no_more_memory_than_a_month() {
     let start = DateTime::from_timestamp(1_767_362_400, 0).unwrap();
     let after = |runs: i32| {
         let (status, heap) = Heap::of(|| {
-            let status = Status::new(start, 500).unwrap();
+            let status = Status::new(start, 500, Limits::default()).unwrap();
             for run in 0..runs {
                 let mut record = RunRecord::begin(start + TimeDelta::minutes(30) * run);
                 let deposit =

@@ -80,7 +80,7 @@ pub(crate) fn command_line() -> Command {
             .value_parser(value_parser!(std::path::PathBuf)),
     );
     let health =
-        subcommand("health", "Tell whether the last run went well and is not too old", Usage::HEALTH);
+        subcommand("health", "Check the last run and the evidence that events are stored", Usage::HEALTH);
     let verify =
         subcommand("verify", "Read the whole archive and tell whether it keeps its promises", Usage::VERIFY);
     let repair = subcommand(

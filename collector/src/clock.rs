@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use reqwest::header::{AGE, DATE, HeaderMap};
+
+/// The largest difference between two clocks that is not reported. A time that is later than now by more is in the future.
+pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(2);
 
 /// A source of time.
 #[async_trait]
@@ -29,6 +33,14 @@ pub trait Clock: Debug + Send + Sync {
 #[must_use]
 pub fn iso(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, false)
+}
+
+/// How far a clock is ahead of an HTTP server's: of the `Date` of its answer, plus the `Age` of one from a cache.
+pub(crate) fn ahead_of(headers: &HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let date = DateTime::<Utc>::from(httpdate::parse_http_date(text(DATE)?).ok()?);
+    let age_s: u32 = text(AGE).and_then(|age| age.trim().parse().ok()).unwrap_or(0);
+    Some(now - date - TimeDelta::seconds(age_s.into()))
 }
 
 /// A clock that several steps share.

@@ -18,6 +18,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use reqwest::Url;
 
 pub use error::{FeedError, FetchFailure};
@@ -140,6 +141,8 @@ pub struct HttpReport {
     pub encoding: Option<String>,
     /// Bytes of the body as they were sent.
     pub wire_bytes: u64,
+    /// How far the clock of this machine was ahead of the server's, by the last answer that stated a time.
+    pub clock_offset: Option<TimeDelta>,
     /// Where the time of the last call went.
     pub phases: Phases,
 }

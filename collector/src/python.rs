@@ -18,7 +18,7 @@ mod value;
 
 use std::fmt::{self, Display};
 
-pub(crate) use file::{load, normalise, os_error};
+pub(crate) use file::{load, normalise, os_error, parse, read};
 pub(crate) use isoformat::Moment;
 pub(crate) use number::{Number, fixed};
 pub(crate) use value::{Dict, Value};

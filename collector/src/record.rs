@@ -1,9 +1,11 @@
 //! Last step of a run: says what it did, for people, monitors and reports.
 //!
-//! A run's record is a file of its own that is never overwritten; the health file tells of the last run
-//! only. Both appear whole or not at all. Neither may fail a run.
+//! A run's record is a file of its own that is never overwritten; the health file describes the last run and carries the
+//! evidence of all runs so far. Both appear whole or not at all. A record that cannot be written makes the health check fail;
+//! a health file that cannot be written makes the command fail. Neither changes what is stored.
 
 pub mod check;
+mod evidence;
 pub mod health;
 mod process;
 mod run_record;
@@ -15,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+pub(crate) use evidence::events_in;
+pub use evidence::{Evidence, Fact, Limits, MAX_UNSETTLED, Reason, is_in_the_future};
 pub use process::{ProcessUse, resident_bytes};
 pub(crate) use run_record::seconds;
 pub use run_record::{Counts, DepositCounts, ErrorEntry, HttpUse, RunRecord, Status, Timings};

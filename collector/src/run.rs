@@ -7,14 +7,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 use tracing::field::Empty;
-use tracing::{Instrument as _, Span, debug_span, warn};
+use tracing::{Instrument as _, Span, debug_span, error, warn};
 
 use crate::archive::{Archive, ArchiveError, Deposit, Outcome, Snapshot};
-use crate::clock::SharedClock;
+use crate::clock::{CLOCK_TOLERANCE, SharedClock};
 use crate::event::{Response, ResponseError};
-use crate::feed::{Feed, FetchFailure, Fetched};
+use crate::feed::{Feed, FetchFailure, Fetched, HttpReport};
 use crate::http_span;
-use crate::record::{RecordPaths, RunRecord, health};
+use crate::record::{Evidence, Limits, RecordPaths, RunRecord, events_in, health};
 use crate::text::printable;
 
 /// Why a run failed.
@@ -70,6 +70,24 @@ pub struct RunReport {
     pub record_file: Option<PathBuf>,
     /// What it stored, or why it failed.
     pub result: Result<Deposit, RunError>,
+    /// What all runs so far have shown, this one included.
+    pub evidence: Evidence,
+    /// Why the health file could not be written, if it could not.
+    pub health_error: Option<std::io::Error>,
+}
+
+impl RunReport {
+    /// Logs why the health check would fail now, beyond the run's own error.
+    pub fn log_unhealthy(&self, now: DateTime<Utc>, limits: &Limits) {
+        if let Some(error) = &self.health_error {
+            error!(%error, "the health file could not be written");
+        }
+        for reason in self.evidence.judge(now, limits) {
+            let lines = reason.to_string();
+            let (reason, hint) = lines.split_once("\nHINT: ").unwrap_or((&lines, ""));
+            warn!(reason = reason.trim_start_matches("ERROR: "), hint, "the evidence does not show health");
+        }
+    }
 }
 
 impl Collector {
@@ -93,21 +111,35 @@ impl Collector {
     async fn run_once(&self) -> RunReport {
         let (start, began) = (self.clock.now(), self.clock.elapsed());
         let mut record = RunRecord::begin(start);
-        let result = self.collect(start, &mut record).await;
+        let mut evidence = health::read_evidence(&self.paths.health_file);
+        let result = self.collect(start, &mut record, &mut evidence).await;
         match &result {
             Ok(deposit) => {
                 record.note_deposit(deposit);
                 if let Outcome::LeftToAnother { owner, .. } = &deposit.outcome {
                     record.left_to = Some(printable(owner).to_string());
                 }
+                if deposit.possible_gap {
+                    evidence.last_possible_gap = Some(start);
+                }
             }
-            Err(error) => record.note_error(error.kind(), error, self.clock.now()),
+            Err(error) => {
+                evidence.note_failure();
+                record.note_error(error.kind(), error, self.clock.now());
+            }
         }
         record.finish(self.clock.since(began), self.clock.now());
-        RunReport { record_file: self.write_down(&record, start), record, result }
+        let record_file = self.write_record(&record, start, &mut evidence);
+        let health_error = health::write(&self.paths.health_file, &record, &evidence).err();
+        RunReport { record, record_file, result, evidence, health_error }
     }
 
-    async fn collect(&self, start: DateTime<Utc>, record: &mut RunRecord) -> Result<Deposit, RunError> {
+    async fn collect(
+        &self,
+        start: DateTime<Utc>,
+        record: &mut RunRecord,
+        evidence: &mut Evidence,
+    ) -> Result<Deposit, RunError> {
         // The ledger is read while the response is on its way.
         let ((fetched, fetch_time), (snapshot, ledger_time)) = tokio::join!(
             self.timed(debug_span!("fetch"), self.feed.fetch()),
@@ -116,16 +148,28 @@ impl Collector {
         record.timings.api_fetch = Some(crate::record::seconds(fetch_time));
         record.timings.metadata_fetch = Some(crate::record::seconds(ledger_time));
         let body = note_fetched(fetched, record)?;
-        let snapshot: Snapshot = snapshot?;
 
         let (response, parse_time) = self.timed(debug_span!("parse"), async { Response::parse(&body) }).await;
         record.timings.parse = Some(crate::record::seconds(parse_time));
         let response = response?;
-        record.counts.api_events_total = Some(response.elements().len());
+        let (elements, events) = (response.elements().len(), events_in(&response).count());
+        record.counts.api_events_total = Some(elements);
+        record.counts.api_events_valid = Some(events);
+        evidence.note_response(start, elements, events);
 
-        let deposit = self.archive.deposit(&response, snapshot, start);
-        let (deposit, _) = deposit.instrument(debug_span!("deposit")).await?;
-        Ok(deposit)
+        let deposited = self.deposit(&response, snapshot, start).await;
+        note_deposited(&deposited, &response, start, evidence);
+        Ok(deposited?.0)
+    }
+
+    async fn deposit(
+        &self,
+        response: &Response<'_>,
+        snapshot: Result<Snapshot, ArchiveError>,
+        start: DateTime<Utc>,
+    ) -> Result<(Deposit, Snapshot), ArchiveError> {
+        let deposit = self.archive.deposit(response, snapshot?, start);
+        deposit.instrument(debug_span!("deposit")).await
     }
 
     async fn timed<T>(&self, span: Span, step: impl Future<Output = T>) -> (T, Duration) {
@@ -134,19 +178,42 @@ impl Collector {
         (result, self.clock.since(since))
     }
 
-    /// Writes record and health file. Neither may fail a run.
-    fn write_down(&self, record: &RunRecord, start: DateTime<Utc>) -> Option<PathBuf> {
-        let RecordPaths { metrics_dir, health_file } = &self.paths;
-        if let Err(error) = health::write(health_file, record) {
-            warn!(path = %health_file.display(), %error, "the health file could not be written");
+    /// Writes the record. If that fails, the evidence shows it, and so does the health file.
+    fn write_record(
+        &self,
+        record: &RunRecord,
+        start: DateTime<Utc>,
+        evidence: &mut Evidence,
+    ) -> Option<PathBuf> {
+        let folder = &self.paths.metrics_dir;
+        let saved = record.save(folder, start);
+        evidence.unwritten = saved.as_ref().err().map(|error| {
+            error!(folder = %folder.display(), %error, "the run's record could not be written");
+            format!("The record of the run could not be written to {}: {error}", folder.display())
+        });
+        saved.ok()
+    }
+}
+
+/// Notes which events of a response are durable.
+fn note_deposited(
+    deposited: &Result<(Deposit, Snapshot), ArchiveError>,
+    response: &Response<'_>,
+    start: DateTime<Utc>,
+    evidence: &mut Evidence,
+) {
+    match deposited {
+        Ok((Deposit { outcome: Outcome::Stored, .. }, Snapshot { ledger, .. })) => {
+            evidence.note_settled(start, |id, day| {
+                // Of days before those the ledger is complete for, only the archive knows.
+                ledger.get(id).is_some() || ledger.is_late(day) || events_in(response).any(|(it, _)| it == id)
+            });
         }
-        match record.save(metrics_dir, start) {
-            Ok(path) => Some(path),
-            Err(error) => {
-                warn!(folder = %metrics_dir.display(), %error, "the run's record could not be written");
-                None
-            }
+        Ok((Deposit { outcome: Outcome::LeftToAnother { owner, .. }, .. }, Snapshot { ledger, .. })) => {
+            evidence.note_left(start, owner);
+            evidence.note_unsettled(start, events_in(response).filter(|(id, _)| ledger.get(*id).is_none()));
         }
+        Err(_) => evidence.note_unsettled(start, events_in(response)),
     }
 }
 
@@ -171,16 +238,25 @@ fn note_fetched(fetched: Result<Fetched, FetchFailure>, record: &mut RunRecord) 
     match fetched {
         Ok(Fetched { body, http }) => {
             if let Some(report) = &http {
-                record.note_fetch(report);
+                note_http(report, record);
             }
             record.note_body(body.len());
             Ok(body)
         }
         Err(failure) => {
             if failure.report.attempts > 0 {
-                record.note_fetch(&failure.report);
+                note_http(&failure.report, record);
             }
             Err(failure.into())
         }
+    }
+}
+
+/// Takes over how a response was fetched. A clock that differs from the server's shifts every time that is recorded.
+fn note_http(report: &HttpReport, record: &mut RunRecord) {
+    record.note_fetch(report);
+    if let Some(offset) = report.clock_offset.filter(|offset| offset.abs() > CLOCK_TOLERANCE) {
+        let offset_s = offset.num_seconds();
+        warn!(offset_s, local = %record.timestamp, "the clock of this machine differs from that of the feed");
     }
 }

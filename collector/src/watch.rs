@@ -123,7 +123,9 @@ impl Watch {
         };
         self.pace.note(ran);
         self.status.note(&report.record);
+        self.status.note_evidence(&report.evidence, report.health_error.as_ref());
         tell(report);
+        report.log_unhealthy(self.clock.now(), self.status.limits());
         let (interval, reason) = self.pace.interval();
         if (interval, reason) != before {
             let minutes = interval.as_secs_f64() / 60.0;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::clock::{Clock as _, SharedClock, VirtualClock};
-use collector::record::resident_bytes;
+use collector::record::{Limits, resident_bytes};
 use collector::run::RunReport;
 use collector::watch::http::{self, Pages};
 use collector::watch::pace::Pace;
@@ -103,11 +103,10 @@ pub async fn play(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyho
     let shared: SharedClock = clock.clone();
     let local = Scenario { store: StoreKind::Local, ..Scenario::default() };
     let setup = Setup::new(&local, &feed.events_url(), Arc::clone(&shared)).await?;
-    let status = Arc::new(Status::new(start, BUFFER)?);
+    let status = Arc::new(Status::new(start, BUFFER, Limits::default())?);
     let pages = Pages {
         status: Arc::clone(&status),
         health_file: setup.collector.paths.health_file.clone(),
-        max_age_minutes: 45,
         clock: Arc::clone(&shared),
     };
     let address = http::start(([127, 0, 0, 1], 0).into(), pages).context("the pages cannot be shown")?;

@@ -28,21 +28,31 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     let (runtime, clock) = (runtime()?, system_clock());
     let collector = runtime.block_on(collector_of(settings, &source, &clock))?;
     let report = runtime.block_on(collector.run());
+    let limits = settings.limits()?;
+    report.log_unhealthy(clock.now(), &limits);
+    let mut unwritten = None;
     if let Some(path) = settings.prometheus_file() {
-        let status = Status::new(clock.now(), settings.archive_options()?.buffer)?;
+        let status = Status::new(clock.now(), settings.archive_options()?.buffer, limits)?;
+        status.metrics().resume(&path);
         status.note(&report.record);
-        if let Err(error) = status.metrics().write_to(&path) {
-            warn!(path = %path.display(), %error, "the figures for Prometheus could not be written");
-        }
+        status.note_evidence(&report.evidence, report.health_error.as_ref());
+        status.check_health(&settings.health_file(), clock.now());
+        unwritten = status.metrics().write_to(&path).err().map(|error| (path, error));
     }
     if settings.json()? {
         output::print_json(&output::RunOutput::of(&report, settings.text("store")))?;
     } else {
         output::print_run(&report, &source, settings.text("store"))?;
     }
-    Ok(match report.result {
-        Ok(_) => Exit::Done,
-        Err(error) => output::report_error(&error.into(), Exit::Failed),
+    let unwritten = report.health_error.map(|error| (settings.health_file(), error)).or(unwritten);
+    Ok(match (report.result, unwritten) {
+        (Ok(_), None) => Exit::Done,
+        (Err(error), _) => output::report_error(&error.into(), Exit::Failed),
+        // The events are stored, but a monitor would see the state of an earlier run.
+        (Ok(_), Some((path, error))) => {
+            let error = anyhow!("cannot write {}: {error}", path.display());
+            output::report_error(&error, Exit::Failed)
+        }
     })
 }
 
@@ -94,8 +104,7 @@ pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, 
 }
 
 pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
-    let verdict =
-        check::check(&settings.health_file(), SystemClock::default().now(), settings.max_age_minutes()?);
+    let verdict = check::check(&settings.health_file(), SystemClock::default().now(), &settings.limits()?);
     if settings.json()? {
         output::print_json(&output::HealthOutput::of(&verdict))?;
     } else {

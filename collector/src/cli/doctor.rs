@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use collector::archive::{Archive, ArchiveOptions, ledger_key};
-use collector::clock::SharedClock;
+use collector::clock::{CLOCK_TOLERANCE, SharedClock};
 use collector::event::Response;
 use collector::feed::{Feed, FeedError, Source};
 use collector::store::LocalStore;
@@ -24,10 +24,8 @@ use super::settings::Settings;
 use super::stores::{Opened, open_store};
 use super::{Exit, Failure, output};
 
-/// A signature made by a clock that is off by more is not believed.
-const MOST_SKEW: TimeDelta = TimeDelta::minutes(5);
-/// A skew that should be looked at.
-const NOTABLE_SKEW: TimeDelta = TimeDelta::seconds(30);
+/// A clock offset that is worth a warning; beyond [`CLOCK_TOLERANCE`] it is an error.
+const NOTABLE_OFFSET: TimeDelta = TimeDelta::seconds(30);
 /// A year of events and records, with as much again to write them.
 const LEAST_FREE_BYTES: u64 = 500_000_000;
 /// Less than this, and the next runs may fail.
@@ -244,22 +242,36 @@ async fn examine_file_system(
 async fn examine_clock(endpoint: &Url, clock: &SharedClock, round: &mut Round) -> io::Result<()> {
     let host = endpoint.host_str().unwrap_or_default();
     match clock_ahead_of(endpoint, &**clock).await {
-        Ok(Some(ahead)) => {
-            let seconds = ahead.num_seconds();
-            let detail = format!("{seconds:+} s beside {host}");
-            if ahead.abs() >= MOST_SKEW {
-                round.advise("clock", Verdict::Failed, detail, "set the clock, for instance by NTP")
-            } else if ahead.abs() >= NOTABLE_SKEW {
-                round.advise("clock", Verdict::Warning, detail, "set the clock, for instance by NTP")
-            } else {
-                round.note("clock", Verdict::Ok, detail)
-            }
-        }
+        Ok(Some(ahead)) => compare_clocks("clock", host, ahead, clock.now(), round),
         Ok(None) => round.note("clock", Verdict::Skipped, format!("{host} does not say what time it is")),
         Err(reason) => {
             let advice = "check the address and the way there (name, proxy, firewall, certificates)";
             round.advise("clock", Verdict::Failed, format!("{host} cannot be reached: {reason}"), advice)
         }
+    }
+}
+
+/// Compares the clock of this machine with that of a server.
+fn compare_clocks(
+    name: &'static str,
+    server: &str,
+    ahead: TimeDelta,
+    now: DateTime<Utc>,
+    round: &mut Round,
+) -> io::Result<()> {
+    let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let seconds = ahead.num_seconds();
+    let detail =
+        format!("{seconds:+} s: this machine shows {}, {server} shows {}", time(now), time(now - ahead));
+    match ahead.abs() {
+        offset if offset > CLOCK_TOLERANCE => {
+            let advice = "set the clock (NTP): ages, claims and the names of objects rest on it";
+            round.advise(name, Verdict::Failed, detail, advice)
+        }
+        offset if offset >= NOTABLE_OFFSET => {
+            round.advise(name, Verdict::Warning, detail, "set the clock, for instance by NTP")
+        }
+        _ => round.note(name, Verdict::Ok, detail),
     }
 }
 
@@ -286,12 +298,26 @@ async fn examine_feed(settings: &Settings, clock: &SharedClock, round: &mut Roun
         Err(error) => Err(error),
     };
     let took = clock.since(began);
+    if let Some(ahead) = fetched.as_ref().ok().and_then(|fetched| fetched.http.as_ref()?.clock_offset) {
+        compare_clocks("feed clock", "the feed", ahead, clock.now(), round)?;
+    }
     match fetched {
         Ok(fetched) => match Response::parse(&fetched.body) {
             Ok(response) => {
-                let (events, bytes) = (response.elements().len(), fetched.body.len());
-                let detail = format!("{events} events, {bytes} bytes from {source} in {}", seconds(took));
-                round.note("feed", Verdict::Ok, detail)?;
+                let (elements, bytes) = (response.elements(), fetched.body.len());
+                let events = elements.iter().filter(|element| element.event.is_ok()).count();
+                let all = elements.len();
+                let detail = format!(
+                    "{events} valid events of {all}, {bytes} bytes from {source} in {}",
+                    seconds(took)
+                );
+                if events == 0 {
+                    let advice =
+                        "the address answers, but not with events; check --feed and the feed's format";
+                    round.advise("feed", Verdict::Failed, detail, advice)?;
+                } else {
+                    round.note("feed", Verdict::Ok, detail)?;
+                }
             }
             Err(error) => {
                 let advice = "the address answers, but not with events; check --feed";

@@ -86,7 +86,7 @@ pub(crate) fn print_run(report: &RunReport, source: &Source, store: &str) -> io:
 fn fetched(record: &RunRecord) -> String {
     let events = record.counts.api_events_total.unwrap_or(0);
     let size = bytes(record.counts.api_response_bytes.unwrap_or(0) as u64);
-    let Some(HttpUse { attempts, status, encoding, wire_bytes }) = &record.http else {
+    let Some(HttpUse { attempts, status, encoding, wire_bytes, .. }) = &record.http else {
         return format!("{} in {size}", counted(events, "event"));
     };
     let status = status.map_or_else(String::new, |status| format!("HTTP {status}, "));

@@ -21,7 +21,7 @@ use clap::parser::ValueSource;
 use collector::archive::ArchiveOptions;
 use collector::feed::{CallLimits, FeedOptions, Source};
 use collector::ledger::CAPACITY;
-use collector::record::RecordPaths;
+use collector::record::{Limits, RecordPaths};
 use collector::store::oci::vault::SecretIds;
 use url::Url;
 
@@ -69,7 +69,7 @@ impl Settings {
         settings.source()?;
         settings.feed_options()?;
         settings.archive_options()?;
-        settings.max_age_minutes()?;
+        settings.limits()?;
         settings.json()?;
         settings.dry_run()?;
         settings.offline()?;
@@ -164,9 +164,19 @@ impl Settings {
         self.flag("dry_run")
     }
 
-    pub(crate) fn max_age_minutes(&self) -> anyhow::Result<i64> {
-        let minutes = self.count("max_age_minutes")?;
-        self.parse("max_age_minutes", |_| if minutes < 0 { Err("must not be negative") } else { Ok(minutes) })
+    /// What the evidence for health is compared with.
+    pub(crate) fn limits(&self) -> anyhow::Result<Limits> {
+        let max_age_minutes = self.count("max_age_minutes")?;
+        self.parse("max_age_minutes", |_| {
+            if max_age_minutes < 0 { Err("must not be negative") } else { Ok(()) }
+        })?;
+        let max_rejected_share = self.parse("max_rejected_share", |text| {
+            let (number, unit) =
+                text.strip_suffix('%').map_or((text, 1.0), |percent| (percent.trim_end(), 100.0));
+            let share = number.parse::<f64>().map(|number| number / unit);
+            share.ok().filter(|share| (0.0..=1.0).contains(share)).ok_or("not a share such as 20% or 0.2")
+        })?;
+        Ok(Limits { max_age_minutes, max_rejected_share })
     }
 
     pub(crate) fn health_file(&self) -> PathBuf {

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use clap::ArgMatches;
 use collector::clock::SharedClock;
 use collector::feed::Source;
+use collector::record::{health, is_in_the_future};
 use collector::run::Collector;
 use collector::watch::http::{self, Pages};
 use collector::watch::pace::Pace;
@@ -36,8 +37,10 @@ struct Service {
 impl Service {
     fn start(settings: Settings) -> Result<Self, Failure> {
         let clock = system_clock();
-        let status = Arc::new(Status::new(clock.now(), settings.archive_options()?.buffer)?);
+        let buffer = settings.archive_options()?.buffer;
+        let status = Arc::new(Status::new(clock.now(), buffer, settings.limits()?)?);
         status.recall(recall::records(&settings.record_paths().metrics_dir, clock.now()));
+        status.note_evidence(&health::read_evidence(&settings.health_file()), None);
         Ok(Self { settings, clock, status })
     }
 
@@ -45,7 +48,7 @@ impl Service {
         let mut commands = signals()?;
         let mut collector = self.collector().await?;
         let (schedule, pace) = self.rhythm()?;
-        let last_run = last_run(&self.settings);
+        let last_run = last_run(&self.settings, self.clock.now());
         let (clock, status) = (Arc::clone(&self.clock), Arc::clone(&self.status));
         let mut watch = Watch::new(clock, schedule, pace, status, last_run);
         self.listen()?;
@@ -95,7 +98,6 @@ impl Service {
         let pages = Pages {
             status: Arc::clone(&self.status),
             health_file: self.settings.health_file(),
-            max_age_minutes: self.settings.max_age_minutes()?,
             clock: Arc::clone(&self.clock),
         };
         let address = http::start(address, pages).with_context(|| format!("cannot listen on {address}"))?;
@@ -172,12 +174,17 @@ async fn pass_on(mut signal: Signal, command: Command, tell: UnboundedSender<Com
     }
 }
 
-/// When an earlier process ran last, so that a restart does not poll anew before it is time.
-fn last_run(settings: &Settings) -> Option<DateTime<Utc>> {
+/// When an earlier process ran last, so that a restart does not poll anew before it is time. A time in the future delays nothing.
+fn last_run(settings: &Settings, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let health: serde_json::Value =
         serde_json::from_slice(&std::fs::read(settings.health_file()).ok()?).ok()?;
     let time = DateTime::parse_from_rfc3339(health.get("last_run")?.as_str()?).ok()?;
-    Some(time.to_utc())
+    let time = time.to_utc();
+    if is_in_the_future(time, now) {
+        warn!(last_run = %time, local = %now, "the last run is dated in the future; polling at once");
+        return None;
+    }
+    Some(time)
 }
 
 /// Tells systemd's watchdog that this thread is not stuck.

@@ -15,7 +15,7 @@ use super::body::{self, BodyError};
 use super::phases::{DnsFailure, PhaseRecorder};
 use super::rules::CallLog;
 use super::{FeedError, FeedOptions, FetchFailure, Fetched, HttpReport, Selection, is_loopback, retry};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, ahead_of};
 use crate::http_span;
 
 const MOST_REDIRECTS: usize = 3;
@@ -157,6 +157,7 @@ impl HttpFeed {
     async fn take(&self, response: reqwest::Response, report: &mut HttpReport) -> Result<Vec<u8>, FeedError> {
         let status = response.status();
         report.status = Some(status.as_u16());
+        report.clock_offset = ahead_of(response.headers(), self.clock.now()).or(report.clock_offset);
         if status != StatusCode::OK {
             let retry_after = retry_after(response.headers(), self.clock.now());
             return Err(FeedError::Status { status: status.as_u16(), retry_after });

@@ -48,13 +48,32 @@ fn read_error(error: &io::Error) -> Exception {
 /// # Errors
 /// If the file cannot be read or is no JSON.
 pub(crate) fn load(path: &Path) -> Result<Value, Exception> {
-    let mut file = File::open(path).map_err(|error| os_error(&error, path))?;
+    parse(&read(path, u64::MAX)?)
+}
+
+/// The bytes of a file, if there are at most `max_bytes`.
+///
+/// # Errors
+/// If the file cannot be read or is larger.
+pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Exception> {
+    let file = File::open(path).map_err(|error| os_error(&error, path))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(os_error(&Errno::EISDIR.into(), path));
     }
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| read_error(&error))?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| not_utf8(&bytes, error))?;
+    file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| read_error(&error))?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(os_error(&Errno::EFBIG.into(), path));
+    }
+    Ok(bytes)
+}
+
+/// `json.loads(bytes)` of a file with a UTF-8 locale.
+///
+/// # Errors
+/// If it is no JSON.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Exception> {
+    let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error))?;
     json::parse(text)
 }
 

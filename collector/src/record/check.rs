@@ -1,32 +1,44 @@
-//! The documented health check: its words, and when it is satisfied.
+//! The health check: the documented one in its words, and the evidence beside it.
+//!
+//! A file with the documented members only is judged as documented, but for a run in the future. A file with any member of
+//! [`Evidence`] must also hold evidence that is young enough.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
-use crate::python::{Exception, Kind, Moment, Value, fixed, load, normalise, os_error};
+use super::evidence::future_lines;
+use super::health::MAX_BYTES;
+use super::{Evidence, Limits};
+use crate::clock::CLOCK_TOLERANCE;
+use crate::python::{Dict, Exception, Kind, Moment, Value, fixed, normalise, os_error, parse, read};
 use crate::text::printable;
 
-/// What the health check says.
+/// The result of the health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether the last run went well and is not too old.
+    /// Whether the last run succeeded, is not too old, and the evidence shows health.
     pub healthy: bool,
     /// What is printed: whole lines.
     pub lines: String,
 }
 
-/// Checks a health file. A run in the future is not too old.
+/// Checks a health file.
 #[must_use]
-pub fn check(path: &Path, now: DateTime<Utc>, max_age_minutes: i64) -> Verdict {
+pub fn check(path: &Path, now: DateTime<Utc>, limits: &Limits) -> Verdict {
     let path = normalise(path);
     let mut lines = String::new();
-    let judged = match fs::metadata(&path) {
-        Ok(_) => load(&path).and_then(|health| judge(&health, now, max_age_minutes, &mut lines)),
+    let judged = match fs::metadata(&path).map(|metadata| metadata.file_type()) {
+        // Reading would wait for a writer.
+        Ok(kind) if kind.is_fifo() || kind.is_socket() => {
+            Err(Exception::other(format!("not a regular file: '{}'", path.display())))
+        }
+        Ok(_) => read(&path, MAX_BYTES).and_then(|text| judge(&text, now, limits, &mut lines)),
         Err(error) if is_missing(&error) => {
             lines = format!(
                 "ERROR: Health file not found at {}\nHINT: Collector may never have run successfully\n",
@@ -55,34 +67,16 @@ fn is_missing(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| missing.contains(&Errno::from_raw(number)))
 }
 
-/// Whether what the file holds is healthy; writes lines until something is wrong with it.
-fn judge(
-    health: &Value,
-    now: DateTime<Utc>,
-    max_age_minutes: i64,
-    lines: &mut String,
-) -> Result<bool, Exception> {
-    let Value::Dict(health) = health else { return Err(health.not_subscriptable()) };
-    let last_run = match health.get("last_run") {
-        None => return Err(Exception::key("last_run")),
-        Some(Value::Text(text)) => Moment::parse(text)?,
-        Some(_) => return Err(Exception::other("fromisoformat: argument must be str")),
-    };
-    let age = last_run.minutes_till(now)?;
-    if age > max_age_minutes {
-        let _ = writeln!(
-            lines,
-            "ERROR: Last run was {age} minutes ago (threshold: {max_age_minutes} minutes)\n\
-             HINT: Collector may be stuck or not running"
-        );
-        return Ok(false);
+/// Whether a file's content shows health; writes lines until something is wrong with it.
+fn judge(text: &[u8], now: DateTime<Utc>, limits: &Limits, lines: &mut String) -> Result<bool, Exception> {
+    let health = parse(text)?;
+    let Value::Dict(health) = &health else { return Err(health.not_subscriptable()) };
+    let (age, is_good) = judge_run(health, now, limits.max_age_minutes, lines)?;
+    let reasons = evidence(health, text).map_or_else(Vec::new, |evidence| evidence.judge(now, limits));
+    for reason in &reasons {
+        let _ = writeln!(lines, "{reason}");
     }
-    let status = health.get("status").unwrap_or(&Value::None);
-    if !matches!(status, Value::Text(text) if text == "success") {
-        let _ = writeln!(lines, "ERROR: Last run failed with status: {}", printable(status));
-        if let Some(error) = health.get("error") {
-            let _ = writeln!(lines, "ERROR: {}", printable(error));
-        }
+    if !is_good || !reasons.is_empty() {
         return Ok(false);
     }
     let _ = writeln!(lines, "OK: Collector is healthy\n  Last run: {age} minutes ago");
@@ -95,6 +89,49 @@ fn judge(
     let seconds = health.get("execution_time").map_or(Ok(0.0), seconds)?;
     let _ = writeln!(lines, "  Execution time: {}s", fixed(seconds, 2));
     Ok(true)
+}
+
+/// The documented judgement of the last run: its age in minutes, and whether it is good.
+fn judge_run(
+    health: &Dict,
+    now: DateTime<Utc>,
+    max_age_minutes: i64,
+    lines: &mut String,
+) -> Result<(i64, bool), Exception> {
+    let (last_run, text) = match health.get("last_run") {
+        None => return Err(Exception::key("last_run")),
+        Some(Value::Text(text)) => (Moment::parse(text)?, text),
+        Some(_) => return Err(Exception::other("fromisoformat: argument must be str")),
+    };
+    let age = last_run.minutes_till(now)?;
+    if age < -CLOCK_TOLERANCE.num_minutes() {
+        *lines += &future_lines("Last run", text, now);
+        return Ok((age, false));
+    }
+    if age > max_age_minutes {
+        let _ = writeln!(
+            lines,
+            "ERROR: Last run was {age} minutes ago (threshold: {max_age_minutes} minutes)\n\
+             HINT: Collector may be stuck or not running"
+        );
+        return Ok((age, false));
+    }
+    let status = health.get("status").unwrap_or(&Value::None);
+    let is_good = matches!(status, Value::Text(text) if text == "success");
+    if !is_good {
+        let _ = writeln!(lines, "ERROR: Last run failed with status: {}", printable(status));
+        if let Some(error) = health.get("error") {
+            let _ = writeln!(lines, "ERROR: {}", printable(error));
+        }
+    }
+    Ok((age, is_good))
+}
+
+/// The evidence in a health file; nothing if it has the documented members only. Evidence that is malformed proves nothing.
+fn evidence(health: &Dict, text: &[u8]) -> Option<Evidence> {
+    let members = serde_json::to_value(Evidence::default()).ok()?;
+    let is_ours = members.as_object()?.keys().any(|name| health.contains_key(name));
+    is_ours.then(|| serde_json::from_slice(text).unwrap_or_default())
 }
 
 fn seconds(value: &Value) -> Result<f64, Exception> {

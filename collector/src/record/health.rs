@@ -1,11 +1,15 @@
-//! The health file: how the last run went.
+//! The health file: how the last run went, and the evidence of all runs so far.
 
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::{RunRecord, Status, stage};
+use super::{Evidence, RunRecord, Status, stage};
+
+/// Maximum size of a health file that is read.
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Serialize)]
 struct Health<'a> {
@@ -15,13 +19,18 @@ struct Health<'a> {
     execution_time: f64,
     error: Option<&'a str>,
     possible_gap: bool,
+    /// Of the last valid response; follows from the evidence, for those who read the file.
+    rejected_share: f64,
+    #[serde(flatten)]
+    evidence: &'a Evidence,
 }
 
-/// Replaces the health file by what a finished record says.
+/// Replaces the health file by what a finished record and the evidence show. A file that cannot be replaced is removed,
+/// if that is possible: it must not vouch for runs that came after it.
 ///
 /// # Errors
-/// If the file cannot be written; the old one is still whole then.
-pub fn write(path: &Path, record: &RunRecord) -> io::Result<()> {
+/// If the file cannot be written.
+pub fn write(path: &Path, record: &RunRecord, evidence: &Evidence) -> io::Result<()> {
     let health = Health {
         last_run: &record.end_timestamp,
         status: record.status,
@@ -29,9 +38,27 @@ pub fn write(path: &Path, record: &RunRecord) -> io::Result<()> {
         execution_time: record.total_time,
         error: record.errors.last().map(|error| error.message.as_str()),
         possible_gap: record.possible_gap,
+        rejected_share: evidence.rejected_share(),
+        evidence,
     };
     let mut text = serde_json::to_vec_pretty(&health)?;
     text.push(b'\n');
-    stage(path, &text)?.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    let written = stage(path, &text).and_then(|file| file.persist(path).map_err(|error| error.error));
+    if written.is_err() && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        let _ = fs::remove_file(path);
+    }
+    written.map(|_| ())
+}
+
+/// The evidence in a health file: nothing where there is no file that can be read. What is missing or malformed in it counts
+/// as never proven.
+#[must_use]
+pub fn read_evidence(path: &Path) -> Evidence {
+    // A pipe would wait for a writer.
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return Evidence::default();
+    }
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
+    read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }

@@ -115,6 +115,9 @@ pub struct Counts {
     /// Elements of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_events_total: Option<usize>,
+    /// Valid events among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_events_valid: Option<usize>,
     /// Its size, decompressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_response_bytes: Option<usize>,
@@ -176,6 +179,9 @@ pub struct HttpUse {
     pub encoding: Option<String>,
     /// Bytes of the body as they were sent.
     pub wire_bytes: u64,
+    /// Seconds by which the clock of this machine was ahead of the server's, if the server sent its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_s: Option<i64>,
 }
 
 impl RunRecord {
@@ -192,15 +198,25 @@ impl RunRecord {
         }
     }
 
+    /// When the run began.
+    #[must_use]
+    pub fn start(&self) -> DateTime<Utc> {
+        #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970")]
+        let micros = (self.start_time * 1e6) as i64;
+        // A number that no date has, such as infinity, is later than any date.
+        DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
     /// Takes over how the response was fetched.
     pub fn note_fetch(&mut self, report: &HttpReport) {
-        let HttpReport { attempts, status, encoding, wire_bytes, phases } = report.clone();
+        let HttpReport { attempts, status, encoding, wire_bytes, clock_offset, phases } = report.clone();
         let Phases { dns, connect_tls, first_byte, body } = phases;
         self.timings.api_dns = dns.map(seconds);
         self.timings.api_connect_tls = connect_tls.map(seconds);
         self.timings.api_first_byte = first_byte.map(seconds);
         self.timings.api_body = body.map(seconds);
-        self.http = Some(HttpUse { attempts, status, encoding, wire_bytes });
+        let clock_offset_s = clock_offset.map(|offset| offset.num_seconds());
+        self.http = Some(HttpUse { attempts, status, encoding, wire_bytes, clock_offset_s });
     }
 
     /// Takes over the size of a body.

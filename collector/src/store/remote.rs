@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{Stream, StreamExt as _};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, SERVER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, SERVER};
 use reqwest::{Client, Url};
 use thiserror::Error;
 use tracing::warn;
 
-use crate::clock::Clock;
+pub(super) use crate::clock::ahead_of;
+use crate::clock::{CLOCK_TOLERANCE, Clock};
 use crate::text::{printable, server_text};
 
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -27,8 +28,6 @@ const MOST_IDLE: usize = 32;
 pub const MAX_OBJECT_BYTES: u64 = 128 * 1024 * 1024;
 /// Largest answer in bytes that is neither an object nor a listing: errors, credentials, secrets, metadata of an instance.
 pub(super) const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
-/// A difference between two clocks that is reported in the log.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(2);
 
 /// Why there can be no client.
 #[derive(Debug, Error)]
@@ -67,12 +66,6 @@ pub async fn clock_ahead_of(address: &Url, clock: &dyn Clock) -> Result<Option<T
     let client = http_client(address).map_err(|error| error.to_string())?;
     let response = client.head(address.clone()).send().await.map_err(|error| innermost(&error))?;
     Ok(ahead_of(response.headers(), clock.now()))
-}
-
-/// How far a clock is ahead of the `Date` of an answer.
-pub(super) fn ahead_of(headers: &HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
-    let date = headers.get(DATE)?.to_str().ok()?;
-    Some(now - DateTime::<Utc>::from(httpdate::parse_http_date(date).ok()?))
 }
 
 /// What the answers of a service say about the service.

@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use super::dashboard;
 use super::status::{MOST_RUNS, Status};
 use crate::clock::SharedClock;
-use crate::record::check::{self, Verdict};
+use crate::record::check::Verdict;
 
 /// Connections at a time; more wait.
 const MOST_CONNECTIONS: usize = 128;
@@ -49,17 +49,13 @@ pub struct Pages {
     pub status: Arc<Status>,
     /// The file that tells how the last run went.
     pub health_file: PathBuf,
-    /// How old the last run may be, in minutes.
-    pub max_age_minutes: i64,
     /// What time it is.
     pub clock: SharedClock,
 }
 
 impl Pages {
     fn verdict(&self) -> Verdict {
-        let verdict = check::check(&self.health_file, self.clock.now(), self.max_age_minutes);
-        self.status.metrics().note_health(verdict.healthy);
-        verdict
+        self.status.check_health(&self.health_file, self.clock.now())
     }
 }
 

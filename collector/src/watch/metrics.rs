@@ -1,4 +1,4 @@
-//! Figures for Prometheus: since the service began, or from run to run in a file.
+//! Metrics for Prometheus: since the service began, or from run to run in a file.
 //!
 //! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
@@ -16,14 +16,14 @@ use prometheus::{
 
 use super::pace::Plan;
 use super::summary::{Ended, RunSummary};
-use crate::record::{ProcessUse, RunRecord, resident_bytes, stage};
+use crate::record::{Evidence, Limits, ProcessUse, RunRecord, resident_bytes, stage};
 
 /// How all names of ours begin.
 pub const PREFIX: &str = "polisen_collector";
 const EVENT_KINDS: [&str; 5] = ["new", "revised", "rejected", "withdrawn", "returned"];
 const BUCKETS_S: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
-/// The figures.
+/// The metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -37,12 +37,20 @@ pub struct Metrics {
     written_bytes: IntCounter,
     written_objects: IntCounter,
     response_events: IntGauge,
+    response_valid: IntGauge,
     overlap: IntGauge,
+    ledger_events: IntGauge,
+    rejected_share: Gauge,
+    clock_offset: Gauge,
     run_duration: Histogram,
     step_duration: HistogramVec,
     last_run: Gauge,
     last_run_duration: Gauge,
     last_success: Gauge,
+    last_valid_response: Gauge,
+    last_response_with_events: Gauge,
+    last_settled: Gauge,
+    last_possible_gap: Gauge,
     next_poll: Gauge,
     interval: Gauge,
     consecutive_failures: IntGauge,
@@ -56,10 +64,13 @@ impl Metrics {
     ///
     /// # Errors
     /// If the library refuses a name, which is a fault of this program.
-    pub fn new(started: DateTime<Utc>) -> Result<Self, prometheus::Error> {
+    pub fn new(started: DateTime<Utc>, buffer: usize, limits: &Limits) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = Registrar(&registry);
         new.build_info()?;
+        new.gauge("rejected_share_limit", "Maximum share of a response that may be rejected.")?
+            .set(limits.max_rejected_share);
+        new.whole("buffer_size_events", "Events that a full response holds.")?.set(whole(buffer));
         let start =
             new.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.")?;
         start.set(seconds_of(started));
@@ -80,8 +91,17 @@ impl Metrics {
             written_bytes: new.counter("written_bytes_total", "Bytes of objects that were written.")?,
             written_objects: new.counter("written_objects_total", "Objects that were written.")?,
             response_events: new.whole("response_events", "Elements of the last response.")?,
+            response_valid: new.whole("response_valid_events", "Valid events in the last response.")?,
             overlap: new
                 .whole("buffer_overlap_events", "Events of the last response that were known before.")?,
+            ledger_events: new
+                .whole("ledger_events", "Events that the ledger held at the start of the last run.")?,
+            rejected_share: new
+                .gauge("rejected_share", "Share of the last response that is not valid events, 0 to 1.")?,
+            clock_offset: new.gauge(
+                "clock_offset_seconds",
+                "How far the clock was ahead of the feed's, by the last answer that stated a time.",
+            )?,
             run_duration: new.histogram("run_duration_seconds", "How long runs took.")?,
             step_duration: new.histograms(
                 "step_duration_seconds",
@@ -91,11 +111,25 @@ impl Metrics {
             last_run: new.gauge("last_run_timestamp_seconds", "When the last run ended.")?,
             last_run_duration: new.gauge("last_run_duration_seconds", "How long the last run took.")?,
             last_success: new.gauge("last_success_timestamp_seconds", "When the last good run ended.")?,
+            last_valid_response: new
+                .gauge("last_valid_response_timestamp_seconds", "When a JSON array was last fetched.")?,
+            last_response_with_events: new.gauge(
+                "last_response_with_events_timestamp_seconds",
+                "When a valid event was last fetched.",
+            )?,
+            last_settled: new.gauge(
+                "last_settled_timestamp_seconds",
+                "When events were last fetched of which every one is stored now.",
+            )?,
+            last_possible_gap: new.gauge(
+                "last_possible_gap_timestamp_seconds",
+                "When events may last have been missed; 0 if never.",
+            )?,
             next_poll: new.gauge("next_poll_timestamp_seconds", "When the next poll is due.")?,
             interval: new.gauge("poll_interval_seconds", "The time between two polls now.")?,
             consecutive_failures: new
                 .whole("consecutive_failures", "Runs that failed one after the other.")?,
-            healthy: new.whole("healthy", "Whether the last run went well and is not too old.")?,
+            healthy: new.whole("healthy", "Whether the health check succeeds: 1 or 0.")?,
             memory: new.whole("process_resident_memory_bytes", "Memory of the process.")?,
             cpu: new.cpu()?,
             registry,
@@ -113,7 +147,24 @@ impl Metrics {
     pub(super) fn note_plan(&self, plan: &Plan) {
         self.next_poll.set(seconds_of(plan.next_poll));
         self.interval.set(plan.interval_s);
-        self.consecutive_failures.set(i64::from(plan.failures));
+    }
+
+    /// Takes over what all runs so far have shown.
+    pub(super) fn note_evidence(&self, evidence: &Evidence) {
+        let last_success = self.last_success.get();
+        for (gauge, time) in [
+            (&self.last_valid_response, evidence.last_valid_response),
+            (&self.last_response_with_events, evidence.last_response_with_events),
+            (&self.last_settled, evidence.last_settled),
+            (&self.last_possible_gap, evidence.last_possible_gap),
+        ] {
+            gauge.set(time.map_or(0.0, seconds_of));
+        }
+        // A process of its own that failed knows the last good run from the evidence only.
+        self.last_success.set(if last_success > 0.0 { last_success } else { self.last_settled.get() });
+        self.response_valid.set(whole(evidence.events_in_last_response.unwrap_or(0)));
+        self.rejected_share.set(evidence.rejected_share());
+        self.consecutive_failures.set(i64::from(evidence.consecutive_failures));
     }
 
     /// Takes a run into account.
@@ -160,6 +211,13 @@ impl Metrics {
         if let Some(overlap) = summary.overlap {
             self.overlap.set(whole(overlap));
         }
+        if let Some(counts) = record.counts.deposit {
+            self.ledger_events.set(whole(counts.seen_ids_count));
+        }
+        if let Some(offset_s) = record.http.as_ref().and_then(|http| http.clock_offset_s) {
+            #[expect(clippy::cast_precision_loss, reason = "seconds")]
+            self.clock_offset.set(offset_s as f64);
+        }
     }
 
     /// Notes how healthy it is now.
@@ -177,6 +235,22 @@ impl Metrics {
         // Writing plain figures into memory cannot fail.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Takes over from the file of an earlier run what a run without a response does not set.
+    pub fn resume(&self, path: &Path) {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        for (name, value) in text.lines().filter_map(figure) {
+            #[expect(clippy::cast_possible_truncation, reason = "counts of events")]
+            match name.strip_prefix(PREFIX).unwrap_or_default() {
+                "_response_events" => self.response_events.set(value as i64),
+                "_buffer_overlap_events" => self.overlap.set(value as i64),
+                "_ledger_events" => self.ledger_events.set(value as i64),
+                "_clock_offset_seconds" => self.clock_offset.set(value),
+                "_last_success_timestamp_seconds" => self.last_success.set(value),
+                _ => {}
+            }
+        }
     }
 
     /// Writes them into a file for the textfile collector of `node_exporter`, whole or not at all. What counts goes on from what
@@ -219,7 +293,7 @@ impl Metrics {
     }
 }
 
-/// Makes figures that a registry knows.
+/// Makes metrics and registers them.
 struct Registrar<'a>(&'a Registry);
 
 impl Registrar<'_> {
@@ -285,8 +359,6 @@ fn is_of_service(name: &str) -> bool {
         own,
         "next_poll_timestamp_seconds"
             | "poll_interval_seconds"
-            | "consecutive_failures"
-            | "healthy"
             | "run_duration_seconds"
             | "step_duration_seconds"
             | "process_start_time_seconds"

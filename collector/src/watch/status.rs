@@ -1,6 +1,8 @@
-//! What the service did and is about to do: the last month of runs, and figures since it began.
+//! What the service did and is about to do: the last month of runs, and metrics since it began.
 
 use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -9,7 +11,8 @@ use serde::Serialize;
 use super::metrics::Metrics;
 use super::pace::Plan;
 use super::summary::{Ended, RunSummary};
-use crate::record::RunRecord;
+use crate::record::check::{self, Verdict};
+use crate::record::{Evidence, Limits, RunRecord};
 
 /// A month of half hours.
 pub const MOST_RUNS: usize = 31 * 48;
@@ -36,6 +39,7 @@ pub struct Status {
     metrics: Metrics,
     /// How many events a full response holds.
     buffer: usize,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -45,25 +49,27 @@ struct State {
     last_success: Option<DateTime<Utc>>,
     plan: Option<Plan>,
     runs: VecDeque<RunSummary>,
+    /// Why the last run could not write the health file.
+    health_error: Option<String>,
 }
 
 impl Status {
-    /// Nothing was done yet.
+    /// No run yet.
     ///
     /// # Errors
     /// If the library refuses a name of a metric, which is a fault of this program.
-    pub fn new(started: DateTime<Utc>, buffer: usize) -> Result<Self, prometheus::Error> {
+    pub fn new(started: DateTime<Utc>, buffer: usize, limits: Limits) -> Result<Self, prometheus::Error> {
         let (polling_since, last_success, plan, runs) = (None, None, None, VecDeque::new());
-        let metrics = Metrics::new(started)?;
-        let state = Mutex::new(State { started, polling_since, last_success, plan, runs });
-        Ok(Self { state, metrics, buffer })
+        let metrics = Metrics::new(started, buffer, &limits)?;
+        let state = State { started, polling_since, last_success, plan, runs, health_error: None };
+        Ok(Self { state: Mutex::new(state), metrics, buffer, limits })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The figures, for Prometheus.
+    /// The metrics, for Prometheus.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -73,6 +79,25 @@ impl Status {
     #[must_use]
     pub fn buffer(&self) -> usize {
         self.buffer
+    }
+
+    /// What evidence is compared with.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The result of the health check on a health file. A file that the last run could not write does not count.
+    pub fn check_health(&self, health_file: &Path, now: DateTime<Utc>) -> Verdict {
+        let mut verdict = check::check(health_file, now, &self.limits);
+        if let Some(error) = &self.state().health_error {
+            let line =
+                format!("ERROR: The health file {} could not be written: {error}\n", health_file.display());
+            let lines = if verdict.healthy { line } else { line + &verdict.lines };
+            verdict = Verdict { healthy: false, lines };
+        }
+        self.metrics.note_health(verdict.healthy);
+        verdict
     }
 
     pub(super) fn plan(&self, plan: Plan) {
@@ -89,6 +114,12 @@ impl Status {
         let summary = RunSummary::of(record);
         self.metrics.note_run(record, &summary);
         self.state().remember(summary);
+    }
+
+    /// Takes over what all runs so far have shown, and whether the last one could write that down.
+    pub fn note_evidence(&self, evidence: &Evidence, health_error: Option<&io::Error>) {
+        self.metrics.note_evidence(evidence);
+        self.state().health_error = health_error.map(ToString::to_string);
     }
 
     /// Takes over what earlier processes did, the oldest run first. What is counted since the service began does not count them.

@@ -68,10 +68,8 @@ impl RunSummary {
             (record::Status::Success, None) => Ended::Success,
         };
         let deposit = counts.deposit.filter(|_| ended == Ended::Success);
-        #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970")]
-        let start = DateTime::from_timestamp_micros((record.start_time * 1e6) as i64);
         Self {
-            start: start.unwrap_or_default(),
+            start: record.start(),
             total_s: *total_time,
             ended,
             error: errors.last().map(|error| error.message.clone()),

@@ -44,7 +44,7 @@ impl Server {
         self.runtime.block_on(self.inner.received_requests()).unwrap()
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}/api/events", self.inner.uri())
     }
 

@@ -7,6 +7,7 @@ mod command_line;
 mod cost;
 mod crash;
 mod doctor;
+mod evidence;
 mod fetch;
 mod foreign_files;
 mod health;

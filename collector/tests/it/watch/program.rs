@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{body, figures, get};
+use super::{body, figures, get, monitored};
 use crate::support::{Home, fixture};
 
 /// A service that was started as its users start it.
@@ -154,6 +154,8 @@ fn after_a_restart_the_runs_of_the_last_month_are_known_and_nothing_else() {
         put(name, 9);
     }
     fs::write(folder.join("metrics_20260330_000000.json"), "{").unwrap();
+    // A name and a content that disagree: the start decides.
+    put("metrics_20260331_115000.json", 1_774_965_600);
     // Who opens it waits for ever.
     nix::unistd::mkfifo(&folder.join("metrics_20260330_010000.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let starts: Vec<f64> = recall::records(&folder, now).map(|record| record.start_time).collect();
@@ -212,9 +214,25 @@ fn the_file_for_prometheus_counts_on_from_run_to_run() {
     let figure = |all: &BTreeMap<String, f64>, name: &str| all[&format!("polisen_collector_{name}")];
     let first = run(&fixture("response.json"), 0);
     assert_eq!(figure(&first, "events_total{kind=\"new\"}"), 500.0);
+    let alerted = monitored("alerts.yml").into_iter().filter(|name| !name.ends_with("_run_failures_total"));
+    let missing: Vec<String> = alerted.filter(|name| !first.contains_key(name)).collect();
+    assert_eq!(missing, [""; 0], "alerts ask for them");
+    assert_eq!(figure(&first, "healthy"), 1.0);
     let failed = run(Path::new("absent.json"), 1);
     assert_eq!(figure(&failed, "run_failures_total{kind=\"read\"}"), 1.0);
+    // What only a response changes stays as it was.
+    for name in [
+        "last_success_timestamp_seconds",
+        "last_settled_timestamp_seconds",
+        "response_events",
+        "response_valid_events",
+        "ledger_events",
+    ] {
+        assert_eq!(figure(&failed, name), figure(&first, name), "{name}");
+    }
+    assert_eq!((figure(&failed, "consecutive_failures"), figure(&failed, "healthy")), (1.0, 0.0));
     let last = run(&fixture("response-next.json"), 0);
+    assert_eq!((figure(&last, "consecutive_failures"), figure(&last, "healthy")), (0.0, 1.0));
     let stored = home.lines("events").len();
     #[expect(clippy::cast_precision_loss, reason = "some hundred events")]
     let stored = stored as f64;
