@@ -72,12 +72,26 @@ pub enum ArchiveError {
         /// What it does wrong.
         what: String,
     },
+    /// Nothing in the store looks like an archive.
+    #[error("there is no archive in {0}")]
+    Missing(String),
     /// Somebody else changed the archive in spite of the claim on it.
     #[error("the archive was changed by somebody else meanwhile; nothing is lost, start again")]
     Interrupted,
 }
 
 impl ArchiveError {
+    /// What to do about it, where that helps.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing(_) => Some(
+                "check --store and whether the file system is mounted; `collector run` starts an archive",
+            ),
+            _ => None,
+        }
+    }
+
     fn busy(claim: &Claim) -> Self {
         Self::Busy { owner: claim.owner.clone(), until: claim.end() }
     }
@@ -191,6 +205,22 @@ impl Archive {
             outcome_unknown: false,
             source: reason.into(),
         })
+    }
+
+    /// Fails unless the store holds a ledger or an object of an archive.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Missing`], or another if that cannot be determined.
+    pub async fn require_existing(&self) -> Result<(), ArchiveError> {
+        if self.store.head(&ledger_key()).await?.is_some() {
+            return Ok(());
+        }
+        for kind in Kind::ALL {
+            if !self.store.list(&format!("{kind}/")).await?.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(ArchiveError::Missing(self.store.location()))
     }
 
     /// How many requests it makes at a time.

@@ -6,6 +6,7 @@
 mod cache;
 mod commands;
 mod doctor;
+mod environment;
 mod fetch;
 mod forms;
 mod logging;
@@ -154,6 +155,10 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
         "man" => commands::man(),
         _ => Settings::resolve(matches).map_err(Failure::Usage).and_then(|settings| {
             logging::start(&settings).map_err(Failure::Usage)?;
+            environment::warn_of_ignored();
+            if settings.uses_network(matches) {
+                environment::check_network().map_err(Failure::Usage)?;
+            }
             match name {
                 "run" => commands::run(&settings),
                 "import" => commands::import(&settings, matches),

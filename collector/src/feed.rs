@@ -14,7 +14,7 @@ mod rules;
 mod selection;
 
 use std::fmt;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,9 +28,12 @@ pub use rules::{CallLimits, CallLog};
 pub use selection::{InvalidWhen, Selection, When};
 
 use crate::clock::SharedClock;
+use crate::files;
 
 /// The address of the police's events.
 pub const POLISEN_URL: &str = "https://polisen.se/api/events";
+/// How long a FIFO or device in the place of a recorded response has to deliver it.
+const FILE_PATIENCE: Duration = Duration::from_secs(30);
 /// Most bytes of a body that are taken, decompressed.
 pub const BODY_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -189,27 +192,29 @@ impl Feed {
         match self {
             Self::Http(feed) => feed.fetch().await,
             Self::File(path) => {
-                let path = path.clone();
-                read_blocking(format!("{}", path.display()), move || std::fs::File::open(path)).await
+                let (path, name) = (path.clone(), path.display().to_string());
+                read_blocking(name, move || files::read_stream(&path, BODY_LIMIT_BYTES, FILE_PATIENCE)).await
             }
-            Self::StandardInput => read_blocking("standard input".to_owned(), || Ok(std::io::stdin())).await,
+            Self::StandardInput => {
+                read_blocking("standard input".to_owned(), || {
+                    let mut body = Vec::new();
+                    io::stdin().take(BODY_LIMIT_BYTES + 1).read_to_end(&mut body)?;
+                    Ok(body)
+                })
+                .await
+            }
         }
     }
 }
 
-async fn read_blocking<R, F>(name: String, open: F) -> Result<Fetched, FetchFailure>
-where
-    R: std::io::Read,
-    F: FnOnce() -> std::io::Result<R> + Send + 'static,
-{
-    let read = tokio::task::spawn_blocking(move || {
-        let mut body = Vec::new();
-        open()?.take(BODY_LIMIT_BYTES + 1).read_to_end(&mut body)?;
-        Ok::<_, std::io::Error>(body)
-    });
-    let body = match read.await {
+async fn read_blocking(
+    name: String,
+    read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
+) -> Result<Fetched, FetchFailure> {
+    let body = match tokio::task::spawn_blocking(read).await {
         Ok(Ok(body)) if body.len() as u64 > BODY_LIMIT_BYTES => Err(FeedError::TooLarge),
         Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::FileTooLarge => Err(FeedError::TooLarge),
         Ok(Err(source)) => Err(FeedError::Read { name, source }),
         Err(error) => Err(FeedError::Read { name, source: error.into() }),
     };

@@ -1,12 +1,18 @@
 //! Opens files that others may have put there: a FIFO, a device or a link in the place of a file must neither block a command
 //! nor lead it astray.
 
+pub(crate) mod output;
+pub(crate) mod private;
+
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,21 +83,35 @@ fn not_regular(kind: FileKind) -> io::Error {
 }
 
 /// Reads a regular file of at most `limit_bytes`.
-pub(crate) fn read_regular(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    read_bounded(open_regular(path)?, limit_bytes)
+///
+/// # Errors
+/// [`io::Error`] if it cannot be read, is too large, or not a regular file.
+pub fn read_regular(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    read_bounded(&open_regular(path)?, limit_bytes)
+}
+
+/// Reads a text from a file, FIFO or device to its end, which must not be beyond `limit_bytes` and must come within `patience`.
+///
+/// # Errors
+/// [`io::Error`] if it cannot be read, is too large, too slow, or not UTF-8.
+pub fn read_text(path: &Path, limit_bytes: u64, patience: Duration) -> io::Result<String> {
+    let bytes = read_stream(path, limit_bytes, patience)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// Reads an open file to its end, which must not be beyond `limit_bytes`.
-pub(crate) fn read_bounded(file: File, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    let too_large =
-        || io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit_bytes} bytes"));
+pub(crate) fn read_bounded(file: &File, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let size = file.metadata()?.len();
     if size > limit_bytes {
-        return Err(too_large());
+        return Err(too_large(limit_bytes));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     file.take(limit_bytes + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit_bytes { Err(too_large()) } else { Ok(bytes) }
+    if bytes.len() as u64 > limit_bytes { Err(too_large(limit_bytes)) } else { Ok(bytes) }
+}
+
+fn too_large(limit_bytes: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit_bytes} bytes"))
 }
 
 /// Opens a folder, to sync it.
@@ -104,4 +124,34 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).read(true);
     require_regular(flagged(&mut options, OFlag::O_NOFOLLOW).open(path)?)
+}
+
+/// Reads a file, FIFO or device to its end, which must not be beyond `limit_bytes` and must come within `patience`.
+pub(crate) fn read_stream(path: &Path, limit_bytes: u64, patience: Duration) -> io::Result<Vec<u8>> {
+    let mut file = patient(File::options().read(true)).open(path)?;
+    match FileKind::of(&file.metadata()?) {
+        FileKind::Regular => return read_bounded(&file, limit_bytes),
+        kind @ (FileKind::Folder | FileKind::Socket) => return Err(not_regular(kind)),
+        FileKind::Fifo | FileKind::Device => {}
+    }
+    let began = Instant::now();
+    let (mut bytes, mut chunk) = (Vec::new(), vec![0; 64 * 1024]);
+    while bytes.len() as u64 <= limit_bytes {
+        let rest = patience.saturating_sub(began.elapsed());
+        let mut wanted = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut wanted, PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX))? == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it did not end within {} s", patience.as_secs_f64()),
+            ));
+        }
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(bytes),
+            Ok(read) => bytes.extend_from_slice(&chunk[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(too_large(limit_bytes))
 }

@@ -1,7 +1,9 @@
 //! Collects from responses that were recorded earlier, each as one run at the time it was recorded.
 
+use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,12 +13,16 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::archive::{Archive, ArchiveError, Deposit, Outcome, Snapshot};
-use crate::clock::SharedClock;
+use crate::clock::{CLOCK_TOLERANCE, SharedClock};
 use crate::event::Response;
 use crate::feed::BODY_LIMIT_BYTES;
+use crate::files::{self, FileKind};
 
 /// How long to wait before looking again whether another run is done.
 const WAIT_FOR_ANOTHER: Duration = Duration::from_millis(500);
+
+/// A recording is not older: 2000-01-01. The feed is younger by many years.
+const EARLIEST_S: i64 = 946_684_800;
 
 /// A recorded response.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,40 +71,64 @@ pub enum ImportError {
     Archive(#[from] ArchiveError),
 }
 
-/// Finds the recordings in files and folders, in the order of their seconds.
+/// Finds the recordings in files and folders, in the order of their seconds. Links are followed, but each folder is read once.
 ///
-/// In a folder, whatever is no `.json` file with a second in its name is passed over.
+/// In a folder, whatever is not a `.json` file with a second in its name is passed over.
 ///
 /// # Errors
-/// [`ImportError`] if something cannot be read, or a file that was named does not say when.
+/// [`ImportError`] if something cannot be read, or a file that was named is not a regular one or does not state when.
 pub fn find_recordings(paths: &[PathBuf]) -> Result<Vec<Recording>, ImportError> {
     let mut found = Vec::new();
+    let (mut folders, mut visited) = (Vec::new(), HashSet::new());
     for path in paths {
-        let unreadable = |source| ImportError::Read { path: path.clone(), source };
-        if fs::metadata(path).map_err(unreadable)?.is_dir() {
-            find_in(path, &mut found).map_err(unreadable)?;
+        let metadata =
+            fs::metadata(path).map_err(|source| ImportError::Read { path: path.clone(), source })?;
+        if metadata.is_dir() {
+            folders.push(path.clone());
         } else {
             let time = recorded_at(path).ok_or_else(|| ImportError::NoTime(path.clone()))?;
+            if !metadata.is_file() {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, FileKind::of(&metadata).describe());
+                return Err(ImportError::Read { path: path.clone(), source });
+            }
             found.push(Recording { time, path: path.clone() });
         }
+    }
+    while let Some(folder) = folders.pop() {
+        let read = find_in(&folder, &mut visited, &mut folders, &mut found);
+        read.map_err(|source| ImportError::Read { path: folder, source })?;
     }
     found.sort();
     found.dedup();
     Ok(found)
 }
 
-fn find_in(folder: &Path, found: &mut Vec<Recording>) -> io::Result<()> {
+fn find_in(
+    folder: &Path,
+    visited: &mut HashSet<(u64, u64)>,
+    folders: &mut Vec<PathBuf>,
+    found: &mut Vec<Recording>,
+) -> io::Result<()> {
+    let metadata = fs::metadata(folder)?;
+    if !visited.insert((metadata.dev(), metadata.ino())) {
+        return Ok(());
+    }
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.is_dir() {
-            find_in(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "json") {
-            match recorded_at(&path) {
+        let is_named_so = path.extension().is_some_and(|extension| extension == "json");
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => folders.push(path),
+            _ if !is_named_so => {}
+            Ok(metadata) if !metadata.is_file() => {
+                warn!(path = %path.display(), kind = FileKind::of(&metadata).describe(), "passed over");
+            }
+            Ok(_) => match recorded_at(&path) {
                 Some(time) => found.push(Recording { time, path }),
                 None => {
-                    info!(path = %path.display(), "passed over: its name does not say when it was recorded");
+                    info!(path = %path.display(), "passed over: its name does not state when it was recorded");
                 }
-            }
+            },
+            Err(error) => warn!(path = %path.display(), %error, "passed over"),
         }
     }
     Ok(())
@@ -109,6 +139,22 @@ fn recorded_at(path: &Path) -> Option<DateTime<Utc>> {
     let name = path.file_stem()?.to_str()?;
     let digits = name.rsplit(|it: char| !it.is_ascii_digit()).find(|run| (9..=11).contains(&run.len()))?;
     DateTime::from_timestamp(digits.parse().ok()?, 0)
+}
+
+/// Whether a response can have been recorded then. A run of the future would make each later one look like the past, and a name
+/// such as `2026010112.json` (year, month, day, hour) reads as a second in 2034.
+fn plausible(recorded: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), &'static str> {
+    if recorded > now + CLOCK_TOLERANCE {
+        return Err(
+            "its name states a second in the future; names are seconds since 1970, such as 1767225600.json",
+        );
+    }
+    if recorded.timestamp() < EARLIEST_S {
+        return Err(
+            "its name states a second before the year 2000; names are seconds since 1970, such as 1767225600.json",
+        );
+    }
+    Ok(())
 }
 
 /// Imports recordings one after the other; `progress` is called after each.
@@ -126,9 +172,14 @@ pub async fn import(
     let mut summary = ImportSummary::default();
     let mut snapshot = archive.open().await?;
     for recording in recordings {
-        let body = read_body(&recording.path)
-            .map_err(|source| ImportError::Read { path: recording.path.clone(), source })?;
         summary.responses += 1;
+        if let Err(reason) = plausible(recording.time, clock.now()) {
+            warn!(path = %recording.path.display(), recorded = %recording.time, reason, "not imported");
+            summary.failed += 1;
+            continue;
+        }
+        let body = files::read_regular(&recording.path, BODY_LIMIT_BYTES)
+            .map_err(|source| ImportError::Read { path: recording.path.clone(), source })?;
         match Response::parse(&body) {
             Ok(response) => {
                 let (deposit, after) = deposit(archive, clock, &response, snapshot, recording.time).await?;
@@ -164,14 +215,4 @@ async fn deposit(
         clock.sleep(WAIT_FOR_ANOTHER).await;
         snapshot = archive.open().await?;
     }
-}
-
-/// Reads a body. One that is too large is cut where it is certain to be refused.
-fn read_body(path: &Path) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    let read = fs::File::open(path)?.take(BODY_LIMIT_BYTES + 1).read_to_end(&mut body)?;
-    if read as u64 > BODY_LIMIT_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 64 MiB"));
-    }
-    Ok(body)
 }

@@ -20,7 +20,7 @@ pub mod clock;
 pub mod event;
 pub mod feed;
 pub mod fetch;
-mod files;
+pub mod files;
 mod http_span;
 pub mod import;
 pub mod ledger;

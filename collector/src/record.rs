@@ -10,31 +10,14 @@ pub mod health;
 mod process;
 mod run_record;
 
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use tempfile::NamedTempFile;
-
+pub(crate) use crate::files::output::stage;
 pub(crate) use evidence::events_in;
 pub use evidence::{Evidence, Fact, Limits, MAX_UNSETTLED, Reason, is_in_the_future};
 pub use process::{ProcessUse, resident_bytes};
 pub(crate) use run_record::seconds;
 pub use run_record::{Counts, DepositCounts, ErrorEntry, HttpUse, RunRecord, Status, Timings};
-
-/// Writes a file that appears whole or not at all, in a folder that is made if need be.
-pub(crate) fn stage(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    // Monitors run as other users: as readable as the user's mask allows.
-    let mut staged = tempfile::Builder::new()
-        .prefix(".staged-")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)?;
-    staged.write_all(bytes)?;
-    Ok(staged)
-}
 
 /// Where the last step of a run writes.
 #[derive(Debug, Clone, PartialEq, Eq)]

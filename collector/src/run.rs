@@ -44,6 +44,7 @@ impl RunError {
             Self::Archive(ArchiveError::Deadline(_)) => "deadline",
             Self::Archive(ArchiveError::Busy { .. } | ArchiveError::Interrupted) => "busy",
             Self::Archive(ArchiveError::Untrusted { .. }) => "untrusted_store",
+            Self::Archive(ArchiveError::Missing(_)) => "no_archive",
         }
     }
 }

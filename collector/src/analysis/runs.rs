@@ -12,6 +12,7 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
 use super::quantity::{OPERATIONS, Quantity};
+use crate::files::open_regular;
 
 /// A record is at most as long; a folder of strangers' files shall not fill the memory.
 const MOST_RECORD_BYTES: u64 = 1 << 20;
@@ -354,7 +355,7 @@ fn files(folder: &Path, wanted: fn(&Path) -> bool) -> io::Result<Vec<PathBuf>> {
 
 fn read_record(path: &Path, text: &mut Vec<u8>, now: DateTime<Utc>) -> Result<Run, String> {
     text.clear();
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    let file = open_regular(path).map_err(|error| error.to_string())?;
     file.take(MOST_RECORD_BYTES + 1).read_to_end(text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MOST_RECORD_BYTES {
         return Err("it is too large for a record".to_owned());

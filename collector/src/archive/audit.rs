@@ -88,6 +88,14 @@ pub struct Findings {
 pub const MOST_PROBLEMS: usize = 1_000;
 
 impl Findings {
+    /// What there is to report where there is no archive.
+    #[must_use]
+    pub fn of_missing_archive(location: &str) -> Self {
+        let mut findings = Self::default();
+        findings.blame(location, None, "there is no archive");
+        findings
+    }
+
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {

@@ -3,10 +3,10 @@
 //! Every file appears whole or not at all and carries a checksum; what cannot be read, or belongs to somebody else, is as good
 //! as absent. The files used last stay when there is too much.
 
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,11 +14,15 @@ use std::time::{Duration, SystemTime};
 use tracing::{debug, warn};
 use twox_hash::XxHash3_64;
 
+use crate::files::private;
+
 use super::{CacheMetrics, Content, DiskOptions, KeptOnDisk};
 
 const ENTRIES: &str = "entries";
 const USED: &str = "used.json";
 const LOCK: &str = ".lock";
+/// The file of counters is not larger.
+const USED_LIMIT_BYTES: u64 = 1 << 16;
 /// That a file was used is noted on it at most so often.
 const NOTED_EVERY: Duration = Duration::from_hours(1);
 /// Written so much of the limit, a process looks whether there is too much.
@@ -127,6 +131,12 @@ impl Disk {
         }
     }
 
+    /// Makes the folder. The one that it is in holds those of other stores.
+    fn make_folder(&self) -> io::Result<()> {
+        self.options.folder.parent().map_or(Ok(()), private::make_folder)?;
+        private::make_folder(&self.options.folder)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         let number = format!("{:016x}", XxHash3_64::oneshot(name.as_bytes()));
         self.options.folder.join(ENTRIES).join(&number[..2]).join(&number[2..])
@@ -138,9 +148,7 @@ impl Disk {
     }
 
     fn read(&self, name: &str) -> Option<Kept> {
-        let mut file = File::open(self.path(name)).ok()?;
-        let mut content = Vec::new();
-        file.read_to_end(&mut content).ok()?;
+        let (mut content, file) = private::read(&self.path(name), self.options.limit_bytes).ok()?;
         let end = content.iter().position(|&byte| byte == b'\n')?;
         let head = std::str::from_utf8(&content[..end]).ok()?;
         let mut head = head.splitn(3, ' ');
@@ -160,7 +168,8 @@ impl Disk {
     fn write(&self, name: &str, written_ms: i64, content: &[u8]) -> io::Result<()> {
         let path = self.path(name);
         let folder = path.parent().unwrap_or(&self.options.folder);
-        make_private_folder(folder)?;
+        self.make_folder()?;
+        private::make_folder(folder)?;
         let mut staged = tempfile::Builder::new()
             .prefix(".staged-")
             .permissions(Permissions::from_mode(0o600))
@@ -213,13 +222,13 @@ impl Disk {
     }
 
     fn used(&self) -> CacheMetrics {
-        let text = fs::read(self.options.folder.join(USED)).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        let used = private::read(&self.options.folder.join(USED), USED_LIMIT_BYTES).map(|(text, _)| text);
+        serde_json::from_slice(&used.unwrap_or_default()).unwrap_or_default()
     }
 
     fn add_up(&self, metrics: CacheMetrics) -> io::Result<()> {
-        make_private_folder(&self.options.folder)?;
-        let lock = File::create(self.options.folder.join(LOCK))?;
+        self.make_folder()?;
+        let lock = private::open(&self.options.folder.join(LOCK))?;
         lock.lock()?;
         let evictions = self.evicted.swap(0, Ordering::Relaxed);
         // What one process has in memory is nothing to the others.
@@ -240,8 +249,4 @@ struct KeptFile {
 
 fn checksum(content: &[u8]) -> String {
     format!("{:016x}", XxHash3_64::oneshot(content))
-}
-
-fn make_private_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

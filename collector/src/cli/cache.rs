@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use clap::{Arg, ArgMatches, Command};
+use collector::archive::Archive;
 use collector::cache::{Cache, KeptOnDisk};
 use serde_json::json;
 
@@ -29,6 +30,11 @@ pub(super) fn cache(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
     runtime()?.block_on(async {
         let opened = open_store(settings, &clock).await.map_err(Failure::Usage)?;
         let of_store = opened.cache_options(settings)?;
+        if of_store.is_none() && settings.is_chosen("store") {
+            Archive::new(Arc::clone(&opened.store), Arc::clone(&clock), settings.archive_options()?)
+                .require_existing()
+                .await?;
+        }
         let feed = format!("feed {}", settings.source()?);
         let of_feed = Some(settings.cache_settings()?.between_commands(feed.clone()));
         let mut rows = Vec::new();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use clap::ArgMatches;
 use clap_complete::Shell;
+use collector::archive::{ArchiveError, Findings};
 use collector::clock::{Clock as _, SharedClock, SystemClock};
 use collector::feed::{Feed, POLISEN_URL, Source};
 use collector::import::{find_recordings, import as import_recordings};
@@ -116,6 +117,12 @@ pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
 pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
     let runtime = runtime()?;
     let archive = runtime.block_on(open_archive(settings, &system_clock()))?;
+    if let Err(error) = runtime.block_on(archive.require_existing()) {
+        if settings.json()? && matches!(error, ArchiveError::Missing(_)) {
+            output::print_json(&Findings::of_missing_archive(settings.text("store")))?;
+        }
+        return Err(error.into());
+    }
     let bar = Progress::new("objects");
     let audit = runtime.block_on(archive.audit(|read, of| bar.show(read, of)));
     bar.finish();
@@ -131,6 +138,7 @@ pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
 pub(crate) fn repair(settings: &Settings) -> Result<Exit, Failure> {
     let runtime = runtime()?;
     let archive = runtime.block_on(open_archive(settings, &system_clock()))?;
+    runtime.block_on(archive.require_existing())?;
     let bar = Progress::new("objects");
     let repaired = runtime.block_on(archive.repair(settings.dry_run()?, |read, of| bar.show(read, of)));
     bar.finish();

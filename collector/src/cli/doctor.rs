@@ -126,7 +126,7 @@ async fn examine(settings: &Settings, clock: &SharedClock, round: &mut Round) ->
     let folders = [
         ("records", records.metrics_dir.as_path()),
         ("health", health_dir.unwrap_or(Path::new("."))),
-        ("state", &settings.state_dir()),
+        ("state", &settings.state_dir()?),
     ];
     for (name, folder) in folders {
         examine_folder(name, folder, round)?;
@@ -140,8 +140,12 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
     let Opened { store, endpoint, identity } = match open_store(settings, clock).await {
         Ok(opened) => opened,
         Err(error) => {
-            let advice = "without credentials and an address nothing can be stored";
-            return Ok(round.advise("credentials", Verdict::Failed, output::one_line(&error), advice)?);
+            let (name, advice) = if settings.text("store").contains("://") {
+                ("credentials", "without credentials and an address nothing can be stored")
+            } else {
+                ("store", "name a folder that exists or can be made")
+            };
+            return Ok(round.advise(name, Verdict::Failed, output::one_line(&error), advice)?);
         }
     };
     if let Some(endpoint) = &endpoint {

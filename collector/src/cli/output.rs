@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use collector::archive::{Deposit, Findings, Outcome, Problem, Repair};
+use collector::archive::{ArchiveError, Deposit, Findings, Outcome, Problem, Repair};
 use collector::feed::Source;
 use collector::import::ImportSummary;
 use collector::record::check::Verdict;
@@ -28,10 +28,14 @@ pub(crate) fn write_json(out: &mut dyn io::Write, value: &impl Serialize) -> any
     Ok(writeln!(out, "{}", json_for_terminal(&text))?)
 }
 
-/// Says in one line why a command failed.
+/// Reports in one line why a command failed, and in another one what to do.
 pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
     let priority = if logging::goes_to_journal() { "<3>" } else { "" };
     let _ = writeln!(io::stderr(), "{priority}error: {}", one_line(error));
+    let archive = error.chain().find_map(|cause| cause.downcast_ref::<ArchiveError>());
+    if let Some(hint) = archive.and_then(ArchiveError::hint) {
+        let _ = writeln!(io::stderr(), "{priority}hint: {hint}");
+    }
     exit
 }
 
@@ -315,7 +319,7 @@ pub(crate) fn config_json(settings: &Settings) -> impl Serialize {
 }
 
 /// The same for people.
-pub(crate) fn print_config(settings: &Settings) -> io::Result<()> {
+pub(crate) fn print_config(settings: &Settings) -> anyhow::Result<()> {
     let width = |cell: fn(&str, &str) -> usize| {
         settings.iter().map(|(setting, value)| cell(setting.key, &value.text)).max().unwrap_or(0)
     };
@@ -324,8 +328,8 @@ pub(crate) fn print_config(settings: &Settings) -> io::Result<()> {
     for (setting, value) in settings.iter() {
         let _ = writeln!(text, "{:keys$}  {:values$}  {}", setting.key, value.text, value.origin);
     }
-    let _ = writeln!(text, "\nCalls are counted in {}", settings.state_dir().display());
-    io::stdout().write_all(text.as_bytes())
+    let _ = writeln!(text, "\nCalls are counted in {}", settings.state_dir()?.display());
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 fn counted(count: usize, name: &str) -> String {

@@ -101,6 +101,9 @@ pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
             }
         }
         bar.finish();
+        if answer.cost().objects_listed == 0 && unreadable == 0 {
+            archive.require_existing().await?;
+        }
         form.end(next.as_ref())?;
         drop(form);
         out.flush()?;

@@ -4,6 +4,8 @@
 //! `collector config` and the help all come from it. Values become typed here; nothing behind this module
 //! parses text.
 
+mod config_file;
+mod folders;
 mod table;
 
 use std::borrow::Cow;
@@ -14,17 +16,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use bytesize::ByteSize;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use collector::archive::ArchiveOptions;
-use collector::feed::{CallLimits, FeedOptions, Source};
+use collector::feed::{CallLimits, FeedOptions, Source, is_loopback};
 use collector::ledger::CAPACITY;
 use collector::record::{Limits, RecordPaths};
 use collector::store::oci::vault::SecretIds;
 use url::Url;
 
+use config_file::ConfigFile;
 pub(crate) use table::{SETTINGS, Setting, Usage};
 
 /// Where a value comes from.
@@ -66,6 +69,7 @@ impl Settings {
         let file = ConfigFile::read(matches)?;
         let values = SETTINGS.iter().map(|setting| Ok((setting.key, value_of(setting, matches, &file)?)));
         let settings = Self { values: values.collect::<anyhow::Result<_>>()? };
+        settings.check_empty()?;
         settings.source()?;
         settings.feed_options()?;
         settings.archive_options()?;
@@ -99,6 +103,19 @@ impl Settings {
     /// Whether somebody chose this value.
     pub(crate) fn is_chosen(&self, key: &str) -> bool {
         self.values.get(key).is_some_and(|value| value.origin != Origin::Default)
+    }
+
+    /// An empty value is one only where it is the default; elsewhere it is a variable that was not filled in.
+    fn check_empty(&self) -> anyhow::Result<()> {
+        for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+            self.parse(setting.key, |text| if text.is_empty() { Err("must not be empty") } else { Ok(()) })?;
+        }
+        Ok(())
+    }
+
+    /// A folder that exists, or can be made.
+    pub(crate) fn folder(&self, key: &str) -> anyhow::Result<PathBuf> {
+        self.parse(key, |text| folders::check(Path::new(text)).map(|()| PathBuf::from(text)))
     }
 
     fn parse<T, E: Display>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> anyhow::Result<T> {
@@ -156,6 +173,16 @@ impl Settings {
         self.parse("feed", Source::parse)
     }
 
+    /// Whether a command calls an address that is not on this machine.
+    pub(crate) fn uses_network(&self, matches: &ArgMatches) -> bool {
+        let takes = |key: &str| matches.try_get_one::<String>(key).is_ok();
+        let is_away = |url: &Url| !is_loopback(url);
+        let feed = || matches!(self.source(), Ok(Source::Http(url)) if is_away(&url));
+        let endpoint = || self.bucket_options().ok().and_then(|options| options.endpoint);
+        let store = || self.text("store").contains("://") && endpoint().is_none_or(|url| is_away(&url));
+        (takes("feed") && feed()) || (takes("store") && store())
+    }
+
     pub(crate) fn offline(&self) -> anyhow::Result<bool> {
         self.flag("offline")
     }
@@ -201,7 +228,7 @@ impl Settings {
             retries: self.count("retries")?,
             backoff: self.time("retry_backoff")?,
             limits,
-            state_dir: self.state_dir(),
+            state_dir: self.state_dir()?,
             force: self.flag("force")?,
             instance: self.text("store").to_owned(),
         })
@@ -218,7 +245,7 @@ impl Settings {
             _ => Err("not a size such as 32MB"),
         })?;
         let chosen = self.text("cache_dir");
-        let folder = if chosen.is_empty() { default_cache_dir() } else { PathBuf::from(chosen) };
+        let folder = if chosen.is_empty() { folders::cache()? } else { self.folder("cache_dir")? };
         Ok(CacheSettings { folder, size_bytes, ttl: self.time("cache_ttl")? })
     }
 
@@ -309,9 +336,9 @@ impl Settings {
         Ok(if complete { agent.to_owned() } else { format!("{agent} ({contact})") })
     }
 
-    pub(crate) fn state_dir(&self) -> PathBuf {
-        let chosen = self.text("state_dir");
-        if chosen.is_empty() { default_state_dir() } else { PathBuf::from(chosen) }
+    /// Where state is that outlives a run.
+    pub(crate) fn state_dir(&self) -> anyhow::Result<PathBuf> {
+        if self.text("state_dir").is_empty() { folders::state() } else { self.folder("state_dir") }
     }
 
     pub(crate) fn archive_options(&self) -> anyhow::Result<ArchiveOptions> {
@@ -401,86 +428,11 @@ fn value_of(setting: &Setting, matches: &ArgMatches, file: &ConfigFile) -> anyho
     Ok(Value { text: setting.default.to_owned(), origin: Origin::Default })
 }
 
-/// An environment variable; an empty one counts as not set.
+/// An environment variable. An empty one is not ignored: its value is the empty text.
 fn variable(name: &str) -> anyhow::Result<Option<String>> {
     match env::var(name) {
-        Ok(text) => Ok((!text.is_empty()).then_some(text)),
+        Ok(text) => Ok(Some(text)),
         Err(env::VarError::NotPresent) => Ok(None),
         Err(env::VarError::NotUnicode(_)) => bail!("the environment variable {name} is not UTF-8"),
     }
-}
-
-/// Where state that outlives a run belongs: systemd's `StateDirectory=`, or the user's by the XDG rules.
-fn default_state_dir() -> PathBuf {
-    default_folder("STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state")
-}
-
-/// Where what can be had again belongs: systemd's `CacheDirectory=`, or the user's by the XDG rules.
-fn default_cache_dir() -> PathBuf {
-    default_folder("CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache")
-}
-
-fn default_folder(of_service: &str, of_user: &str, in_home: &str) -> PathBuf {
-    const NAME: &str = "polisen-events-collector";
-    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute(of_service)
-        .or_else(|| Some(absolute(of_user)?.join(NAME)))
-        .or_else(|| Some(absolute("HOME")?.join(in_home).join(NAME)))
-        .unwrap_or_else(|| Path::new("/var/tmp").join(format!("{NAME}-{}", nix::unistd::getuid())))
-}
-
-/// The file that `--config` or `COLLECTOR_CONFIG` names.
-#[derive(Debug, Default)]
-struct ConfigFile {
-    path: PathBuf,
-    values: BTreeMap<String, String>,
-}
-
-impl ConfigFile {
-    fn read(matches: &ArgMatches) -> anyhow::Result<Self> {
-        let named = matches.try_get_one::<String>("config").ok().flatten().cloned();
-        let Some(path) = named.map_or_else(|| variable("COLLECTOR_CONFIG"), |path| Ok(Some(path)))? else {
-            return Ok(Self::default());
-        };
-        let path = PathBuf::from(path);
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            anyhow!("{} is no valid TOML: {}", path.display(), error.message())
-        })?;
-        let values = table.into_iter().map(|(key, value)| {
-            let setting = SETTINGS.iter().find(|setting| setting.key == key);
-            setting.ok_or_else(|| {
-                anyhow!("{}: no setting is called `{key}`{}", path.display(), similar_to(&key))
-            })?;
-            let text = plain(&value).ok_or_else(|| {
-                anyhow!("{}: `{key}` must be a text, a number or true or false", path.display())
-            })?;
-            Ok((key, text))
-        });
-        let values = values.collect::<anyhow::Result<_>>()?;
-        Ok(Self { path, values })
-    }
-}
-
-fn plain(value: &toml::Value) -> Option<String> {
-    match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Float(number) => Some(number.to_string()),
-        toml::Value::Boolean(flag) => Some(flag.to_string()),
-        _ => None,
-    }
-}
-
-/// A hint at a key that differs only in its signs, or begins alike.
-fn similar_to(key: &str) -> String {
-    let bare = |text: &str| text.replace(['-', '_'], "").to_lowercase();
-    let alike = |setting: &&Setting| {
-        bare(setting.key) == bare(key) || key.len() > 3 && setting.key.starts_with(&key[..4.min(key.len())])
-    };
-    SETTINGS
-        .iter()
-        .find(alike)
-        .map_or_else(String::new, |setting| format!("; did you mean `{}`?", setting.key))
 }

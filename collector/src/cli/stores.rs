@@ -65,13 +65,18 @@ impl CacheSettings {
 pub(crate) async fn open_store(settings: &Settings, clock: &SharedClock) -> anyhow::Result<Opened> {
     let location = settings.text("store");
     match location.split_once("://") {
-        None => Ok(Opened { store: Arc::new(LocalStore::new(location)), endpoint: None, identity: None }),
+        None => open_folder(settings),
         Some(("oci", _)) => open_object_storage(location, settings, clock).await,
         Some(("s3", _)) => open_s3(location, settings, clock),
         Some((scheme, _)) => Err(anyhow!(
             "store: `{scheme}://` is not supported; name a local folder, oci://NAMESPACE/BUCKET or s3://BUCKET"
         )),
     }
+}
+
+fn open_folder(settings: &Settings) -> anyhow::Result<Opened> {
+    let folder = settings.folder("store")?;
+    Ok(Opened { store: Arc::new(LocalStore::new(folder)), endpoint: None, identity: None })
 }
 
 fn variable(name: &str) -> Option<String> {

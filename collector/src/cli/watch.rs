@@ -24,6 +24,9 @@ use super::commands::{collector_of, remind_of_contact, runtime, system_clock};
 use super::settings::{ServiceSettings, Settings};
 use super::{Exit, Failure};
 
+/// A health file that is read is not larger.
+const HEALTH_LIMIT_BYTES: u64 = 1 << 20;
+
 pub(crate) fn watch(settings: Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
     runtime()?.block_on(Service::start(settings)?.serve(matches))
 }
@@ -176,8 +179,8 @@ async fn pass_on(mut signal: Signal, command: Command, tell: UnboundedSender<Com
 
 /// When an earlier process ran last, so that a restart does not poll anew before it is time. A time in the future delays nothing.
 fn last_run(settings: &Settings, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let health: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(settings.health_file()).ok()?).ok()?;
+    let text = collector::files::read_regular(&settings.health_file(), HEALTH_LIMIT_BYTES).ok()?;
+    let health: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let time = DateTime::parse_from_rfc3339(health.get("last_run")?.as_str()?).ok()?;
     let time = time.to_utc();
     if is_in_the_future(time, now) {

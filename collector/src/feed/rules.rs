@@ -4,8 +4,8 @@
 //! (<https://polisen.se/om-polisen/om-webbplatsen/oppna-data/regler-for-oppna-data/>). Calls are kept in a
 //! small file per host under a lock; a call is counted before it is made.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,9 +14,13 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::{FeedError, is_loopback};
+use crate::files::private;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// A file of calls is not larger: a day's calls of 14 bytes each, and addresses that were not found.
+const STATE_LIMIT_BYTES: u64 = 1 << 20;
 
 /// How often a host may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +169,8 @@ impl CallLog {
         let attempt = || -> io::Result<T> {
             let mut file = open_locked(&self.folder, &path)?;
             let mut text = String::new();
-            file.read_to_string(&mut text)?;
+            // Of what is longer the rest is not read, and the state counts as unreadable.
+            Read::by_ref(&mut file).take(STATE_LIMIT_BYTES).read_to_string(&mut text)?;
             // An unreadable state was cut off by a crash: begin anew rather than never call again.
             let mut state: State = serde_json::from_str(&text).unwrap_or_default();
             let before = serde_json::to_string(&state)?;
@@ -184,8 +189,8 @@ impl CallLog {
 }
 
 fn open_locked(folder: &Path, path: &Path) -> io::Result<File> {
-    fs::create_dir_all(folder)?;
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    private::make_folder(folder)?;
+    let file = private::open(path)?;
     file.lock()?;
     Ok(file)
 }

@@ -1,12 +1,13 @@
 //! The health file: how the last run went, and the evidence of all runs so far.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Evidence, RunRecord, Status, stage};
+use super::{Evidence, RunRecord, Status};
+use crate::files::{self, output};
 
 /// Maximum size of a health file that is read.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -43,22 +44,17 @@ pub fn write(path: &Path, record: &RunRecord, evidence: &Evidence) -> io::Result
     };
     let mut text = serde_json::to_vec_pretty(&health)?;
     text.push(b'\n');
-    let written = stage(path, &text).and_then(|file| file.persist(path).map_err(|error| error.error));
+    let written = output::write(path, &text);
     if written.is_err() && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         let _ = fs::remove_file(path);
     }
-    written.map(|_| ())
+    written
 }
 
-/// The evidence in a health file: nothing where there is no file that can be read. What is missing or malformed in it counts
-/// as never proven.
+/// The evidence in a health file: nothing where there is no regular file that can be read. What is missing or malformed in it
+/// counts as never proven.
 #[must_use]
 pub fn read_evidence(path: &Path) -> Evidence {
-    // A pipe would wait for a writer.
-    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-        return Evidence::default();
-    }
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
-    read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    let text = files::read_regular(path, MAX_BYTES);
+    text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }

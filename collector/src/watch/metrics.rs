@@ -16,12 +16,16 @@ use prometheus::{
 
 use super::pace::Plan;
 use super::summary::{Ended, RunSummary};
-use crate::record::{Evidence, Limits, ProcessUse, RunRecord, resident_bytes, stage};
+use crate::files::{self, output};
+use crate::record::{Evidence, Limits, ProcessUse, RunRecord, resident_bytes};
 
 /// How all names of ours begin.
 pub const PREFIX: &str = "polisen_collector";
 const EVENT_KINDS: [&str; 5] = ["new", "revised", "rejected", "withdrawn", "returned"];
 const BUCKETS_S: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// A textfile that is read is not larger.
+const TEXTFILE_LIMIT_BYTES: u64 = 1 << 20;
 
 /// The metrics.
 #[derive(Debug)]
@@ -239,7 +243,7 @@ impl Metrics {
 
     /// Takes over from the file of an earlier run what a run without a response does not set.
     pub fn resume(&self, path: &Path) {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = read_textfile(path);
         for (name, value) in text.lines().filter_map(figure) {
             #[expect(clippy::cast_possible_truncation, reason = "counts of events")]
             match name.strip_prefix(PREFIX).unwrap_or_default() {
@@ -259,7 +263,7 @@ impl Metrics {
     /// # Errors
     /// If the file cannot be written.
     pub fn write_to(&self, path: &Path) -> io::Result<()> {
-        let before = std::fs::read_to_string(path).unwrap_or_default();
+        let before = read_textfile(path);
         let before: BTreeMap<&str, f64> = before.lines().filter_map(figure).collect();
         let mut text = String::new();
         let (mut is_counter, mut is_wanted) = (false, true);
@@ -288,8 +292,7 @@ impl Metrics {
                 let _ = writeln!(text, "{name} {value}");
             }
         }
-        stage(path, text.as_bytes())?.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        output::write(path, text.as_bytes())
     }
 }
 
@@ -344,6 +347,12 @@ fn named(name: &str, help: &str) -> Opts {
 
 fn durations(name: &str, help: &str) -> HistogramOpts {
     HistogramOpts { common_opts: named(name, help), buckets: BUCKETS_S.to_vec() }
+}
+
+/// What an earlier run has left; nothing where there is no regular file.
+fn read_textfile(path: &Path) -> String {
+    let text = files::read_regular(path, TEXTFILE_LIMIT_BYTES).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// A line's name with its labels, and its figure.

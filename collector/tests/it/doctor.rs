@@ -64,7 +64,7 @@ fn what_a_run_would_miss_is_named() {
     let ended = doctor(&home, &["--metrics-dir", "/proc/none", "--store", "file"]).with(1);
     let found = verdicts(&ended);
     assert_eq!(
-        (found["records"].as_str(), found["conditions"].as_str()),
+        (found["records"].as_str(), found["store"].as_str()),
         ("failed", "failed"),
         "{}",
         ended.stdout

@@ -237,8 +237,8 @@ fn event_that_was_seen_and_never_stored_is_unhealthy() {
     event["id"] = Value::from(9_999_999);
     with_one_more.insert(0, event);
     let with_one_more = home.write("more.json", serde_json::to_vec(&with_one_more).unwrap());
-    home.write("file", "");
-    home.collector(&["run", "--feed", with_one_more.to_str().unwrap(), "--store", "file"]).with(1);
+    home.write("blocked/metadata", "");
+    home.collector(&["run", "--feed", with_one_more.to_str().unwrap(), "--store", "blocked"]).with(1);
     assert_eq!(home.health()["unsettled_events"].as_array().unwrap().len(), 501);
     shift(&home, &["unsettled_since"], TimeDelta::minutes(-50));
 

@@ -1,7 +1,8 @@
 //! Files that somebody else put where the programs read and write: nothing blocks, nothing is destroyed, all is reported.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::Read as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -12,7 +13,7 @@ use nix::unistd::mkfifo;
 use crate::support::{Ended, Home, fixture};
 
 /// Runs a command that must end by itself: one that waits for a FIFO is killed and has no exit code.
-fn ended(command: &mut Command) -> Ended {
+pub(crate) fn ended(command: &mut Command) -> Ended {
     let mut limited = Command::new("timeout");
     limited.args(["--signal=KILL", "60"]).arg(command.get_program()).args(command.get_args());
     limited.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -24,11 +25,11 @@ fn ended(command: &mut Command) -> Ended {
     output.into()
 }
 
-fn collector(home: &Home, arguments: &[&str]) -> Ended {
+pub(crate) fn collector(home: &Home, arguments: &[&str]) -> Ended {
     ended(&mut home.command(arguments))
 }
 
-fn fifo(path: &Path) {
+pub(crate) fn fifo(path: &Path) {
     mkfifo(path, Mode::S_IRWXU).unwrap();
 }
 
@@ -170,4 +171,151 @@ fn a_folder_or_a_fifo_in_place_of_the_stores_own_files_fails_the_run() {
     fs::create_dir(home.path("data/metadata/last_seen.json")).unwrap();
     let ended = collector(&home, &["run", "--feed", fixture("response-next.json").to_str().unwrap()]).with(1);
     assert!(ended.error_line().contains("it is a folder"), "{}", ended.stderr);
+}
+
+/// Files that other programs read, with the command that writes them.
+fn written_to(home: &Home, option: &str, path: &str) -> Ended {
+    let feed = fixture("response.json");
+    collector(home, &["run", "--feed", feed.to_str().unwrap(), option, path])
+}
+
+#[test]
+fn a_fifo_is_written_to_and_not_replaced() {
+    for option in ["--health-file", "--prometheus-file"] {
+        let home = Home::new();
+        let path = home.path("pipe");
+        fifo(&path);
+        // Both ends at once: what is written stays in the FIFO until it is read here.
+        let mut reader = fs::File::options().read(true).write(true).open(&path).unwrap();
+        written_to(&home, option, "pipe").with(0);
+        let mut bytes = vec![0; 1 << 16];
+        let read = reader.read(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..read]);
+        assert!(text.contains("last_run"), "{text}");
+        assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+    }
+}
+
+#[test]
+fn a_fifo_without_a_reader_does_not_block_a_run() {
+    let home = Home::new();
+    fifo(&home.path("pipe"));
+    let ended = written_to(&home, "--health-file", "pipe");
+    assert!(ended.code.is_some(), "it hangs");
+    assert!(ended.stderr.contains("no process reads the FIFO"), "{}", ended.stderr);
+    assert_eq!(home.lines("events").len(), 500);
+    collector(&home, &["health", "--health-file", "pipe"]).with(1);
+}
+
+#[test]
+fn devices_and_sockets_are_not_replaced() {
+    let home = Home::new();
+    for option in ["--health-file", "--prometheus-file"] {
+        for device in ["/dev/null", "/dev/stderr", "/dev/fd/2"] {
+            let ended = written_to(&home, option, device).with(0);
+            assert!(!ended.stderr.contains("could not be written"), "{device}: {}", ended.stderr);
+        }
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+    let ended = written_to(&home, "--health-file", "/dev/stdout").with(0);
+    assert!(ended.stdout.contains("\"last_run\""), "{}", ended.stdout);
+    let _socket = UnixListener::bind(home.path("socket")).unwrap();
+    for (path, reason) in
+        [("socket", "it is a socket"), (".", "it is a folder"), ("/dev/full", "No space left")]
+    {
+        let ended = written_to(&home, "--health-file", path);
+        assert!(ended.stderr.contains(reason), "{path}: {}", ended.stderr);
+    }
+    assert!(fs::symlink_metadata(home.path("socket")).unwrap().file_type().is_socket());
+    assert_eq!(home.lines("events").len(), 500);
+}
+
+#[test]
+fn a_trusted_link_is_followed_and_stays() {
+    let home = Home::new();
+    home.write("elsewhere/target.json", "{}");
+    symlink("elsewhere/target.json", home.path("link")).unwrap();
+    symlink("elsewhere/made.json", home.path("dangling")).unwrap();
+    symlink("link", home.path("chain")).unwrap();
+    symlink("loop", home.path("loop")).unwrap();
+    for (link, target) in [("link", "target"), ("chain", "target"), ("dangling", "made")] {
+        written_to(&home, "--health-file", link).with(0);
+        assert!(home.path(link).is_symlink());
+        let path = home.path(&format!("elsewhere/{target}.json"));
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert!(fs::read_to_string(&path).unwrap().contains("last_run"));
+    }
+    // Replaced beside the target: nothing else is left there.
+    assert_eq!(fs::read_dir(home.path("elsewhere")).unwrap().count(), 2);
+    let ended = written_to(&home, "--health-file", "loop");
+    assert!(ended.stderr.contains("symbolic link"), "{}", ended.stderr);
+}
+
+/// Whether this user may give files away. Nothing can be tried otherwise.
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+const ANOTHER_USER: u32 = 65_534;
+
+#[test]
+fn links_of_another_user_are_not_followed() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let target = home.write("target", "precious");
+    symlink(&target, home.path("link")).unwrap();
+    std::os::unix::fs::lchown(home.path("link"), Some(ANOTHER_USER), None).unwrap();
+    fs::create_dir(home.path("shared")).unwrap();
+    symlink(&target, home.path("shared/link")).unwrap();
+    fs::set_permissions(home.path("shared"), fs::Permissions::from_mode(0o1777)).unwrap();
+    chown(home.path("shared"), Some(ANOTHER_USER), None).unwrap();
+    fifo(&home.path("shared/pipe"));
+    chown(home.path("shared/pipe"), Some(ANOTHER_USER), None).unwrap();
+    for option in ["--health-file", "--prometheus-file"] {
+        for path in ["link", "shared/link", "shared/pipe"] {
+            let ended = written_to(&home, option, path);
+            assert!(ended.stderr.contains("another user"), "{path}: {}", ended.stderr);
+        }
+    }
+    assert_eq!(fs::read(target).unwrap(), b"precious");
+}
+
+#[test]
+fn state_of_another_user_is_not_used() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let call = |state: &str| {
+        let arguments =
+            ["run", "--feed", "http://127.0.0.1:1/", "--retries", "0", "--min-call-interval", "1ms"];
+        collector(&home, &[&arguments[..], &["--state-dir", state]].concat()).with(1)
+    };
+    let log = "calls-127.0.0.1_1.json";
+    assert!(!call("own").stderr.contains("another user"));
+    let mode = |path: &str| fs::metadata(home.path(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("own"), mode(&format!("own/{log}"))), (0o700, 0o600));
+
+    fs::create_dir(home.path("foreign")).unwrap();
+    chown(home.path("foreign"), Some(ANOTHER_USER), None).unwrap();
+    let precious = home.write("precious", "precious");
+    for state in ["linked", "given", "hard"] {
+        fs::create_dir(home.path(state)).unwrap();
+    }
+    symlink(&precious, home.path(&format!("linked/{log}"))).unwrap();
+    let given = home.write(&format!("given/{log}"), "");
+    chown(given, Some(ANOTHER_USER), None).unwrap();
+    fs::hard_link(&precious, home.path(&format!("hard/{log}"))).unwrap();
+    for (state, reason) in [
+        ("foreign", "belongs to another user"),
+        ("given", "belongs to another user"),
+        ("linked", "symbolic link"),
+        ("hard", "second name"),
+    ] {
+        let ended = call(state);
+        assert!(ended.error_line().contains(reason), "{state}: {}", ended.stderr);
+    }
+    assert_eq!(fs::read(precious).unwrap(), b"precious");
 }

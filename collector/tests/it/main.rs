@@ -12,6 +12,7 @@ mod fetch;
 mod foreign_files;
 mod health;
 mod http;
+mod inputs;
 mod lies;
 mod printing;
 mod properties;

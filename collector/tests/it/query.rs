@@ -267,5 +267,8 @@ fn what_makes_no_sense_is_refused() {
         ended.error_line();
     }
     let nowhere = Home::new();
-    assert_eq!(query(&nowhere, &["--format", "json"]).with(0).json(), json!({"events": [], "next": null}));
+    assert_eq!(
+        query(&nowhere, &["--format", "json"]).with(1).error_line(),
+        "error: there is no archive in ./data"
+    );
 }
