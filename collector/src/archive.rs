@@ -4,10 +4,15 @@
 //! never twice" across crashes and rivals is the protocol in [`mod@deposit`]: claim, write, commit.
 
 mod audit;
+mod changes;
+mod compare;
 pub mod deposit;
+mod generations;
+mod journal;
 mod layout;
 mod ledger_file;
 mod lookup;
+mod memory;
 mod owner;
 mod partition;
 mod repair;
@@ -20,9 +25,12 @@ use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 pub use audit::{Audit, Fault, Findings, LineAt, MOST_PROBLEMS, Problem};
+pub use changes::{Change, Changes, ChangesError, Cursor};
 pub use deposit::{Deposit, Outcome, StepTimes};
+pub use journal::content_digest;
 pub use layout::{Kind, Place, ledger_key};
 pub use ledger_file::Snapshot;
+pub use memory::{Memory, ProcessMemory, Remembered, StateFolder};
 pub use owner::{Liveness, ThisProcess};
 pub use partition::{Draft, objects_of};
 pub use repair::Repair;
@@ -30,7 +38,7 @@ pub use repair::Repair;
 use crate::cache::{Cache, Content, Origin};
 use crate::clock::SharedClock;
 use crate::ledger::{CAPACITY, Claim, LedgerError};
-use crate::store::{CachedStore, Listed, Object, Operation, SharedStore, StoreError};
+use crate::store::{CachedStore, Key, Listed, Object, Operation, SharedStore, StoreError};
 use std::sync::Arc;
 
 /// The archive could not do what was asked. What is in it is as sound as before.
@@ -75,6 +83,49 @@ pub enum ArchiveError {
     /// Nothing in the store looks like an archive.
     #[error("there is no archive in {0}")]
     Missing(String),
+    /// Objects are missing that the ledger vouches for. A replica that lags may still deliver them.
+    #[error(
+        "{location} is incomplete: {what}; nothing was stored. If it was restored or is a copy that lags, complete it; \
+         `collector repair` makes the ledger agree with what is there"
+    )]
+    Incomplete {
+        /// The store.
+        location: String,
+        /// Which objects or events, with an example.
+        what: String,
+    },
+    /// A ledger of one archive beside the objects or the journal of another one.
+    #[error(
+        "{location} holds archive {expected}, but its ledger is that of archive {found}; put the right one back, or let \
+         `collector repair` make one from the archive"
+    )]
+    AnotherArchive {
+        /// The store.
+        location: String,
+        /// The archive that is there.
+        expected: String,
+        /// The archive that the ledger names.
+        found: String,
+    },
+    /// The store is empty where this machine has seen an archive.
+    #[error(
+        "{location} is empty, but this machine has collected archive {archive} there: is the disk mounted, and the \
+         address right? With --new-archive a new one is begun"
+    )]
+    Vanished {
+        /// The store.
+        location: String,
+        /// The archive that was there.
+        archive: String,
+    },
+    /// A record of the journal cannot be read.
+    #[error("the record {key} of the journal cannot be used: {reason}")]
+    Journal {
+        /// The name of the record.
+        key: Key,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Somebody else changed the archive in spite of the claim on it.
     #[error("the archive was changed by somebody else meanwhile; nothing is lost, start again")]
     Interrupted,
@@ -114,6 +165,8 @@ pub struct ArchiveOptions {
     pub deadline: Duration,
     /// How many requests it makes at a time.
     pub parallel: usize,
+    /// Whether an empty store is a new archive, although this machine has seen one there.
+    pub new_archive: bool,
 }
 
 impl Default for ArchiveOptions {
@@ -126,6 +179,7 @@ impl Default for ArchiveOptions {
             lease: Duration::from_mins(10),
             deadline: Duration::from_mins(5),
             parallel: 16,
+            new_archive: false,
         }
     }
 }
@@ -136,6 +190,7 @@ pub struct Archive {
     store: SharedStore,
     clock: SharedClock,
     liveness: Arc<dyn Liveness>,
+    memory: Arc<dyn Memory>,
     options: ArchiveOptions,
     /// The same store, for those who only read.
     cached: Option<CachedStore>,
@@ -145,7 +200,15 @@ impl Archive {
     /// The archive in `store`.
     #[must_use]
     pub fn new(store: SharedStore, clock: SharedClock, options: ArchiveOptions) -> Self {
-        Self { store, clock, liveness: Arc::new(ThisProcess::default()), options, cached: None }
+        let (liveness, memory) = (Arc::new(ThisProcess::default()), Arc::new(ProcessMemory::default()));
+        Self { store, clock, liveness, memory, options, cached: None }
+    }
+
+    /// The same, remembering its commits in another way than within this process.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Arc<dyn Memory>) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// The same, with another way to tell who lives.

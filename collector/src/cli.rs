@@ -4,6 +4,7 @@
 //! error.
 
 mod cache;
+mod changes;
 mod commands;
 mod doctor;
 mod environment;
@@ -89,6 +90,11 @@ pub(crate) fn command_line() -> Command {
         "Make the archive sound again: finish what a dead run claimed, move duplicates to repaired/, rebuild the ledger",
         Usage::REPAIR,
     );
+    let changes = changes::arguments(subcommand(
+        "changes",
+        "Print which objects were committed after a cursor, in the order of the commits",
+        Usage::CHANGES,
+    ));
     let query = query::arguments(subcommand("query", "Find events in the archive", Usage::QUERY));
     let watch =
         subcommand("watch", "Run as a service: poll on schedule, and show how that goes", Usage::WATCH);
@@ -123,6 +129,7 @@ pub(crate) fn command_line() -> Command {
             watch,
             import,
             query,
+            changes,
             fetch,
             cache,
             health,
@@ -163,6 +170,7 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
                 "run" => commands::run(&settings),
                 "import" => commands::import(&settings, matches),
                 "watch" => watch::watch(settings, matches),
+                "changes" => changes::changes(&settings, matches),
                 "query" => query::query(&settings, matches),
                 "fetch" => fetch::fetch(&settings, matches),
                 "cache" => cache::cache(&settings, matches),

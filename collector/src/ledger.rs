@@ -7,7 +7,9 @@
 
 mod claim;
 mod document;
+mod lineage;
 mod news;
+mod tally;
 mod window;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -15,16 +17,18 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{Event, EventId, Fingerprint};
 pub use claim::{Claim, ClaimedObject};
-pub use document::{LedgerDocument, LedgerError, SIZE_LIMIT_BYTES};
+pub use document::{LedgerDocument, LedgerError, READ_LIMIT_BYTES, SIZE_LIMIT_BYTES};
+pub use lineage::{CommitKind, CommitRecord, CommittedObject, Descent, Lineage, Mark};
 pub use news::{Doubt, Doubtful, News, Verdict};
+pub use tally::{RUN_DAYS, Tallies, Tally, prefix_of};
 pub use window::WindowReport;
 
 /// Most events a ledger remembers.
 pub const CAPACITY: usize = 1_000;
 /// Most withdrawn events whose return is watched for, the latest ones.
 const WITHDRAWN_CAPACITY: usize = 200;
-/// Most rejected elements that are recognised when they come again.
-const REJECTED_CAPACITY: usize = 200;
+/// Maximum number of rejected elements that are recognised when they come again.
+const REJECTED_CAPACITY: usize = 1_000;
 
 /// What is remembered of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,10 @@ pub struct Ledger {
     pub conditions: Option<String>,
     /// A run's intent that is not finished yet.
     pub claim: Option<Claim>,
+    /// The history of the archive up to this state.
+    pub lineage: Lineage,
+    /// What the days hold that this ledger vouches for.
+    pub tallies: Tallies,
 }
 
 impl Default for Ledger {
@@ -82,6 +90,8 @@ impl Ledger {
             writes: 0,
             conditions: None,
             claim: None,
+            lineage: Lineage::default(),
+            tallies: Tallies::new(),
         }
     }
 
@@ -160,6 +170,8 @@ impl Ledger {
             conditions: _,
             last_updated: _,
             writes: _,
+            lineage: _,
+            tallies: _,
         } = self;
         *seen == other.seen
             && *complete_after == other.complete_after
@@ -185,6 +197,7 @@ impl Ledger {
         self.last_updated = earlier.last_updated;
         self.writes = earlier.writes;
         self.conditions.clone_from(&earlier.conditions);
+        self.lineage.clone_from(&earlier.lineage);
         self.forget_oldest_outside_window();
     }
 

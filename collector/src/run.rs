@@ -40,7 +40,14 @@ impl RunError {
             Self::Fetch(failure) => failure.error.kind(),
             Self::Response(_) => "response",
             Self::Archive(ArchiveError::Store(_)) => "store",
-            Self::Archive(ArchiveError::Ledger { .. }) => "ledger",
+            Self::Archive(
+                ArchiveError::Ledger { .. }
+                | ArchiveError::AnotherArchive { .. }
+                | ArchiveError::Journal { .. },
+            ) => "ledger",
+            Self::Archive(ArchiveError::Incomplete { .. } | ArchiveError::Vanished { .. }) => {
+                "missing_objects"
+            }
             Self::Archive(ArchiveError::Deadline(_)) => "deadline",
             Self::Archive(ArchiveError::Busy { .. } | ArchiveError::Interrupted) => "busy",
             Self::Archive(ArchiveError::Untrusted { .. }) => "untrusted_store",
@@ -196,8 +203,8 @@ impl Collector {
     }
 }
 
-/// Notes which events of a response are durable.
-fn note_deposited(
+/// Notes in the evidence for health which events of a response are durable.
+pub fn note_deposited(
     deposited: &Result<(Deposit, Snapshot), ArchiveError>,
     response: &Response<'_>,
     start: DateTime<Utc>,

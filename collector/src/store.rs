@@ -132,11 +132,29 @@ pub trait Store: Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Removes an object. It is no error if there is none.
+    /// Removes an object. It is no error if there is none. After a power failure it may be there again.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be told whether it is gone.
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Writes an object that is a copy for other programs, whatever is there. It need not last.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it may not be written.
+    async fn publish(&self, key: &Key, bytes: &[u8]) -> Result<(), StoreError> {
+        let _ = match self.head(key).await? {
+            Some(head) => self.replace(key, bytes, &head.version).await?,
+            None => self.create(key, bytes).await?,
+        };
+        Ok(())
+    }
+
+    /// Whether [`Store::replace`] compares and writes in one step, whoever else writes. Otherwise only
+    /// [`Store::create`] excludes others.
+    fn replaces_atomically(&self) -> bool {
+        true
+    }
 
     /// Where it is, for people.
     fn location(&self) -> String;
@@ -157,6 +175,11 @@ pub trait Store: Debug + Send + Sync {
     /// [`StoreError`] if it cannot be tried.
     async fn probe(&self) -> Result<Option<String>, StoreError> {
         Ok(None)
+    }
+
+    /// Where it is, for programs: the same for every way to name it.
+    fn identity(&self) -> String {
+        self.location()
     }
 
     /// Whether its conditions hold because of how it is made, so that nobody has to prove them.

@@ -119,6 +119,8 @@ pub struct Audit {
     pub objects: Vec<Key>,
     /// The lines under `events/` that cannot stay, in the order of their places.
     pub faults: Vec<(LineAt, Fault)>,
+    /// Whether the ledger has to be made anew. The list of problems is cut, this is not.
+    pub ledger_is_wrong: bool,
     pub(super) events: FxHashMap<EventId, Home>,
     /// The versions under `revisions/`.
     pub(super) revisions: FxHashSet<(EventId, Fingerprint)>,
@@ -178,8 +180,14 @@ impl Archive {
 
     /// The ledger as it is written; nothing is rebuilt.
     pub(super) async fn read_ledger(&self) -> Result<LedgerState, ArchiveError> {
-        let Some(object) = self.store.get(&ledger_key()).await? else { return Ok(LedgerState::Missing) };
-        Ok(match LedgerDocument::parse(&object.bytes) {
+        let stored = match self.read_stored().await {
+            Err(error @ ArchiveError::AnotherArchive { .. }) => {
+                return Ok(LedgerState::Unusable(error.to_string()));
+            }
+            stored => stored?,
+        };
+        let Some(bytes) = stored.bytes else { return Ok(LedgerState::Missing) };
+        Ok(match LedgerDocument::parse(&bytes) {
             Ok(LedgerDocument::Own(ledger)) => LedgerState::Own(ledger),
             Ok(LedgerDocument::Foreign { ids, .. }) => LedgerState::Foreign(ids),
             Err(error) => LedgerState::Unusable(error.to_string()),
@@ -351,14 +359,10 @@ impl Audit {
         }
     }
 
-    fn disagree(&mut self, problem: &str) {
+    /// The ledger contradicts the objects.
+    pub(super) fn disagree(&mut self, problem: &str) {
+        self.ledger_is_wrong = true;
         self.findings.disagreements += 1;
         self.findings.blame(&ledger_key(), None, problem);
-    }
-
-    /// Whether the ledger has to be made anew.
-    #[must_use]
-    pub fn ledger_is_wrong(&self) -> bool {
-        self.findings.problems.iter().any(|problem| problem.object == ledger_key().as_str())
     }
 }

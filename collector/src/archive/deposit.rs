@@ -8,25 +8,34 @@
 //! Whoever meets a conflict, or an answer that cannot be settled, reads the ledger and starts over; what was
 //! stored is found. Why this is enough: `docs/decisions/0003-claim-write-commit.md`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use rustc_hash::FxHashSet;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
+use super::compare::tally_of;
+use super::journal::committed;
 use super::layout::Kind;
-use super::ledger_file::{Snapshot, Swap, TRIES};
+use super::ledger_file::{Agreement, Snapshot, Swap, TRIES};
 use super::owner::ActiveRun;
 use super::partition::{Draft, Names, drafts};
 use super::{Archive, ArchiveError};
 use crate::clock::iso;
 use crate::event::Response;
-use crate::ledger::{Claim, ClaimedObject, Ledger, News, SIZE_LIMIT_BYTES};
+use crate::ledger::{Claim, ClaimedObject, CommitKind, Ledger, News, SIZE_LIMIT_BYTES, Tallies};
 use crate::store::{Key, StoreError, Write};
 
 /// Room that stays free in a ledger's document.
 const SPARE_BYTES: usize = 2 * 1024;
+/// Maximum size of what a claim, and later the commit, says of its objects.
+const COMMIT_BYTES: usize = 8 * 1024;
+/// Size of what a commit says of one object: name, size, digest.
+const COMMITTED_OBJECT_BYTES: usize = 180;
+/// How often a run compares ledger and objects because a listing contradicts the ledger.
+const CONTRADICTIONS: u32 = 3;
 
 /// How a deposit ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,6 +98,8 @@ pub struct Deposit {
     pub days_looked_up: usize,
     /// The objects written: name, size in bytes.
     pub objects: Vec<(Key, usize)>,
+    /// The ledger did not know all that is stored, and was healed from the archive.
+    pub ledger_healed: bool,
     /// How long the steps took.
     pub times: StepTimes,
 }
@@ -103,6 +114,11 @@ struct Run<'a> {
     names: Names,
     report: Deposit,
     planned: bool,
+    /// Whether a listing or the journal contradicts the ledger.
+    contradicted: bool,
+    contradictions: u32,
+    /// What the days held that were listed to look events up, since the ledger was read.
+    listed: Tallies,
 }
 
 impl Archive {
@@ -128,6 +144,9 @@ impl Archive {
             names: Names::of_run(start),
             report: Deposit { seen_ids: snapshot.ledger.len(), ..Deposit::default() },
             planned: false,
+            contradicted: false,
+            contradictions: 0,
+            listed: Tallies::new(),
         };
         run.carry_out(snapshot).await
     }
@@ -142,25 +161,48 @@ impl Run<'_> {
                     return Ok((self.left_to(&claim), snapshot));
                 }
                 let since = self.archive.clock.elapsed();
-                let finished = self.archive.finish(&snapshot, self.claim_on(claim.objects.clone()));
+                let finished = Box::pin(self.archive.finish(&snapshot, self.claim_on(claim.objects.clone())));
                 snapshot = finished.instrument(debug_span!("take_over")).await?;
                 self.report.times.takeover += self.archive.clock.since(since);
+                continue;
+            }
+            self.compare(&mut snapshot).await?;
+            if let Some(healing) = snapshot.healing.take() {
+                self.report.ledger_healed |= snapshot.ledger.lineage.is_known();
+                let healed = Box::pin(self.archive.heal(snapshot, *healing, &self.active)).await?;
+                snapshot = match healed {
+                    Some(healed) => healed,
+                    None => Box::pin(self.archive.open()).await?,
+                };
                 continue;
             }
             let news = self.find_news(&snapshot.ledger).await?;
             let goal = news.apply(self.response, &snapshot.ledger, self.start);
             if news.is_empty() && goal.remembers_the_same(&snapshot.ledger) {
-                return Ok((self.report, snapshot));
+                return Ok(self.settled(snapshot));
             }
-            let stored = self.store(&news, goal, snapshot).await?;
+            let stored = Box::pin(self.store(&news, goal, snapshot)).await?;
             match stored {
-                Swap::Done(done) => return Ok((self.report, *done)),
+                Swap::Done(done) => return Ok(self.settled(*done)),
                 Swap::Lost => {
                     debug!("the ledger changed meanwhile; starting over");
-                    snapshot = self.archive.open().await?;
+                    snapshot = Box::pin(self.archive.open()).await?;
                 }
             }
         }
+    }
+
+    fn settled(self, snapshot: Snapshot) -> (Deposit, Snapshot) {
+        self.archive.note_agreement(&snapshot);
+        (self.report, Snapshot { agreement: Agreement::Recent, ..snapshot })
+    }
+
+    /// Compares ledger and objects, where that is due or something contradicts the ledger.
+    async fn compare(&mut self, snapshot: &mut Snapshot) -> Result<(), ArchiveError> {
+        if std::mem::take(&mut self.contradicted) {
+            return self.archive.compare_now(snapshot).await;
+        }
+        self.archive.compare_if_due(snapshot).await
     }
 
     fn check_deadline(&self) -> Result<(), ArchiveError> {
@@ -185,13 +227,14 @@ impl Run<'_> {
         self.report.times.deduplication += clock.since(since);
         let since = clock.elapsed();
         let settled = self.archive.settle(self.response, &mut news);
-        let days = settled.instrument(debug_span!("look_up")).await?;
+        let looked_up = settled.instrument(debug_span!("look_up")).await?;
+        self.listed = looked_up.tallies;
         self.report.times.lookup += clock.since(since);
         if !self.planned {
             // What a later round finds known may be what this run stored itself.
             self.planned = true;
             let report = &mut self.report;
-            report.days_looked_up = days;
+            report.days_looked_up = looked_up.days;
             report.overlap = news.known;
             report.rejected_total = news.rejected_total;
             report.sparse = news.window.sparse;
@@ -207,13 +250,21 @@ impl Run<'_> {
             drafts(self.response, news, &mut self.names, self.start, &last_seen).into();
         while !waiting.is_empty() {
             let batch = self.next_batch(&mut waiting, &held.ledger);
-            let Swap::Done(claimed) = self.claim(&batch, &held).await? else { return Ok(Swap::Lost) };
+            let Some((claimed, tallies)) = self.begin(&batch, &mut held).await? else {
+                return Ok(Swap::Lost);
+            };
             match self.write(&batch, news).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(Swap::Lost),
                 Err(failure) => return Err(self.give_up(failure, &claimed, held.ledger).await),
             }
-            let after = if waiting.is_empty() { goal.clone() } else { remembering(&held.ledger, &batch) };
+            let mut after = if waiting.is_empty() { goal.clone() } else { remembering(&held.ledger, &batch) };
+            (after.lineage, after.tallies) = (held.ledger.lineage.clone(), tallies);
+            let objects: Vec<_> = batch.iter().map(|draft| committed(&draft.key, &draft.bytes)).collect();
+            for object in &objects {
+                after.count_object(&object.key, object.size_bytes);
+            }
+            after.commit(CommitKind::Run, self.active.name(), self.start.timestamp(), objects);
             let since = self.archive.clock.elapsed();
             let swap = self.archive.swap(&claimed, after).instrument(debug_span!("commit")).await?;
             self.report.times.commit += self.archive.clock.since(since);
@@ -226,13 +277,87 @@ impl Run<'_> {
         self.archive.swap(&held, goal).await
     }
 
+    /// Claims a batch, while the days it goes to are listed and the journal gets the commit before it. Nothing is
+    /// written before all three have answered. The claimed ledger, and the tallies of what was there before; nothing if
+    /// the run has to start over.
+    async fn begin(
+        &mut self,
+        batch: &[Draft],
+        held: &mut Snapshot,
+    ) -> Result<Option<(Snapshot, Tallies)>, ArchiveError> {
+        let archive = self.archive;
+        let claim = held.ledger.with_claim(self.claim_of(batch));
+        let known = std::mem::take(&mut self.listed);
+        let since = archive.clock.elapsed();
+        let (claimed, listed, flushed) = tokio::join!(
+            archive.swap(held, claim).instrument(debug_span!("claim")),
+            self.list_days(batch, &held.ledger, &known),
+            archive.flush_journal(&held.ledger.lineage)
+        );
+        self.report.times.claim += archive.clock.since(since);
+        // Once something is written to a day, its listing is another one.
+        let is_written =
+            |prefix: &str| batch.iter().any(|draft| draft.place.kind.day_prefix(draft.place.day) == prefix);
+        self.listed = known;
+        self.listed.retain(|prefix, _| !is_written(prefix));
+        let Swap::Done(claimed) = claimed? else { return Ok(None) };
+        let found = match (listed, flushed) {
+            (Ok(Some(tallies)), Ok(true)) => return Ok(Some((*claimed, tallies))),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(_), Ok(_)) => Ok(()),
+        };
+        // Nothing was written, so the claim can be taken back.
+        if let Err(error) = archive.swap(&claimed, held.ledger.clone()).await {
+            warn!(%error, "the claim could not be taken back; the next run will finish it");
+        }
+        found?;
+        self.contradictions += 1;
+        if self.contradictions > CONTRADICTIONS {
+            return Err(ArchiveError::Interrupted);
+        }
+        debug!("the store holds what the ledger does not know; comparing them");
+        self.contradicted = true;
+        Ok(None)
+    }
+
+    /// Lists the days that a batch goes to, unless they were listed since the ledger was read. The tallies before it;
+    /// nothing if they are not those that the ledger expects.
+    async fn list_days(
+        &self,
+        batch: &[Draft],
+        ledger: &Ledger,
+        known: &Tallies,
+    ) -> Result<Option<Tallies>, ArchiveError> {
+        let prefixes: BTreeSet<String> =
+            batch.iter().map(|draft| draft.place.kind.day_prefix(draft.place.day)).collect();
+        let listings = prefixes.into_iter().map(|prefix| async move {
+            let tally = match known.get(&prefix) {
+                Some(&tally) => tally,
+                None => tally_of(&self.archive.store.list(&prefix).await?),
+            };
+            Ok::<_, ArchiveError>((prefix, tally))
+        });
+        let mut listings = stream::iter(listings).buffered(self.archive.parallel());
+        let mut tallies = ledger.tallies.clone();
+        while let Some((prefix, found)) = listings.try_next().await? {
+            if ledger.expected(&prefix).is_some_and(|expected| expected != found) {
+                return Ok(None);
+            }
+            tallies.insert(prefix, found);
+        }
+        Ok(Some(tallies))
+    }
+
     /// As many drafts as fit into one claim beside the ledger; at least one.
     fn next_batch(&self, waiting: &mut VecDeque<Draft>, ledger: &Ledger) -> Vec<Draft> {
         let without_objects = ledger.with_claim(self.claim_of(&[])).to_document();
-        let mut room = (SIZE_LIMIT_BYTES - SPARE_BYTES).saturating_sub(without_objects.len());
+        let room = (SIZE_LIMIT_BYTES - SPARE_BYTES).saturating_sub(without_objects.len());
+        let mut room = room.min(COMMIT_BYTES);
         let mut batch = Vec::new();
         while let Some(draft) = waiting.front() {
-            let size = serde_json::to_vec(&draft.claimed()).map_or(0, |named| named.len() + 1);
+            // The claim names it, or later the commit.
+            let named = serde_json::to_vec(&draft.claimed()).map_or(0, |named| named.len() + 1);
+            let size = named.max(COMMITTED_OBJECT_BYTES);
             if size > room && !batch.is_empty() {
                 break;
             }
@@ -248,14 +373,6 @@ impl Run<'_> {
 
     fn claim_on(&self, objects: Vec<ClaimedObject>) -> Claim {
         self.archive.claim_of_run(&self.active, objects)
-    }
-
-    async fn claim(&mut self, batch: &[Draft], held: &Snapshot) -> Result<Swap, ArchiveError> {
-        let since = self.archive.clock.elapsed();
-        let swap = self.archive.swap(held, held.ledger.with_claim(self.claim_of(batch)));
-        let swap = swap.instrument(debug_span!("claim")).await;
-        self.report.times.claim += self.archive.clock.since(since);
-        swap
     }
 
     /// Creates the objects, several at a time. Whether all of them are there and ours.
@@ -316,7 +433,7 @@ fn remembering(ledger: &Ledger, batch: &[Draft]) -> Ledger {
     let mut next = ledger.clone();
     for draft in batch {
         draft.events.iter().for_each(|&event| next.remember(event));
-        next.extend_rejected(draft.fingerprints.iter().copied());
+        next.extend_rejected(draft.fingerprints.iter().copied(), &FxHashSet::default());
     }
     next.forget_oldest_outside_window();
     next

@@ -83,6 +83,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The place of a day's objects, by the prefix of their names.
+    pub(super) fn of_prefix(prefix: &str) -> Option<Self> {
+        Self::of(&format!("{prefix}.jsonl"))
+    }
+}
+
 /// The ledger's name.
 #[must_use]
 pub fn ledger_key() -> Key {

@@ -6,19 +6,38 @@ use chrono::NaiveDate;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tracing::{info, warn};
 
+use super::compare::Healing;
+use super::generations::{LedgerVersion, Stored};
 use super::layout::{Place, ledger_key};
 use super::{Archive, ArchiveError};
+use crate::clock::CLOCK_TOLERANCE;
 use crate::event::{self, Event};
-use crate::ledger::{Ledger, LedgerDocument};
-use crate::store::{Key, Listed, Object, Version, Write};
+use crate::ledger::{Ledger, LedgerDocument, Lineage};
+use crate::store::{Key, Listed};
 
 /// The ledger as it was read or written, and which state of it that is.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The ledger.
     pub ledger: Ledger,
-    /// Its version in the store; nothing while there is no such object.
-    pub(super) version: Option<Version>,
+    /// Which state of it was read.
+    pub(super) version: LedgerVersion,
+    pub(super) agreement: Agreement,
+    /// What is to be done before anything else, where the ledger does not agree with the objects.
+    pub(super) healing: Option<Box<Healing>>,
+}
+
+/// Whether the objects are known to agree with a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agreement {
+    /// They were compared within the last day, and all commits since are known.
+    Recent,
+    /// They have just been compared.
+    Compared,
+    /// They have to be compared first, unless the machine remembers that they agree.
+    Open,
+    /// They have to be compared first, whatever the machine remembers.
+    Doubtful,
 }
 
 /// What became of a swap.
@@ -30,56 +49,110 @@ pub(super) enum Swap {
     Lost,
 }
 
-impl Swap {
-    fn done(ledger: Ledger, version: Version) -> Self {
-        Self::Done(Box::new(Snapshot { ledger, version: Some(version) }))
-    }
-}
-
 /// How often an operation with an unknown outcome is tried before the run gives up.
 pub(super) const TRIES: usize = 5;
 
 impl Archive {
-    /// Reads the ledger. One small read in an ordinary run.
+    /// Reads the ledger. In an ordinary run that is one small read, and a look at the object that was committed last.
     ///
     /// # Errors
-    /// [`ArchiveError`] if it cannot be read or trusted.
+    /// [`ArchiveError`] if it cannot be read or trusted, or if objects are missing that it vouches for.
     pub async fn open(&self) -> Result<Snapshot, ArchiveError> {
-        let key = ledger_key();
-        let Some(Object { bytes, version }) = self.store.get(&key).await? else {
-            let mut ledger = self.rebuild_if_any().await?;
-            self.trust_store(&mut ledger).await?;
-            return Ok(Snapshot { ledger, version: None });
+        loop {
+            let mut snapshot = self.read_snapshot().await?;
+            self.trust_store(&mut snapshot.ledger).await?;
+            self.distrust_future(&mut snapshot.ledger);
+            if snapshot.ledger.claim.is_some() {
+                return Ok(snapshot);
+            }
+            self.compare_if_due(&mut snapshot).await?;
+            let Some(archive) = self.vanished(&snapshot) else { return Ok(snapshot) };
+            // Another run may just have stored the first events.
+            if self.read_stored().await?.bytes.is_none() {
+                return Err(ArchiveError::Vanished { location: self.store.location(), archive });
+            }
+        }
+    }
+
+    /// The ledger as it is written, and the size of its document in bytes, for those who only read.
+    pub(crate) async fn peek_ledger(&self) -> Result<Option<(Ledger, u64)>, ArchiveError> {
+        let Some(bytes) = self.read_stored().await?.bytes else { return Ok(None) };
+        Ok(match LedgerDocument::parse(&bytes) {
+            Ok(LedgerDocument::Own(ledger)) => Some((*ledger, bytes.len() as u64)),
+            _ => None,
+        })
+    }
+
+    pub(super) async fn read_snapshot(&self) -> Result<Snapshot, ArchiveError> {
+        let Stored { bytes, version, replaced, copy_differs, is_replaced } = self.read_stored().await?;
+        if let Some(newest) = bytes.as_ref().filter(|_| copy_differs) {
+            self.publish(newest).await;
+        }
+        let Some(bytes) = bytes else {
+            let ledger = self.rebuild().await?;
+            if !ledger.is_empty() {
+                warn!("the archive has events but no ledger; it is rebuilt from the archive");
+            }
+            return Ok(Snapshot { ledger, version, agreement: Agreement::Open, healing: None });
         };
         let document = LedgerDocument::parse(&bytes).map_err(|source| ArchiveError::Ledger {
-            location: format!("{key} in {}", self.store.location()),
+            location: format!("{} in {}", ledger_key(), self.store.location()),
             source,
         })?;
-        let mut ledger = match document {
-            LedgerDocument::Own(ledger) => ledger.limited_to(self.options.capacity),
+        Ok(match document {
+            LedgerDocument::Own(ledger) => Snapshot {
+                ledger: ledger.limited_to(self.options.capacity),
+                version,
+                agreement: if is_replaced { Agreement::Doubtful } else { Agreement::Open },
+                healing: None,
+            },
             LedgerDocument::Foreign { ids, last_updated } => {
                 info!(ids = ids.len(), "taking over the ledger of the documented collector");
                 let mut ledger = self.rebuild().await?;
+                if let Some(own) = replaced {
+                    ledger.inherit(&own);
+                }
                 for id in ids {
                     ledger.trust(id);
                 }
                 ledger.last_updated = last_updated;
-                ledger
+                Snapshot { ledger, version, agreement: Agreement::Open, healing: None }
             }
-        };
-        self.trust_store(&mut ledger).await?;
-        Ok(Snapshot { ledger, version: Some(version) })
+        })
     }
 
-    async fn rebuild_if_any(&self) -> Result<Ledger, ArchiveError> {
-        let ledger = self.rebuild().await?;
-        if !ledger.is_empty() {
-            warn!("the archive has events but no ledger; it was rebuilt from the archive");
+    /// A time that has not come yet says nothing: a ledger of the future switches nothing off.
+    fn distrust_future(&self, ledger: &mut Ledger) {
+        let now = self.clock.now();
+        if let Some(last) = ledger.last_updated.filter(|&last| last > now + CLOCK_TOLERANCE) {
+            warn!(ledger = %last, clock = %now, "the ledger was updated in the future; its time is ignored");
+            ledger.last_updated = None;
         }
-        Ok(ledger)
     }
 
-    /// Makes a ledger from the archive's newest days, as many as it can remember whole.
+    /// The archive that this machine has seen where the store is empty now: its disk is not mounted, or the store does
+    /// not show it.
+    fn vanished(&self, snapshot: &Snapshot) -> Option<String> {
+        let is_new = matches!(snapshot.version, LedgerVersion::Absent | LedgerVersion::Generation(0));
+        if !is_new || !snapshot.ledger.is_empty() || self.options.new_archive {
+            return None;
+        }
+        let known = self.memory.recall(&self.store.identity()).pop()?;
+        (known.mark.sequence > 0).then_some(known.mark.archive)
+    }
+
+    /// A ledger made from the archive that keeps what only an earlier one knows. The caller holds a claim.
+    pub(super) async fn rebuild_after(&self, earlier: &Ledger) -> Result<Ledger, ArchiveError> {
+        let mut ledger = self.rebuild().await?;
+        ledger.inherit(earlier);
+        let first = self.record_at(1).await?;
+        if first.is_some_and(|first| first.archive != ledger.lineage.archive) {
+            ledger.lineage = Lineage::default();
+        }
+        self.reconciled(ledger).await
+    }
+
+    /// Makes a ledger from the archive's newest days, as many as it can remember whole. It has no history.
     ///
     /// # Errors
     /// [`ArchiveError`] if the archive cannot be read.
@@ -118,38 +191,15 @@ impl Archive {
     }
 
     /// Puts a new ledger in the place of the one that was read, if nobody else has.
-    ///
-    /// An answer that was lost is settled by reading: no two writes are alike, since they are counted and a
-    /// claim names its run. So is a conflict, which a store that repeats requests by itself can have with
-    /// its own first try. If ours is found it is written once more, because what can be read need not be
-    /// durable yet.
     pub(super) async fn swap(&self, from: &Snapshot, mut to: Ledger) -> Result<Swap, ArchiveError> {
         to.writes = from.ledger.writes + 1;
-        let (key, bytes) = (ledger_key(), to.to_document());
-        let mut expected = from.version.clone();
-        for tries_left in (0..TRIES).rev() {
-            let written = match &expected {
-                Some(version) => self.store.replace(&key, &bytes, version).await,
-                None => self.store.create(&key, &bytes).await,
-            };
-            let is_in_doubt = written.is_err();
-            match written {
-                Ok(Write::Done(version)) => return Ok(Swap::done(to, version)),
-                Ok(Write::Refused) => {}
-                Err(error) if error.outcome_unknown && tries_left > 0 => {
-                    warn!(%error, "the answer to a write was lost; reading the ledger to settle it");
-                }
-                Err(error) => return Err(error.into()),
-            }
-            let found = self.store.get(&key).await?;
-            match found {
-                Some(found) if found.bytes == bytes => expected = Some(found.version),
-                // Nobody has written: the same write may succeed, and if none does, its error is the reason.
-                found if is_in_doubt && found.as_ref().map(|found| &found.version) == expected.as_ref() => {}
-                _ => break,
-            }
+        to.prune_tallies();
+        let bytes = to.to_document();
+        let Some(version) = self.replace_stored(&from.version, &bytes).await? else { return Ok(Swap::Lost) };
+        if to.claim.is_none() {
+            self.publish(&bytes).await;
         }
-        Ok(Swap::Lost)
+        Ok(Swap::Done(Box::new(Snapshot { ledger: to, version, agreement: from.agreement, healing: None })))
     }
 }
 

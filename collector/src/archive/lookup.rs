@@ -7,30 +7,39 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
+use super::compare::tally_of;
 use super::layout::{Kind, Place};
 use super::{Archive, ArchiveError};
 use crate::event::{self, EventId, Response};
-use crate::ledger::{Doubt, Doubtful, News, Verdict};
-use crate::store::{Key, Listed};
+use crate::ledger::{Doubt, Doubtful, News, Tallies, Verdict};
+use crate::store::Key;
+
+/// What was listed to look events up.
+#[derive(Debug, Default)]
+pub(crate) struct LookedUp {
+    /// Number of days.
+    pub(crate) days: usize,
+    /// What their listings showed.
+    pub(crate) tallies: Tallies,
+}
 
 /// Stored versions of the events that were asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Versions {
     contents: FxHashMap<EventId, FxHashSet<Vec<u8>>>,
-    /// How many days were read.
-    pub(crate) days: usize,
+    looked_up: LookedUp,
 }
 
 impl Archive {
-    /// Lets the archive judge what the ledger alone cannot. Returns how many days it read.
+    /// Lets the archive judge what the ledger alone cannot. Returns what it listed for that.
     pub(crate) async fn settle(
         &self,
         response: &Response<'_>,
         news: &mut News,
-    ) -> Result<usize, ArchiveError> {
+    ) -> Result<LookedUp, ArchiveError> {
         let doubtful = std::mem::take(&mut news.doubtful);
         if doubtful.is_empty() {
-            return Ok(0);
+            return Ok(LookedUp::default());
         }
         let mut versions = self.look_up(wanted(response, &doubtful)).await?;
         for item in doubtful {
@@ -38,7 +47,7 @@ impl Archive {
             let skipped = verdict == Verdict::Revised && !self.options.revisions;
             news.settle(item, if skipped { Verdict::Stored } else { verdict });
         }
-        Ok(versions.days)
+        Ok(versions.looked_up)
     }
 
     /// Every stored version of the wanted events, from the days they are wanted of.
@@ -46,19 +55,25 @@ impl Archive {
         let days = wanted.len();
         let listings = wanted.iter().flat_map(|(&day, ids)| {
             [Kind::Events, Kind::Revisions].map(|kind| async move {
-                let listed = self.store.list(&kind.day_prefix(day)).await?;
-                let own = listed.into_iter().filter(|listed| Place::of(listed.key.as_str()).is_some());
-                Ok::<_, ArchiveError>(own.map(|listed| (listed, ids)).collect::<Vec<_>>())
+                let prefix = kind.day_prefix(day);
+                let listed = self.store.list(&prefix).await?;
+                Ok::<_, ArchiveError>((prefix, listed, ids))
             })
         });
-        let objects: Vec<(Listed, &FxHashSet<EventId>)> =
-            stream::iter(listings).buffer_unordered(self.options.parallel).try_concat().await?;
-        let reads = objects.into_iter().map(|(listed, ids)| async move {
+        let listings: Vec<_> = stream::iter(listings).buffer_unordered(self.parallel()).try_collect().await?;
+        let mut versions = Versions::default();
+        versions.looked_up.days = days;
+        for (prefix, listed, _) in &listings {
+            versions.looked_up.tallies.insert(prefix.clone(), tally_of(listed));
+        }
+        let objects =
+            listings.into_iter().flat_map(|(_, listed, ids)| listed.into_iter().map(move |it| (it, ids)));
+        let own = objects.filter(|(listed, _)| Place::of(listed.key.as_str()).is_some());
+        let reads = own.map(|(listed, ids)| async move {
             let object = self.read_listed(&listed).await?;
             Ok::<_, ArchiveError>(lines_of(&listed.key, &object.bytes, ids))
         });
-        let mut reads = stream::iter(reads).buffer_unordered(self.options.parallel);
-        let mut versions = Versions { days, ..Versions::default() };
+        let mut reads = stream::iter(reads).buffer_unordered(self.parallel());
         while let Some(found) = reads.try_next().await? {
             for (id, line) in found {
                 versions.contents.entry(id).or_default().insert(event::content(&line));

@@ -11,12 +11,13 @@ use serde::Serialize;
 use tracing::debug;
 
 use super::audit::{Audit, Fault, LedgerState};
-use super::layout::{Kind, Place, ledger_key};
-use super::ledger_file::{Snapshot, Swap};
+use super::journal::{committed, content_digest};
+use super::layout::{Kind, Place};
+use super::ledger_file::{Agreement, Snapshot, Swap};
 use super::owner::ActiveRun;
 use super::{Archive, ArchiveError};
 use crate::event::{self, Event};
-use crate::ledger::{Claim, Ledger};
+use crate::ledger::{ClaimedObject, CommitKind, CommittedObject, Ledger};
 use crate::store::{Key, Write};
 
 /// What a repair did, or would do.
@@ -42,6 +43,9 @@ pub struct Repair {
     pub ledger_rebuilt: bool,
 }
 
+/// Maximum number of objects in one claim or commit of a repair.
+const OBJECTS_PER_COMMIT: usize = 40;
+
 /// What is to be done with the lines of one object that cannot stay.
 type Plan = BTreeMap<Key, BTreeMap<u32, Fault>>;
 
@@ -61,7 +65,7 @@ impl Archive {
             let audit = self.audit(progress).await?;
             repair.claimed = audit.findings.claimed;
             let foreign = matches!(self.read_ledger().await?, LedgerState::Foreign(_));
-            repair.ledger_rebuilt = foreign || audit.ledger_is_wrong();
+            repair.ledger_rebuilt = foreign || audit.ledger_is_wrong;
             repair.survey(&audit);
             let mut relocated = Relocated::default();
             for (key, faults) in plan(&audit) {
@@ -79,11 +83,16 @@ impl Archive {
             self.relocate(key, faults, &audit, &mut relocated, &mut repair).await?;
         }
         self.store_relocated(relocated, &mut hold).await?;
+        let mut replaced = Vec::new();
         for (key, faults) in &plan {
             hold.renew().await?;
-            self.take_out(key, faults).await?;
+            replaced.extend(self.take_out(key, faults).await?);
+            if replaced.len() >= OBJECTS_PER_COMMIT {
+                hold.commit(std::mem::take(&mut replaced)).await?;
+            }
         }
-        hold.let_go(&mut repair, audit.ledger_is_wrong()).await?;
+        hold.commit(replaced).await?;
+        hold.let_go(&mut repair, audit.ledger_is_wrong).await?;
         Ok(repair)
     }
 
@@ -111,19 +120,49 @@ impl Archive {
         Ok(())
     }
 
+    /// Stores lines where they belong. The objects are claimed as those of a run are, so that they can be fenced.
     async fn store_relocated(&self, relocated: Relocated, hold: &mut Hold<'_>) -> Result<(), ArchiveError> {
         let second = self.clock.now().timestamp();
-        for (place, bytes) in relocated.objects {
-            hold.renew().await?;
-            let name = |ordinal| place.kind.key(place.day, second, ordinal);
-            self.create_under_a_free_name(name, &bytes).await?;
+        let mut waiting = relocated.objects.into_iter().peekable();
+        while waiting.peek().is_some() {
+            let mut batch = Vec::new();
+            for (place, bytes) in waiting.by_ref().take(OBJECTS_PER_COMMIT) {
+                batch.push((self.free_name(place, second).await?, bytes));
+            }
+            let claimed = batch.iter().map(|(key, _)| ClaimedObject {
+                key: key.as_str().to_owned(),
+                ids: Vec::new(),
+                fingerprints: Vec::new(),
+            });
+            hold.claim(claimed.collect()).await?;
+            for (key, bytes) in &batch {
+                match self.store.create(key, bytes).await? {
+                    Write::Done(_) => {}
+                    Write::Refused => return Err(ArchiveError::Interrupted),
+                }
+            }
+            hold.commit(batch.iter().map(|(key, bytes)| committed(key, bytes)).collect()).await?;
         }
         Ok(())
     }
 
-    /// Takes lines out of an object, after they are safe under `repaired/`.
-    async fn take_out(&self, key: &Key, faults: &BTreeMap<u32, Fault>) -> Result<(), ArchiveError> {
-        let Some(object) = self.store.get(key).await? else { return Ok(()) };
+    async fn free_name(&self, place: Place, second: i64) -> Result<Key, ArchiveError> {
+        for ordinal in 1.. {
+            let key = place.kind.key(place.day, second, ordinal);
+            if self.store.head(&key).await?.is_none() {
+                return Ok(key);
+            }
+        }
+        Err(ArchiveError::Interrupted)
+    }
+
+    /// Takes lines out of an object, after they are safe under `repaired/`. How the commit names the object.
+    async fn take_out(
+        &self,
+        key: &Key,
+        faults: &BTreeMap<u32, Fault>,
+    ) -> Result<Option<CommittedObject>, ArchiveError> {
+        let Some(object) = self.store.get(key).await? else { return Ok(None) };
         let removed: Vec<u8> =
             faulty_lines(&object.bytes, faults).flat_map(|(line, _)| [line, b"\n"].concat()).collect();
         let name = |ordinal: u32| {
@@ -139,7 +178,8 @@ impl Archive {
         match self.store.replace(key, &kept, &object.version).await? {
             Write::Done(_) => {
                 debug!(%key, lines = faults.len(), "moved to repaired/");
-                Ok(())
+                let replaces = Some(content_digest(&object.bytes));
+                Ok(Some(CommittedObject { replaces, ..committed(key, &kept) }))
             }
             Write::Refused => Err(ArchiveError::Interrupted),
         }
@@ -238,14 +278,15 @@ impl<'a> Hold<'a> {
         let run = ActiveRun::begin(archive.clock.now());
         loop {
             let state = archive.read_ledger().await?;
-            let snapshot = match state {
-                LedgerState::Unusable(_) => archive.in_place_of_unusable().await?,
-                _ => archive.open().await?,
-            };
-            let rebuild = match state {
-                LedgerState::Own(_) => false,
-                LedgerState::Missing => !snapshot.ledger.is_empty(),
-                LedgerState::Foreign(_) | LedgerState::Unusable(_) => true,
+            let (snapshot, rebuild) = match state {
+                LedgerState::Own(_) => (archive.read_snapshot().await?, false),
+                LedgerState::Missing => {
+                    let snapshot = archive.read_snapshot().await?;
+                    let holds_something = !snapshot.ledger.is_empty();
+                    (snapshot, holds_something)
+                }
+                LedgerState::Foreign(_) => (archive.read_snapshot().await?, true),
+                LedgerState::Unusable(_) => (archive.in_place_of_unusable().await?, true),
             };
             if let Some(claim) = &snapshot.ledger.claim {
                 if !archive.may_take_over(claim, &run) {
@@ -271,8 +312,30 @@ impl<'a> Hold<'a> {
         if until - self.archive.clock.now().timestamp() > lease / 3 * 2 {
             return Ok(());
         }
-        let claim: Claim = self.archive.claim_of_run(&self.run, Vec::new());
+        self.claim(Vec::new()).await
+    }
+
+    async fn claim(&mut self, objects: Vec<ClaimedObject>) -> Result<(), ArchiveError> {
+        let claim = self.archive.claim_of_run(&self.run, objects);
         self.change(self.held.ledger.with_claim(claim)).await
+    }
+
+    /// Appends to the journal what was written, and goes on holding the archive.
+    async fn commit(&mut self, objects: Vec<CommittedObject>) -> Result<(), ArchiveError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let mut ledger = self.held.ledger.with_claim(self.archive.claim_of_run(&self.run, Vec::new()));
+        if !ledger.lineage.is_known() || !self.archive.flush_journal(&ledger.lineage).await? {
+            // Which history this is becomes clear when the ledger is made anew.
+            self.rebuild = true;
+            return self.change(ledger).await;
+        }
+        let added = objects.iter().filter(|object| object.replaces.is_none());
+        added.for_each(|object| ledger.count_object(&object.key, object.size_bytes));
+        let at = self.archive.clock.now().timestamp();
+        ledger.commit(CommitKind::Repair, self.run.name(), at, objects);
+        self.change(ledger).await
     }
 
     async fn change(&mut self, ledger: Ledger) -> Result<(), ArchiveError> {
@@ -287,20 +350,27 @@ impl<'a> Hold<'a> {
 
     /// Lets collectors work again, with a ledger made anew if the one there is wrong.
     async fn let_go(mut self, repair: &mut Repair, ledger_is_wrong: bool) -> Result<(), ArchiveError> {
-        repair.ledger_rebuilt = self.rebuild || ledger_is_wrong;
-        let mut ledger = self.held.ledger.without_claim();
-        if ledger_is_wrong {
-            ledger = self.archive.rebuild().await?;
-            ledger.inherit(&self.held.ledger);
+        let held = self.held.ledger.without_claim();
+        let mut ledger = None;
+        if !self.rebuild && !ledger_is_wrong {
+            ledger = match self.archive.reconciled(held.clone()).await {
+                Err(ArchiveError::Incomplete { .. } | ArchiveError::AnotherArchive { .. }) => None,
+                reconciled => Some(reconciled?),
+            };
         }
+        repair.ledger_rebuilt = ledger.is_none();
+        let ledger = match ledger {
+            Some(ledger) => ledger,
+            None => self.archive.rebuild_after(&held).await?,
+        };
         self.change(ledger).await
     }
 }
 
 impl Archive {
-    /// A ledger made from the archive, to be put where one stands that cannot be read.
+    /// A ledger made from the archive, to be put where one stands that cannot be used.
     async fn in_place_of_unusable(&self) -> Result<Snapshot, ArchiveError> {
-        let found = self.store.get(&ledger_key()).await?;
-        Ok(Snapshot { ledger: self.rebuild().await?, version: found.map(|object| object.version) })
+        let version = self.read_version().await?;
+        Ok(Snapshot { ledger: self.rebuild().await?, version, agreement: Agreement::Open, healing: None })
     }
 }

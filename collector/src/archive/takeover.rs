@@ -4,14 +4,22 @@
 //! more, should it wake up, and what is there counts as stored. What was not there is new again for the
 //! run that follows.
 
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use rustc_hash::FxHashSet;
 use tracing::{info, warn};
 
+use super::compare::tally_of;
+use super::journal::committed;
 use super::layout::{Kind, Place};
 use super::ledger_file::{Snapshot, Swap, TRIES, events_of};
 use super::owner::ActiveRun;
 use super::partition::{WithdrawnLine, rejected_in};
 use super::{Archive, ArchiveError};
-use crate::ledger::{Claim, ClaimedObject, Ledger};
+use crate::clock::CLOCK_TOLERANCE;
+use crate::event::EventId;
+use crate::ledger::{Claim, ClaimedObject, CommitKind, CommittedObject, Ledger, prefix_of};
 use crate::store::{Key, Write};
 
 impl Archive {
@@ -19,7 +27,19 @@ impl Archive {
     /// left behind by an answer that was lost.
     pub(super) fn may_take_over(&self, claim: &Claim, own: &ActiveRun) -> bool {
         let left_behind = claim.owner == self.liveness.name() && !own.is_another(&claim.run);
-        left_behind || claim.is_over(self.clock.now()) || self.liveness.is_gone(&claim.owner)
+        left_behind || self.is_over(claim) || self.liveness.is_gone(&claim.owner)
+    }
+
+    /// Whether a claim's lease has run out. One that is longer than any lease stems from a wrong clock.
+    fn is_over(&self, claim: &Claim) -> bool {
+        let now = self.clock.now();
+        let longest = TimeDelta::from_std(self.options.lease).unwrap_or(TimeDelta::MAX);
+        let latest = now.checked_add_signed(longest).and_then(|end| end.checked_add_signed(CLOCK_TOLERANCE));
+        let is_longer = latest.is_some_and(|latest| claim.end() > latest);
+        if is_longer {
+            warn!(until = %claim.end(), clock = %now, owner = claim.owner, "a claim ends later than any lease; it is not honoured");
+        }
+        is_longer || claim.is_over(now)
     }
 
     /// A claim of this process that begins now.
@@ -34,26 +54,70 @@ impl Archive {
     pub(super) async fn finish(&self, from: &Snapshot, ours: Claim) -> Result<Snapshot, ArchiveError> {
         info!(objects = ours.objects.len(), "finishing what a run left behind");
         let Swap::Done(held) = self.swap(from, from.ledger.with_claim(ours)).await? else {
-            return self.open().await;
+            return Box::pin(self.open()).await;
         };
         let mut ledger = held.ledger.clone();
+        let mut found = Vec::new();
         for object in held.ledger.claim.iter().flat_map(|claim| &claim.objects) {
-            self.settle_object(object, &mut ledger).await?;
+            found.extend(self.settle_object(object, &mut ledger).await?);
         }
+        self.count_again(held.ledger.claim.as_ref(), &mut ledger).await?;
         ledger.claim = None;
         ledger.forget_oldest_outside_window();
+        let stale = match ledger.lineage.unwritten().cloned() {
+            // Another record has its number, so what it names goes into the next one.
+            Some(last) if !found.is_empty() && !self.flush_journal(&ledger.lineage).await? => last.objects,
+            _ => Vec::new(),
+        };
+        found.extend(stale);
+        ledger.commit(CommitKind::Run, &self.liveness.name(), self.now().timestamp(), found);
         match self.swap(&held, ledger).await? {
             Swap::Done(free) => Ok(*free),
-            Swap::Lost => self.open().await,
+            Swap::Lost => Box::pin(self.open()).await,
         }
     }
 
-    async fn settle_object(&self, object: &ClaimedObject, ledger: &mut Ledger) -> Result<(), ArchiveError> {
+    /// Counts what the days hold that a claim names. Whether an object was counted before cannot be told from it: a name
+    /// may have been taken by another run of the same second.
+    async fn count_again(&self, claim: Option<&Claim>, ledger: &mut Ledger) -> Result<(), ArchiveError> {
+        let objects = claim.into_iter().flat_map(|claim| &claim.objects);
+        let prefixes: BTreeSet<&str> = objects
+            .filter(|object| Place::of(&object.key).is_some())
+            .map(|object| prefix_of(&object.key))
+            .collect();
+        for prefix in prefixes {
+            let tally = tally_of(&self.store.list(prefix).await?);
+            ledger.tallies.insert(prefix.to_owned(), tally);
+        }
+        Ok(())
+    }
+
+    /// Fences an object, and remembers what it holds. How a commit names it, if the run that claimed it wrote it.
+    async fn settle_object(
+        &self,
+        object: &ClaimedObject,
+        ledger: &mut Ledger,
+    ) -> Result<Option<CommittedObject>, ArchiveError> {
         let (Ok(key), Some(place)) = (Key::new(object.key.as_str()), Place::of(&object.key)) else {
             warn!(key = %object.key, "a claim names an object that no archive has; it is passed over");
-            return Ok(());
+            return Ok(None);
         };
-        let Some(bytes) = self.fence(&key).await? else { return Ok(()) };
+        let bytes = self.fence(&key).await?.unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let ids: BTreeSet<EventId> = match place.kind {
+            Kind::Events | Kind::Revisions => events_of(&key, &bytes).iter().map(|event| event.id).collect(),
+            Kind::Rejected => BTreeSet::new(),
+            Kind::Withdrawn => {
+                let (gone, back) = withdrawn_in(&bytes);
+                gone.into_iter().chain(back).collect()
+            }
+        };
+        let is_of_claim = (object.ids.is_empty() && object.fingerprints.is_empty())
+            || (ids == object.ids.iter().copied().collect()
+                && rejected_in(&bytes).collect::<BTreeSet<_>>()
+                    == object.fingerprints.iter().copied().collect());
         match place.kind {
             Kind::Events => {
                 for event in events_of(&key, &bytes) {
@@ -61,7 +125,7 @@ impl Archive {
                 }
             }
             // What the object holds counts, not what the claim announced: another run may have taken the name before.
-            Kind::Rejected => ledger.extend_rejected(rejected_in(&bytes)),
+            Kind::Rejected => ledger.extend_rejected(rejected_in(&bytes), &FxHashSet::default()),
             // A stored revision is recognised when its event is looked at again.
             Kind::Revisions => {}
             Kind::Withdrawn => {
@@ -69,7 +133,7 @@ impl Archive {
                 ledger.note_withdrawn(&gone, &back);
             }
         }
-        Ok(())
+        Ok(is_of_claim.then(|| committed(&key, &bytes)))
     }
 
     /// Sees to it that an object exists and so can be created by nobody any more. Its content, if it had
@@ -91,7 +155,7 @@ impl Archive {
     }
 }
 
-fn withdrawn_in(bytes: &[u8]) -> (Vec<i64>, Vec<i64>) {
+pub(super) fn withdrawn_in(bytes: &[u8]) -> (Vec<i64>, Vec<i64>) {
     let lines = bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let (back, gone): (Vec<WithdrawnLine>, Vec<WithdrawnLine>) =
         lines.partition(|line: &WithdrawnLine| line.returned.is_some());

@@ -350,6 +350,7 @@ impl Settings {
             lease: self.positive_time("lease")?,
             deadline: self.positive_time("deadline")?,
             parallel: self.positive_count("parallel")?,
+            new_archive: self.flag("new_archive")?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use collector::archive::Archive;
+use collector::archive::{Archive, StateFolder};
 use collector::cache::{Cache, CacheOptions, DiskOptions};
 use collector::clock::SharedClock;
 use collector::store::oci::BucketPath;
@@ -34,7 +34,9 @@ pub(crate) struct Opened {
 pub(crate) async fn open_archive(settings: &Settings, clock: &SharedClock) -> Result<Archive, Failure> {
     let opened = open_store(settings, clock).await.map_err(Failure::Usage)?;
     let options = if settings.uses_cache()? { opened.cache_options(settings)? } else { None };
-    let archive = Archive::new(opened.store, Arc::clone(clock), settings.archive_options()?);
+    let memory = Arc::new(StateFolder::new(settings.state_dir().map_err(Failure::Usage)?));
+    let archive =
+        Archive::new(opened.store, Arc::clone(clock), settings.archive_options()?).with_memory(memory);
     Ok(match options {
         Some(options) => archive.with_cache(Arc::new(Cache::new(options, Arc::clone(clock)))),
         None => archive,

@@ -1,6 +1,7 @@
 //! A short number for the content of an event or of a rejected element.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,6 +19,8 @@ impl Fingerprint {
     /// The content is not known (an id taken over from another collector).
     pub const UNKNOWN: Self = Self(0);
     const BITS: u64 = (1 << 48) - 1;
+    /// Number of hexadecimal digits that it is written with.
+    pub(crate) const DIGITS: usize = 12;
 
     /// The fingerprint of a content. Never [`Fingerprint::UNKNOWN`].
     #[must_use]
@@ -38,6 +41,21 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+impl FromStr for Fingerprint {
+    type Err = InvalidFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFingerprint> {
+        let is_hexadecimal = text.len() == Self::DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| is_hexadecimal);
+        number.map(Self).ok_or(InvalidFingerprint)
+    }
+}
+
+/// A text that is not a [`Fingerprint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not twelve hexadecimal digits")]
+pub struct InvalidFingerprint;
+
 impl Serialize for Fingerprint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -55,10 +73,7 @@ impl<'de> Deserialize<'de> for Fingerprint {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Fingerprint, E> {
-                match u64::from_str_radix(text, 16) {
-                    Ok(number) if text.len() == 12 => Ok(Fingerprint(number)),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
+                text.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_str(Hexadecimal)

@@ -74,12 +74,12 @@ impl News {
         let elements = response.elements();
         let mut first_at = FxHashMap::with_capacity_and_hasher(elements.len(), rustc_hash::FxBuildHasher);
         let mut days = Vec::with_capacity(elements.len());
-        let mut rejected = FxHashSet::default();
+        let mut rejected: Option<FxHashSet<Fingerprint>> = None;
         for (position, element) in elements.iter().enumerate() {
             let Ok(event) = element.event else {
                 news.rejected_total += 1;
-                let fingerprint = response.rejected_fingerprint(element);
-                if rejected.insert(fingerprint) && !ledger.rejected.contains(&fingerprint) {
+                let known = rejected.get_or_insert_with(|| ledger.rejected.iter().copied().collect());
+                if known.insert(response.rejected_fingerprint(element)) {
                     news.rejected.push(position);
                 }
                 continue;
@@ -182,9 +182,13 @@ impl News {
         }
         if self.window.latest {
             next.take_window(response);
-        } else {
-            let stored = self.rejected.iter().map(|&position| &response.elements()[position]);
-            next.extend_rejected(stored.map(|element| response.rejected_fingerprint(element)));
+        }
+        if !self.rejected.is_empty() {
+            let fingerprint =
+                |position: &usize| response.rejected_fingerprint(&response.elements()[*position]);
+            let rejected = response.elements().iter().filter(|element| element.event.is_err());
+            let present = rejected.map(|element| response.rejected_fingerprint(element)).collect();
+            next.extend_rejected(self.rejected.iter().map(fingerprint), &present);
         }
         next.note_withdrawn(&self.window.withdrawn, &self.window.returned);
         next.forget_oldest_outside_window();
@@ -200,26 +204,28 @@ impl News {
 impl Ledger {
     /// Makes this the last ordinary response.
     fn take_window(&mut self, response: &Response<'_>) {
-        let (mut unique, mut rejected) = (FxHashSet::default(), Vec::new());
+        let mut unique = FxHashSet::default();
         self.window.clear();
-        for element in response.elements() {
-            match element.event {
-                Ok(event) if unique.insert(event.id) => self.window.push(event.id),
-                Ok(_) => {}
-                Err(_) => rejected.push(response.rejected_fingerprint(element)),
-            }
-        }
+        let ids = response.elements().iter().filter_map(|element| Some(element.event.ok()?.id));
+        self.window.extend(ids.filter(|&id| unique.insert(id)));
         self.window.truncate(self.capacity);
-        rejected.truncate(REJECTED_CAPACITY);
-        self.rejected = rejected;
     }
 
-    /// Adds rejected elements that are stored now.
-    pub fn extend_rejected(&mut self, fingerprints: impl Iterator<Item = Fingerprint>) {
-        for fingerprint in fingerprints {
-            if !self.rejected.contains(&fingerprint) && self.rejected.len() < REJECTED_CAPACITY {
-                self.rejected.push(fingerprint);
-            }
-        }
+    /// Adds rejected elements that are stored now. Beyond the capacity the oldest ones are forgotten, but first those
+    /// that `present` does not hold.
+    pub fn extend_rejected(
+        &mut self,
+        fingerprints: impl IntoIterator<Item = Fingerprint>,
+        present: &FxHashSet<Fingerprint>,
+    ) {
+        let mut known: FxHashSet<Fingerprint> = self.rejected.iter().copied().collect();
+        self.rejected.extend(fingerprints.into_iter().filter(|&fingerprint| known.insert(fingerprint)));
+        let mut excess = self.rejected.len().saturating_sub(REJECTED_CAPACITY);
+        self.rejected.retain(|fingerprint| {
+            let forget = excess > 0 && !present.contains(fingerprint);
+            excess -= usize::from(forget);
+            !forget
+        });
+        self.rejected.drain(..excess);
     }
 }

@@ -13,10 +13,9 @@ use rustc_hash::FxHashMap;
 
 use super::scan::{Scan, written};
 use super::{Account, Cost, Filter, Found, Query, Unreadable, cover};
-use crate::archive::{Archive, Kind, Place, ledger_key};
+use crate::archive::{Archive, Kind, Place};
 use crate::cache::Origin;
 use crate::event::{self, EventId};
-use crate::ledger::LedgerDocument;
 use crate::store::{Key, Listed};
 
 /// So few objects are not told apart any further, but read.
@@ -62,14 +61,9 @@ impl Archive {
 
     /// The days of events, as far as the ledger knows.
     async fn remembered_days(&self, ids: &BTreeSet<EventId>, account: &Account) -> BTreeSet<NaiveDate> {
-        let Ok(Some(object)) = self.store().get(&ledger_key()).await else { return BTreeSet::new() };
-        account.note_object(Origin::Source, object.bytes.len() as u64);
-        match LedgerDocument::parse(&object.bytes) {
-            Ok(LedgerDocument::Own(ledger)) => {
-                ids.iter().filter_map(|&id| ledger.get(id).and_then(|seen| seen.day)).collect()
-            }
-            _ => BTreeSet::new(),
-        }
+        let Ok(Some((ledger, size_bytes))) = self.peek_ledger().await else { return BTreeSet::new() };
+        account.note_object(Origin::Source, size_bytes);
+        ids.iter().filter_map(|&id| ledger.get(id).and_then(|seen| seen.day)).collect()
     }
 }
 

@@ -89,6 +89,7 @@ fn decode(listing: &[u8]) -> Vec<Listed> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods, reason = "a wrapper must not answer for the store it wraps")]
 impl Store for CachedStore {
     async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
         self.store.get(key).await
@@ -124,6 +125,16 @@ impl Store for CachedStore {
         deleted
     }
 
+    async fn publish(&self, key: &Key, bytes: &[u8]) -> Result<(), StoreError> {
+        let published = self.store.publish(key, bytes).await;
+        self.note_written(key).await;
+        published
+    }
+
+    fn replaces_atomically(&self) -> bool {
+        self.store.replaces_atomically()
+    }
+
     fn location(&self) -> String {
         self.store.location()
     }
@@ -138,6 +149,10 @@ impl Store for CachedStore {
 
     async fn probe(&self) -> Result<Option<String>, StoreError> {
         self.store.probe().await
+    }
+
+    fn identity(&self) -> String {
+        self.store.identity()
     }
 
     fn is_sound_by_construction(&self) -> bool {

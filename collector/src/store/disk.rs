@@ -2,17 +2,21 @@
 
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
+use chrono::Utc;
 use tempfile::NamedTempFile;
 
 use crate::files::{self, FileKind};
 
 /// A staged file this old belongs to no living write.
 const STALE: Duration = Duration::from_hours(24);
+/// Pause between two attempts to take a lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Maximum size of an object that is read. The largest one that a run writes holds the rejected elements of a response of
 /// 64 MiB, with a reason for each.
@@ -89,11 +93,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// [`io::Error`] if that is not certain.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 
-    /// Waits until nobody else holds the lock.
+    /// Waits until nobody else holds the lock, but no longer than `wait`.
     ///
     /// # Errors
-    /// [`io::Error`] if there can be no lock.
-    fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
+    /// [`io::Error`] if there can be no lock, or somebody else holds it still; then it says who, and since when.
+    fn lock(&self, path: &Path, wait: Duration) -> io::Result<Self::Lock>;
 
     /// Removes a file.
     ///
@@ -195,12 +199,28 @@ impl Disk for FileSystem {
         files::open_folder(folder)?.sync_all()
     }
 
-    fn lock(&self, path: &Path) -> io::Result<File> {
-        let lock = files::open_lock(path)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(lock),
-            Err(TryLockError::WouldBlock) => lock.lock().map(|()| lock),
-            Err(TryLockError::Error(error)) => Err(error),
+    fn lock(&self, path: &Path, wait: Duration) -> io::Result<File> {
+        let mut lock = files::open_lock(path)?;
+        let begin = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => {
+                    lock.set_len(0)?;
+                    write!(lock, "process {} since {}", std::process::id(), Utc::now().to_rfc3339())?;
+                    return Ok(lock);
+                }
+                Err(TryLockError::WouldBlock) if begin.elapsed() < wait => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    let _ = (&lock).take(200).read_to_string(&mut holder);
+                    let path = path.display();
+                    return Err(io::Error::new(
+                        io::ErrorKind::WouldBlock,
+                        format!("the lock {path} is held by another program ({})", holder.escape_debug()),
+                    ));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
     }
 

@@ -2,13 +2,14 @@
 //!
 //! An object is a file. It is staged in a hidden folder, synced, published under its name in one step, and
 //! the folder that names it is synced: whoever sees the name sees the whole content, and a write that
-//! returned survives a power failure. Creating relies on the file system's own "only if absent"; replacing
-//! compares and renames under a lock that the operating system releases when its holder dies. Folders and
-//! files are private to their owner.
+//! returned survives a power failure. Creating relies on the file system's own "only if absent", and nothing else keeps
+//! collectors apart: the ledger is a sequence of objects that are created. Only `repair` replaces objects, while it
+//! holds a claim; that compares and renames under a lock. Folders and files are private to their owner.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::sys::statfs::statfs;
@@ -21,6 +22,8 @@ use crate::files::FileKind;
 
 const STAGING: &str = ".staging";
 const LOCK: &str = ".lock";
+/// How long to wait for another writer that replaces an object. One that was stopped may hold the lock for ever.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Objects as files below a folder.
 #[derive(Debug, Clone)]
@@ -91,6 +94,16 @@ impl Store for LocalStore {
         self.blocking(Operation::Delete, key.as_str(), move |folder| folder.delete(&wanted)).await
     }
 
+    async fn publish(&self, key: &Key, bytes: &[u8]) -> Result<(), StoreError> {
+        let (wanted, bytes) = (key.clone(), bytes.to_vec());
+        self.blocking(Operation::Replace, key.as_str(), move |folder| folder.publish(&wanted, &bytes)).await
+    }
+
+    /// POSIX has no such step, and the lock that replaces it is ignored by some file systems.
+    fn replaces_atomically(&self) -> bool {
+        false
+    }
+
     fn location(&self) -> String {
         self.folder.root.display().to_string()
     }
@@ -108,6 +121,12 @@ impl Store for LocalStore {
             Ok(probes.into_iter().find_map(|probe| probe.outcome.err()))
         })
         .await
+    }
+
+    fn identity(&self) -> String {
+        let root = &self.folder.root;
+        let canonical = root.canonicalize().or_else(|_| std::path::absolute(root));
+        canonical.as_ref().unwrap_or(root).display().to_string()
     }
 }
 
@@ -180,7 +199,7 @@ impl<D: Disk> Folder<D> {
     pub fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, FolderError> {
         let (path, parent) = self.prepare(key)?;
         let staged = self.stage(bytes)?;
-        let _lock = self.disk.lock(&self.root.join(LOCK))?;
+        let _lock = self.disk.lock(&self.root.join(LOCK), LOCK_WAIT)?;
         if self.read(key)?.is_none_or(|object| object.version != *expected) {
             return Ok(Write::Refused);
         }
@@ -188,6 +207,15 @@ impl<D: Disk> Folder<D> {
         staged.name_over(&path)?;
         self.disk.sync_folder(&parent).map_err(FolderError::after_publishing)?;
         Ok(Write::Done(version_of(bytes)))
+    }
+
+    /// [`Store::publish`].
+    ///
+    /// # Errors
+    /// [`FolderError`] as the file system says.
+    pub fn publish(&self, key: &Key, bytes: &[u8]) -> Result<(), FolderError> {
+        let (path, _) = self.prepare(key)?;
+        Ok(self.stage(bytes)?.name_over(&path)?)
     }
 
     /// [`Store::list`].
@@ -245,10 +273,7 @@ impl<D: Disk> Folder<D> {
     pub fn delete(&self, key: &Key) -> Result<(), FolderError> {
         let path = self.path(key);
         match self.disk.remove(&path) {
-            Ok(()) => {
-                let parent = path.parent().unwrap_or(&self.root);
-                self.disk.sync_folder(parent).map_err(FolderError::after_publishing)
-            }
+            Ok(()) => Ok(()),
             Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -9,11 +9,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Archive, ArchiveOptions, Deposit};
 use collector::clock::VirtualClock;
 use collector::event::Response;
-use collector::store::{Key, Listed, MemoryStore, Object, Store, StoreError, Version, Write};
+use collector::store::{Head, Key, Listed, MemoryStore, Object, Store, StoreError, Version, Write};
 
 use serde_json::value::RawValue;
 
 use crate::support::fixture;
+
+/// What a run asks for that finds nothing new.
+const IDLE: [(&str, usize); 2] = [("get", 1), ("head", 1)];
 
 /// A store in memory that counts what it is asked.
 #[derive(Debug, Default)]
@@ -33,6 +36,11 @@ impl Store for CountingStore {
     async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
         self.count("get");
         self.inner.get(key).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<Head>, StoreError> {
+        self.count("head");
+        self.inner.head(key).await
     }
 
     async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, StoreError> {
@@ -100,22 +108,22 @@ fn without(name: &str, left_out: impl Fn(usize) -> bool) -> Vec<u8> {
 }
 
 #[test]
-fn a_run_without_news_reads_the_ledger_and_nothing_else() {
+fn run_without_news_reads_the_ledger_and_looks_at_the_last_object() {
     let mut collector = Collector::new(ArchiveOptions::default());
     collector.run(&response("response.json"));
     let (deposit, asked) = collector.run(&response("response.json"));
     assert_eq!(deposit.overlap, 500);
-    assert_eq!(asked, [("get", 1)].into());
+    assert_eq!(asked, IDLE.into());
 }
 
 #[test]
-fn the_protocol_costs_one_small_write() {
-    // Without it: one object, and the ledger once. The claim is the one write more.
+fn protocol_costs_two_small_writes_and_a_listing() {
+    // Without it: one object, and the ledger once. The claim and the record of the journal come to that.
     let mut collector = Collector::new(ArchiveOptions::default());
     collector.run(&without("response.json", |position| position < 2));
     let (deposit, asked) = collector.run(&response("response.json"));
     assert_eq!((deposit.events, deposit.objects.len()), (2, 1));
-    assert_eq!(asked, [("create", 1), ("get", 1), ("replace", 2)].into());
+    assert_eq!(asked, [("create", 2), ("get", 1), ("head", 1), ("list", 1), ("replace", 2)].into());
 }
 
 #[test]
@@ -124,9 +132,12 @@ fn only_what_the_ledger_cannot_tell_is_looked_up() {
     collector.run(&response("response.json"));
     let (deposit, asked) = collector.run(&response("response-next.json"));
     assert_eq!((deposit.events, deposit.revisions), (14, 1));
-    assert_eq!(asked["list"], 2, "the day of the revised event, under events/ and revisions/");
+    assert!(
+        asked["list"] <= 2 + deposit.objects.len(),
+        "the day of the revised event, and those written: {asked:?}"
+    );
     let (deposit, asked) = collector.run(&response("response-sparse.json"));
-    assert_eq!(deposit.days_looked_up * 2, asked["list"]);
+    assert!(asked["list"] <= deposit.days_looked_up * 2 + 1);
     assert!(deposit.days_looked_up > 30);
     let (again, asked) = collector.run(&response("response-sparse.json"));
     assert_eq!((again.events, again.revisions, again.objects.len()), (0, 0, 0));
@@ -134,16 +145,14 @@ fn only_what_the_ledger_cannot_tell_is_looked_up() {
 }
 
 #[test]
-fn members_in_another_order_are_looked_up_once_and_are_no_revisions() {
+fn members_in_another_order_are_the_same_content() {
     let mut collector = Collector::new(ArchiveOptions::default());
     collector.run(&response("response.json"));
     let values: Vec<serde_json::Value> = serde_json::from_slice(&response("response.json")).unwrap();
     let reordered = serde_json::to_vec(&values).unwrap();
     let (deposit, asked) = collector.run(&reordered);
     assert_eq!((deposit.events, deposit.revisions, deposit.overlap), (0, 0, 500));
-    assert!(asked["list"] > 0);
-    let (_, asked) = collector.run(&reordered);
-    assert_eq!(asked, [("get", 1)].into());
+    assert_eq!(asked, IDLE.into());
 }
 
 #[test]
@@ -153,7 +162,7 @@ fn revisions_are_left_out_if_nobody_wants_them() {
     let (deposit, _) = collector.run(&response("response-next.json"));
     assert_eq!((deposit.events, deposit.revisions), (14, 0));
     let (_, asked) = collector.run(&response("response-next.json"));
-    assert_eq!(asked, [("get", 1)].into(), "the change is remembered all the same");
+    assert_eq!(asked, IDLE.into(), "the change is remembered all the same");
 }
 
 #[test]
@@ -164,7 +173,7 @@ fn a_withdrawn_event_is_noted_once_and_taken_back_when_it_returns() {
     let (deposit, _) = collector.run(&gone);
     assert_eq!((deposit.withdrawn, deposit.returned), (1, 0));
     let (deposit, asked) = collector.run(&gone);
-    assert_eq!((deposit.withdrawn, deposit.returned, asked), (0, 0, [("get", 1)].into()));
+    assert_eq!((deposit.withdrawn, deposit.returned, asked), (0, 0, IDLE.into()));
     let (deposit, _) = collector.run(&response("response.json"));
     assert_eq!((deposit.withdrawn, deposit.returned, deposit.events), (0, 1, 0));
     // The end of the window jitters; what is gone there has only grown old.

@@ -187,8 +187,8 @@ fn an_archive_of_the_documented_collector_is_taken_over() {
 fn nothing_is_repaired_under_a_living_run() {
     let home = collected();
     let mut ledger = home.ledger();
-    ledger["claim"] =
-        json!({"run": "another", "owner": "elsewhere", "until": i64::from(u32::MAX), "objects": []});
+    let until = (chrono::Utc::now() + chrono::TimeDelta::minutes(9)).timestamp();
+    ledger["claim"] = json!({"run": "another", "owner": "elsewhere", "until": until, "objects": []});
     home.write("data/metadata/last_seen.json", ledger.to_string());
     let before = home.store();
     let ended = home.collector(&["repair"]).with(1);

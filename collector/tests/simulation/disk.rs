@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use collector::store::disk::{Disk, Entry, EntryKind, Staged};
 
@@ -112,6 +113,24 @@ impl SimulatedDisk {
         files.collect()
     }
 
+    /// Sets a file to a content, or removes it; durable at once.
+    pub(crate) fn put_back(&self, path: &Path, bytes: Option<&[u8]>) {
+        let mut state = self.state();
+        let Some(bytes) = bytes else {
+            state.names.remove(path);
+            state.synced_names.remove(path);
+            return;
+        };
+        let number = state.contents.len();
+        state.contents.push(Content { now: bytes.to_vec(), synced: Some(bytes.to_vec()) });
+        for folder in path.ancestors().skip(1).filter(|folder| *folder != Path::new("")) {
+            state.names.insert(folder.to_path_buf(), Node::Folder);
+            state.synced_names.insert(folder.to_path_buf(), Node::Folder);
+        }
+        state.names.insert(path.to_path_buf(), Node::File(number));
+        state.synced_names.insert(path.to_path_buf(), Node::File(number));
+    }
+
     /// Keeps what was synced, and of the rest what the dice say.
     pub(crate) fn lose_power(&self, dice: &mut Dice) {
         let mut state = self.state();
@@ -204,7 +223,7 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
-    fn lock(&self, _path: &Path) -> io::Result<()> {
+    fn lock(&self, _path: &Path, _wait: Duration) -> io::Result<()> {
         Ok(()) // one operation at a time is carried out anyway
     }
 

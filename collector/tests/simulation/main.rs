@@ -12,7 +12,9 @@
 
 mod dice;
 mod disk;
+mod machine;
 mod promises;
+mod restore;
 mod store;
 mod tape;
 mod world;
@@ -119,6 +121,16 @@ fn without_syncing_a_promise_is_broken() {
 #[test]
 fn without_looking_up_a_promise_is_broken() {
     assert_needed(Guard::LookUp);
+}
+
+#[test]
+fn without_generations_a_promise_is_broken() {
+    assert_needed(Guard::Generations);
+}
+
+#[test]
+fn without_memory_a_promise_is_broken() {
+    assert_needed(Guard::Memory);
 }
 
 #[test]

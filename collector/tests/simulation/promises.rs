@@ -34,15 +34,30 @@ impl Promises {
         self.take(key, &bytes)
     }
 
-    /// Everything may have changed.
-    pub(crate) fn look_at_all(&mut self, disk: &SimulatedDisk) -> Result<(), String> {
+    /// Everything may have changed. What a restore took away is not promised until it is back.
+    pub(crate) fn look_at_all(&mut self, disk: &SimulatedDisk, forgives: bool) -> Result<(), String> {
         self.lines.clear();
         self.events.clear();
         self.versions.clear();
         for (path, bytes) in disk.files() {
             self.take(path.strip_prefix("s").unwrap().to_str().unwrap(), &bytes)?;
         }
+        if forgives {
+            let (events, versions) = (&self.events, &self.versions);
+            self.promised.retain(|it| events.contains_key(&it.0) && versions.contains_key(it));
+        }
         self.check_promised()
+    }
+
+    /// Whether an event is stored.
+    pub(crate) fn is_stored(&self, id: EventId) -> bool {
+        self.events.contains_key(&id)
+    }
+
+    /// The events that are stored.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = Event> + '_ {
+        let lines = self.lines.values().flatten();
+        lines.filter(|(kind, _)| *kind == Kind::Events).map(|&(_, event)| event)
     }
 
     fn forget(&mut self, key: &str) {

@@ -24,6 +24,10 @@ pub(crate) enum Guard {
     LookUp,
     /// What a dead run claimed is fenced.
     Fence,
+    /// Where replacing is not one step, the ledger is a sequence of created objects.
+    Generations,
+    /// The machine remembers the last commit that it saw.
+    Memory,
 }
 
 /// What a collector asks for.
@@ -32,6 +36,7 @@ pub(crate) enum Request {
     Get(Key),
     Create(Key, Vec<u8>),
     Replace(Key, Vec<u8>, Version),
+    Publish(Key, Vec<u8>),
     List(String),
     Delete(Key),
 }
@@ -40,7 +45,7 @@ impl fmt::Debug for Request {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.operation(), self.target())?;
         match self {
-            Self::Create(_, bytes) | Self::Replace(_, bytes, _) => {
+            Self::Create(_, bytes) | Self::Replace(_, bytes, _) | Self::Publish(_, bytes) => {
                 write!(formatter, ", {} bytes", bytes.len())
             }
             _ => Ok(()),
@@ -50,12 +55,16 @@ impl fmt::Debug for Request {
 
 impl Request {
     pub(crate) fn is_write(&self) -> bool {
-        matches!(self, Self::Create(..) | Self::Replace(..) | Self::Delete(_))
+        matches!(self, Self::Create(..) | Self::Replace(..) | Self::Publish(..) | Self::Delete(_))
     }
 
     pub(crate) fn key(&self) -> Option<&Key> {
         match self {
-            Self::Get(key) | Self::Create(key, _) | Self::Replace(key, ..) | Self::Delete(key) => Some(key),
+            Self::Get(key)
+            | Self::Create(key, _)
+            | Self::Replace(key, ..)
+            | Self::Publish(key, _)
+            | Self::Delete(key) => Some(key),
             Self::List(_) => None,
         }
     }
@@ -64,7 +73,7 @@ impl Request {
         match self {
             Self::Get(_) => Operation::Get,
             Self::Create(..) => Operation::Create,
-            Self::Replace(..) => Operation::Replace,
+            Self::Replace(..) | Self::Publish(..) => Operation::Replace,
             Self::List(_) => Operation::List,
             Self::Delete(_) => Operation::Delete,
         }
@@ -87,6 +96,7 @@ pub(crate) enum Reply {
     Got(Option<Object>),
     Wrote(Write),
     Listed(Vec<Listed>),
+    Published,
     Deleted,
 }
 
@@ -105,12 +115,14 @@ pub(crate) struct ScheduledStore {
     folder: Arc<Folder<SimulatedDisk>>,
     pub(crate) disk: SimulatedDisk,
     broken: Option<Guard>,
+    /// Whether it replaces in one step, as buckets do and file systems do not.
+    is_atomic: bool,
 }
 
 impl ScheduledStore {
-    pub(crate) fn new(disk: SimulatedDisk, broken: Option<Guard>) -> Self {
+    pub(crate) fn new(disk: SimulatedDisk, broken: Option<Guard>, is_atomic: bool) -> Self {
         let folder = Arc::new(Folder::new(disk.clone(), "s"));
-        Self { calls: Arc::default(), folder, disk, broken }
+        Self { calls: Arc::default(), folder, disk, broken, is_atomic }
     }
 
     /// The operations that wait.
@@ -144,6 +156,7 @@ impl ScheduledStore {
                 self.overwrite(key, bytes)
             }
             Request::Replace(key, bytes, expected) => folder.replace(key, bytes, expected).map(Reply::Wrote),
+            Request::Publish(key, bytes) => folder.publish(key, bytes).map(|()| Reply::Published),
             Request::List(prefix)
                 if self.broken == Some(Guard::LookUp) && prefix.matches('/').count() > 1 =>
             {
@@ -209,10 +222,31 @@ impl Store for ScheduledStore {
     }
 
     async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError> {
+        if self.broken == Some(Guard::Generations) {
+            // Compared now, renamed later: no lock excludes others in between.
+            if self.get(key).await?.is_none_or(|object| object.version != *expected) {
+                return Ok(Write::Refused);
+            }
+            self.publish(key, bytes).await?;
+            return Ok(Write::Done(
+                self.get(key).await?.map_or_else(|| expected.clone(), |object| object.version),
+            ));
+        }
         match self.call(Request::Replace(key.clone(), bytes.to_vec(), expected.clone())).await? {
             Reply::Wrote(write) => Ok(write),
             other => panic!("{other:?}"),
         }
+    }
+
+    async fn publish(&self, key: &Key, bytes: &[u8]) -> Result<(), StoreError> {
+        match self.call(Request::Publish(key.clone(), bytes.to_vec())).await? {
+            Reply::Published => Ok(()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn replaces_atomically(&self) -> bool {
+        self.is_atomic || self.broken == Some(Guard::Generations)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {

@@ -1,5 +1,7 @@
 //! One world: several collectors, one store, one feed, and a schedule drawn from a seed.
 
+mod hostile;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::future::Future;
@@ -8,46 +10,22 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Archive, ArchiveError, ArchiveOptions, Liveness, Outcome};
-use collector::clock::Clock;
-use collector::event::Response;
+use collector::clock::Clock as _;
+use collector::event::{Event, Response};
+use collector::record::Evidence;
+use collector::run::note_deposited;
 
 use crate::dice::Dice;
 use crate::disk::{Fault, FaultKind, SimulatedDisk};
+use crate::machine::{Machine, MachineClock, TrueClock};
 use crate::promises::Promises;
-use crate::store::{Guard, Request, ScheduledStore};
+use crate::restore::Backups;
+use crate::store::{Guard, Reply, Request, ScheduledStore};
 use crate::tape::Tape;
 
 const MOST_COLLECTORS: usize = 3;
-
-/// The world's clock.
-#[derive(Debug, Clone)]
-struct WorldClock(Arc<Mutex<(DateTime<Utc>, Duration)>>);
-
-impl WorldClock {
-    fn pass(&self, time: TimeDelta) {
-        let mut state = self.0.lock().unwrap();
-        state.0 += time;
-        state.1 += time.to_std().unwrap();
-    }
-}
-
-#[async_trait]
-impl Clock for WorldClock {
-    fn now(&self) -> DateTime<Utc> {
-        self.0.lock().unwrap().0
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.0.lock().unwrap().1
-    }
-
-    async fn sleep(&self, _: Duration) {
-        panic!("storing waits for nobody");
-    }
-}
 
 /// Knows the dead, or knows nothing of them, as on another machine.
 #[derive(Debug)]
@@ -71,13 +49,18 @@ impl Liveness for Census {
 enum Said {
     /// All of the response of this number is stored.
     Stored(usize),
+    /// The response of this number has arrived.
+    Fetched(usize),
     LeftToAnother,
-    Failed,
+    Failed(#[expect(dead_code, reason = "the story shows it")] String),
 }
 
 struct Process {
     name: String,
+    machine: usize,
     store: ScheduledStore,
+    /// Steps for which it is not scheduled: it is stopped, and then continues.
+    stopped: u32,
     work: Pin<Box<dyn Future<Output = ()>>>,
     said: Arc<Mutex<Vec<Said>>>,
 }
@@ -85,9 +68,17 @@ struct Process {
 pub(crate) struct World {
     dice: Dice,
     tape: &'static Tape,
-    clock: WorldClock,
+    clock: TrueClock,
+    machines: Vec<Machine>,
     disk: SimulatedDisk,
     broken: Option<Guard>,
+    /// Whether the store replaces in one step, as buckets do.
+    is_atomic: bool,
+    /// Whether clocks are wrong, listings lie, and archives are restored.
+    is_hostile: bool,
+    backups: Backups,
+    /// What each machine has seen stored when it last succeeded, unless it forgot that.
+    seen: Vec<Option<(DateTime<Utc>, Vec<Event>)>>,
     options: ArchiveOptions,
     /// Whether the dead are known to be dead.
     one_machine: bool,
@@ -108,18 +99,30 @@ impl World {
         let mut dice = Dice::of(seed);
         let disk = SimulatedDisk::new(broken != Some(Guard::Sync));
         let first = dice.index(tape.plays.len() / 2);
-        let clock = WorldClock(Arc::new(Mutex::new((tape.plays[first].at, Duration::ZERO))));
+        let clock = TrueClock::at(tape.plays[first].at);
+        let machines = vec![Machine::new(&clock, broken != Some(Guard::Memory)); 1]
+            .into_iter()
+            .chain([Machine::new(&clock, broken != Some(Guard::Memory))])
+            .collect();
         let options = ArchiveOptions {
             buffer: tape.buffer,
             capacity: tape.buffer * 2,
             parallel: 1 + dice.index(3),
+            // Each step takes up to 20 seconds.
+            deadline: Duration::from_mins(30),
+            lease: Duration::from_hours(1),
             ..ArchiveOptions::default()
         };
         Self {
             tape,
             clock,
+            machines,
             disk,
             broken,
+            is_atomic: dice.chance(500),
+            is_hostile: dice.chance(600),
+            backups: Backups::default(),
+            seen: vec![None; 2],
             options,
             one_machine: dice.chance(500),
             trouble: [0, 50, 150, 400][dice.index(4)],
@@ -171,23 +174,51 @@ impl World {
         if self.dice.chance(self.trouble / 40) {
             return self.lose_power();
         }
-        let number = self.dice.index(self.processes.len());
-        self.advance(number)
+        if self.is_hostile && self.dice.chance(20) {
+            self.be_hostile()?;
+        }
+        for process in &mut self.processes {
+            process.stopped = process.stopped.saturating_sub(1);
+        }
+        let running: Vec<usize> =
+            (0..self.processes.len()).filter(|&number| self.processes[number].stopped == 0).collect();
+        self.check_health()?;
+        match running.len() {
+            0 => Ok(()),
+            count => {
+                let number = running[self.dice.index(count)];
+                self.advance(number)
+            }
+        }
     }
 
     fn start(&mut self) {
+        let machine = self.dice.index(self.machines.len());
+        let repairs = self.is_hostile && !self.backups.is_incomplete() && self.dice.chance(60);
+        self.start_on(machine, repairs);
+    }
+
+    fn start_on(&mut self, machine: usize, repairs: bool) {
         self.started += 1;
         let name = format!("c{}", self.started);
-        let store = ScheduledStore::new(self.disk.for_another_process(), self.broken);
+        let store = ScheduledStore::new(self.disk.for_another_process(), self.broken, self.is_atomic);
         let census = Census { name: name.clone(), dead: Arc::clone(&self.dead) };
-        let clock = Arc::new(self.clock.clone());
-        let archive = Archive::new(Arc::new(store.clone()), clock.clone(), self.options.clone())
-            .with_liveness(Arc::new(census));
+        let Machine { clock, memory, evidence, .. } = self.machines[machine].clone();
+        let archive = Archive::new(Arc::new(store.clone()), Arc::new(clock.clone()), self.options.clone())
+            .with_liveness(Arc::new(census))
+            .with_memory(memory);
         let said = Arc::new(Mutex::new(Vec::new()));
         let runs = if self.dice.chance(300) { 3 } else { 1 };
-        let work = collect(archive, clock, self.tape, runs, Arc::clone(&said));
-        let mut process = Process { name: name.clone(), store, work: Box::pin(work), said };
-        self.tell(|| format!("{name} starts"));
+        let work: Pin<Box<dyn Future<Output = ()>>> = if repairs {
+            Box::pin(repair(archive, Arc::clone(&said)))
+        } else {
+            let (truth, tape, said) = (self.clock.clone(), self.tape, Arc::clone(&said));
+            Box::pin(collect(archive, clock, truth, tape, runs, evidence, said))
+        };
+        let mut process = Process { name: name.clone(), machine, store, stopped: 0, work, said };
+        self.tell(|| {
+            format!("{name} starts on machine {machine}{}", if repairs { " to repair" } else { "" })
+        });
         process.poll();
         self.processes.push(process);
     }
@@ -245,15 +276,36 @@ impl World {
                 return Ok(());
             }
             8 => {
-                self.tell(|| what("sleeps long before"));
+                self.tell(|| what("is stopped before"));
+                if self.dice.chance(500) {
+                    self.processes[number].stopped = self.dice.below(60);
+                }
                 self.clock.pass(TimeDelta::seconds(i64::from(self.dice.below(7_200))));
+                return Ok(());
             }
-            _ => {
-                self.tell(|| what("does"));
-                let result = self.apply(&store, &request)?;
-                store.answer(call, result);
+            9 if self.is_hostile && self.dice.chance(10) => {
+                let Some(listed) = self.lie(&store, &request) else {
+                    return self.obey(number, call, &store, &request);
+                };
+                self.tell(|| what("is lied to about"));
+                store.answer(call, Ok(Reply::Listed(listed)));
             }
+            _ => return self.obey(number, call, &store, &request),
         }
+        self.go_on(number)
+    }
+
+    fn obey(
+        &mut self,
+        number: usize,
+        call: u64,
+        store: &ScheduledStore,
+        request: &Request,
+    ) -> Result<(), String> {
+        let name = self.processes[number].name.clone();
+        self.tell(|| format!("{name} does: {request:?}"));
+        let result = self.apply(store, request)?;
+        store.answer(call, result);
         self.go_on(number)
     }
 
@@ -261,7 +313,7 @@ impl World {
         &mut self,
         store: &ScheduledStore,
         request: &Request,
-    ) -> Result<Result<crate::store::Reply, collector::store::StoreError>, String> {
+    ) -> Result<Result<Reply, collector::store::StoreError>, String> {
         let result = store.apply(request);
         if let (true, Some(key)) = (request.is_write(), request.key())
             && (result.is_ok() || self.promises_may_have_changed(key))
@@ -294,7 +346,7 @@ impl World {
         // What is on its way over a network arrives; what was on its way to the disk is gone with the machine.
         self.late.clear();
         self.disk.lose_power(&mut self.dice);
-        self.promises.look_at_all(&self.disk)
+        self.promises.look_at_all(&self.disk, false)
     }
 
     fn bury(&mut self, number: usize) {
@@ -310,11 +362,18 @@ impl World {
         let process = &mut self.processes[number];
         let ended = process.poll();
         let said: Vec<_> = process.said.lock().unwrap().drain(..).collect();
-        let name = process.name.clone();
+        let (name, machine) = (process.name.clone(), process.machine);
         for word in said {
             self.tell(|| format!("{name}: {word:?}"));
-            if let Said::Stored(play) = word {
-                self.promises.promise(&self.tape.plays[play].events)?;
+            match word {
+                Said::Stored(play) => {
+                    self.promises.promise(&self.tape.plays[play].events)?;
+                    self.check_memory(machine)?;
+                }
+                Said::Fetched(play) => {
+                    self.machines[machine].note_seen(&self.tape.plays[play].events, self.clock.now());
+                }
+                _ => {}
             }
         }
         if ended {
@@ -331,10 +390,25 @@ impl World {
         while !self.late.is_empty() {
             self.deliver_late()?;
         }
-        self.clock.pass(TimeDelta::hours(1));
+        // By then ledger and objects have to be compared once more.
+        self.clock.pass(TimeDelta::hours(30));
         self.trouble = 0;
-        self.start();
+        self.is_hostile = false;
+        let now = self.clock.now();
+        self.machines.iter_mut().for_each(|machine| machine.set_clock(TimeDelta::zero(), now));
+        if self.backups.is_incomplete() {
+            self.undisturbed(true)?;
+        }
         let before = self.promises_kept();
+        self.undisturbed(false)?;
+        if self.promises_kept() == before {
+            return Err("a collector that nobody disturbs does not succeed".to_owned());
+        }
+        self.check_soundness()
+    }
+
+    fn undisturbed(&mut self, repairs: bool) -> Result<(), String> {
+        self.start_on(0, repairs);
         while let Some(process) = self.processes.first() {
             let waiting = process.store.waiting();
             let Some((call, request)) = waiting.first().cloned() else {
@@ -345,10 +419,7 @@ impl World {
             store.answer(call, result);
             self.go_on(0)?;
         }
-        if self.promises_kept() == before {
-            return Err("a collector that nobody disturbs does not succeed".to_owned());
-        }
-        self.check_soundness()
+        Ok(())
     }
 
     fn promises_kept(&self) -> usize {
@@ -356,9 +427,9 @@ impl World {
     }
 
     fn check_soundness(&mut self) -> Result<(), String> {
-        let store = ScheduledStore::new(self.disk.for_another_process(), None);
-        let archive =
-            Archive::new(Arc::new(store.clone()), Arc::new(self.clock.clone()), self.options.clone());
+        let store = ScheduledStore::new(self.disk.for_another_process(), None, self.is_atomic);
+        let clock = Arc::new(self.machines[0].clock.clone());
+        let archive = Archive::new(Arc::new(store.clone()), clock, self.options.clone());
         let mut audit = Box::pin(async move { archive.audit(|_, _| {}).await });
         loop {
             let polled = audit.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -385,22 +456,34 @@ impl Process {
 /// A process: one or several runs, one after the other.
 async fn collect(
     archive: Archive,
-    clock: Arc<WorldClock>,
+    clock: MachineClock,
+    truth: TrueClock,
     tape: &Tape,
     runs: usize,
+    evidence: Arc<Mutex<Evidence>>,
     said: Arc<Mutex<Vec<Said>>>,
 ) {
     let result: Result<(), ArchiveError> = async {
         let mut snapshot = None;
         for _ in 0..runs {
-            let start = clock.now();
-            let play = tape.at(start);
+            let (play, start) = (tape.at(truth.now()), clock.now());
             let response = Response::parse(&tape.plays[play].body).unwrap();
+            let events = tape.plays[play].events.len();
+            let seen = tape.plays[play].events.iter().map(|event| (event.id, event.day));
+            {
+                // Events are seen when the response arrives, whatever becomes of the run.
+                let mut evidence = evidence.lock().unwrap();
+                evidence.note_response(start, response.elements().len(), events);
+                evidence.note_unsettled(start, seen);
+            }
+            said.lock().unwrap().push(Said::Fetched(play));
             let before = match snapshot.take() {
                 Some(before) => before,
                 None => archive.open().await?,
             };
-            let (deposit, after) = archive.deposit(&response, before, start).await?;
+            let deposited = archive.deposit(&response, before, start).await;
+            note_deposited(&deposited, &response, start, &mut evidence.lock().unwrap());
+            let (deposit, after) = deposited?;
             if deposit.outcome == Outcome::Stored {
                 said.lock().unwrap().push(Said::Stored(play));
                 snapshot = Some(after);
@@ -411,7 +494,13 @@ async fn collect(
         Ok(())
     }
     .await;
-    if result.is_err() {
-        said.lock().unwrap().push(Said::Failed);
+    if let Err(error) = result {
+        said.lock().unwrap().push(Said::Failed(error.to_string()));
+    }
+}
+
+async fn repair(archive: Archive, said: Arc<Mutex<Vec<Said>>>) {
+    if let Err(error) = archive.repair(false, |_, _| {}).await {
+        said.lock().unwrap().push(Said::Failed(error.to_string()));
     }
 }

@@ -1,0 +1,186 @@
+//! The journal of commits: which objects were added or replaced, in the order of their commits.
+//!
+//! A record is written once under its sequence number and never changed. The last commit stands in the ledger; its
+//! record is written to the journal together with the claim of the next one, so that a run with news writes one small
+//! object more, and the journal never names what was not committed.
+
+use std::ops::Range;
+
+use aws_lc_rs::digest::{SHA256, digest as hash};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use rustc_hash::FxHashSet;
+use tracing::warn;
+
+use super::ledger_file::TRIES;
+use super::{Archive, ArchiveError};
+use crate::ledger::{CommitKind, CommitRecord, CommittedObject, Lineage};
+use crate::store::{Key, Listed, Write};
+
+/// Maximum number of objects in a record that lists what an archive held before it had a journal.
+const OBJECTS_PER_RECORD: usize = 1_000;
+
+/// The name of a record.
+pub(super) fn journal_key(sequence: u64) -> Key {
+    Key::of_parts(format!("metadata/journal/{:06}/{:03}.json", sequence / 1_000, sequence % 1_000))
+}
+
+/// The SHA-256 digest of a content, in lower-case hexadecimal.
+#[must_use]
+pub fn content_digest(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    hash(&SHA256, bytes).as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// An object as a commit names it.
+pub(super) fn committed(key: &Key, bytes: &[u8]) -> CommittedObject {
+    CommittedObject {
+        key: key.as_str().to_owned(),
+        size_bytes: bytes.len() as u64,
+        digest: content_digest(bytes),
+        replaces: None,
+    }
+}
+
+impl Archive {
+    /// Writes the record of the last commit. Whether the journal agrees with the ledger.
+    pub(super) async fn flush_journal(&self, lineage: &Lineage) -> Result<bool, ArchiveError> {
+        match lineage.unwritten() {
+            Some(record) => self.write_record(record).await,
+            None => Ok(true),
+        }
+    }
+
+    /// Writes a record. Whether it is there now; if not, another one has its number.
+    async fn write_record(&self, record: &CommitRecord) -> Result<bool, ArchiveError> {
+        let (key, bytes) = (journal_key(record.sequence), record.to_document());
+        for tries_left in (0..TRIES).rev() {
+            match self.store.create(&key, &bytes).await {
+                Ok(Write::Done(_)) => return Ok(true),
+                Ok(Write::Refused) => break,
+                Err(error) if error.outcome_unknown && tries_left > 0 => {
+                    warn!(%error, "the answer to a write was lost; asking again");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.store.get(&key).await?.is_some_and(|object| object.bytes == bytes))
+    }
+
+    /// A record of the journal; nothing if there is none of that number.
+    pub(super) async fn record_at(&self, sequence: u64) -> Result<Option<CommitRecord>, ArchiveError> {
+        let key = journal_key(sequence);
+        let Some(object) = self.store.get(&key).await? else { return Ok(None) };
+        let record: CommitRecord = serde_json::from_slice(&object.bytes)
+            .map_err(|source| ArchiveError::Journal { key: key.clone(), reason: source.to_string() })?;
+        if record.sequence != sequence {
+            let reason = format!("it holds the record of number {}", record.sequence);
+            return Err(ArchiveError::Journal { key, reason });
+        }
+        Ok(Some(record))
+    }
+
+    /// Records with the numbers of a range, in order, up to the first that is absent.
+    pub(super) async fn records(&self, range: Range<u64>) -> Result<Vec<CommitRecord>, ArchiveError> {
+        let reads = range.map(|sequence| self.record_at(sequence));
+        let mut reads = stream::iter(reads).buffered(self.parallel());
+        let mut found = Vec::new();
+        while let Some(Some(record)) = reads.try_next().await? {
+            found.push(record);
+        }
+        Ok(found)
+    }
+
+    /// Appends those of the objects that no record names. The caller holds a claim.
+    pub(super) async fn append_unjournaled(
+        &self,
+        lineage: &mut Lineage,
+        objects: Vec<CommittedObject>,
+    ) -> Result<(), ArchiveError> {
+        let unnamed = self.unjournaled(lineage, objects).await?;
+        for chunk in unnamed.chunks(OBJECTS_PER_RECORD) {
+            self.flush_or_interrupt(lineage).await?;
+            let kind = if lineage.sequence() == 0 { CommitKind::Base } else { CommitKind::Heal };
+            lineage.append(kind, &self.liveness.name(), self.now().timestamp(), chunk.to_vec());
+        }
+        if !unnamed.is_empty() {
+            // It may be too much for the ledger, so the journal has it at once.
+            self.flush_or_interrupt(lineage).await?;
+            lineage.note_written();
+        }
+        Ok(())
+    }
+
+    async fn flush_or_interrupt(&self, lineage: &Lineage) -> Result<(), ArchiveError> {
+        if self.flush_journal(lineage).await? { Ok(()) } else { Err(ArchiveError::Interrupted) }
+    }
+
+    /// Takes over the records from the last commit on. What the last commit named, if another one has its place.
+    pub(super) async fn adopt_records(
+        &self,
+        lineage: &mut Lineage,
+    ) -> Result<Vec<CommittedObject>, ArchiveError> {
+        let mut displaced = Vec::new();
+        let (mut next, mut ahead) = (lineage.sequence().max(1), 2);
+        loop {
+            let batch = self.records(next..next + ahead).await?;
+            ahead = (ahead * 2).min(64);
+            let Some(last) = batch.last() else { return Ok(displaced) };
+            next = last.sequence + 1;
+            for record in batch {
+                if lineage.is_known() && record.archive != lineage.archive {
+                    return Err(ArchiveError::AnotherArchive {
+                        location: self.store.location(),
+                        expected: record.archive,
+                        found: lineage.archive.clone(),
+                    });
+                }
+                let is_last = lineage.last.as_ref().is_some_and(|last| last.commit == record.commit);
+                if !is_last {
+                    lineage.archive.clone_from(&record.archive);
+                    lineage.epoch = record.epoch;
+                    let last = lineage.unwritten().filter(|last| last.sequence == record.sequence);
+                    displaced.extend(last.iter().flat_map(|last| last.objects.clone()));
+                    lineage.follow(record);
+                }
+            }
+        }
+    }
+
+    /// Those of the objects that no record names.
+    async fn unjournaled(
+        &self,
+        lineage: &Lineage,
+        objects: Vec<CommittedObject>,
+    ) -> Result<Vec<CommittedObject>, ArchiveError> {
+        let mut unnamed: FxHashSet<String> = objects.iter().map(|object| object.key.clone()).collect();
+        let last = lineage.unwritten().into_iter().flat_map(|record| &record.objects);
+        last.for_each(|object| _ = unnamed.remove(&object.key));
+        let numbers = (1..=lineage.sequence()).rev();
+        let mut reads =
+            stream::iter(numbers.map(|sequence| self.record_at(sequence))).buffered(self.parallel());
+        while !unnamed.is_empty()
+            && let Some(record) = reads.try_next().await?
+        {
+            for object in record.iter().flat_map(|record| &record.objects) {
+                unnamed.remove(&object.key);
+            }
+        }
+        drop(reads);
+        Ok(objects.into_iter().filter(|object| unnamed.remove(&object.key)).collect())
+    }
+}
+
+/// Objects of which only names and sizes are known, without those that hold nothing.
+pub(super) fn unread(listed: &[Listed]) -> Vec<CommittedObject> {
+    let held = listed.iter().filter(|object| object.size_bytes > 0);
+    held.map(|object| CommittedObject {
+        key: object.key.as_str().to_owned(),
+        size_bytes: object.size_bytes,
+        digest: String::new(),
+        replaces: None,
+    })
+    .collect()
+}

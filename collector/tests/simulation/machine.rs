@@ -1,0 +1,135 @@
+//! What belongs to a machine: its clock, and what it remembers of archives.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use collector::archive::{Memory, ProcessMemory, Remembered};
+use collector::clock::{CLOCK_TOLERANCE, Clock};
+use collector::event::{Event, EventId};
+use collector::record::{Evidence, Limits};
+
+/// The true time.
+#[derive(Debug, Clone)]
+pub(crate) struct TrueClock(Arc<Mutex<(DateTime<Utc>, Duration)>>);
+
+impl TrueClock {
+    pub(crate) fn at(now: DateTime<Utc>) -> Self {
+        Self(Arc::new(Mutex::new((now, Duration::ZERO))))
+    }
+
+    pub(crate) fn pass(&self, time: TimeDelta) {
+        let mut state = self.0.lock().unwrap();
+        state.0 += time;
+        state.1 += time.to_std().unwrap();
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.0.lock().unwrap().0
+    }
+}
+
+/// The clock of a machine, which may be wrong.
+#[derive(Debug, Clone)]
+pub(crate) struct MachineClock {
+    truth: TrueClock,
+    offset: Arc<Mutex<TimeDelta>>,
+}
+
+impl MachineClock {
+    pub(crate) fn offset(&self) -> TimeDelta {
+        *self.offset.lock().unwrap()
+    }
+
+    fn set_offset(&self, offset: TimeDelta) {
+        *self.offset.lock().unwrap() = offset;
+    }
+}
+
+#[async_trait]
+impl Clock for MachineClock {
+    fn now(&self) -> DateTime<Utc> {
+        self.truth.now() + self.offset()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.truth.0.lock().unwrap().1
+    }
+
+    async fn sleep(&self, _: Duration) {
+        panic!("storing does not wait");
+    }
+}
+
+/// A machine on which collectors run.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pub(crate) clock: MachineClock,
+    pub(crate) memory: Arc<dyn Memory>,
+    pub(crate) evidence: Arc<Mutex<Evidence>>,
+    /// When it first saw each event that is not known to be stored, by the true time.
+    seen: BTreeMap<EventId, DateTime<Utc>>,
+    /// Since when its clock is right.
+    right_since: DateTime<Utc>,
+}
+
+impl Machine {
+    pub(crate) fn new(truth: &TrueClock, remembers: bool) -> Self {
+        let clock = MachineClock { truth: truth.clone(), offset: Arc::default() };
+        let memory: Arc<dyn Memory> =
+            if remembers { Arc::new(ProcessMemory::default()) } else { Arc::new(Gullible::default()) };
+        let right_since = truth.now();
+        Self { clock, memory, evidence: Arc::default(), seen: BTreeMap::new(), right_since }
+    }
+
+    pub(crate) fn note_seen(&mut self, events: &[Event], now: DateTime<Utc>) {
+        for event in events {
+            self.seen.entry(event.id).or_insert(now);
+        }
+    }
+
+    /// Sets how far its clock is ahead of the true time.
+    pub(crate) fn set_clock(&mut self, offset: TimeDelta, now: DateTime<Utc>) {
+        self.clock.set_offset(offset);
+        self.right_since = now;
+    }
+
+    /// An event that it saw longer ago than the limit and that is not stored, while it reports health.
+    pub(crate) fn false_health(
+        &mut self,
+        now: DateTime<Utc>,
+        limits: &Limits,
+        is_stored: impl Fn(EventId) -> bool,
+    ) -> Option<EventId> {
+        self.seen.retain(|id, _| !is_stored(*id));
+        // A clock that was set back within the limit cannot be told from one that was not.
+        let limit = TimeDelta::minutes(limits.max_age_minutes + 1) + CLOCK_TOLERANCE;
+        if now - self.right_since < limit {
+            return None;
+        }
+        let (id, _) = self.seen.iter().find(|(_, seen)| now - **seen > limit)?;
+        self.evidence.lock().unwrap().judge(self.clock.now(), limits).is_empty().then_some(*id)
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.memory = Arc::new(ProcessMemory::default());
+    }
+}
+
+/// A memory that takes whatever ledger it sees for a later state of the one before: the guard, switched off.
+#[derive(Debug, Default)]
+struct Gullible(Mutex<Option<Remembered>>);
+
+impl Memory for Gullible {
+    fn recall(&self, _: &str) -> Vec<Remembered> {
+        self.0.lock().unwrap().clone().into_iter().collect()
+    }
+
+    fn note(&self, _: &str, mut archive: Remembered) {
+        archive.mark.sequence = 0;
+        archive.mark.commit.clear();
+        *self.0.lock().unwrap() = Some(archive);
+    }
+}

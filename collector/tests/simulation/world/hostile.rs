@@ -1,0 +1,108 @@
+//! What happens around an archive in the field: wrong clocks, lost memories, listings that lie, restores.
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use collector::event::{Event, EventId};
+use collector::record::Limits;
+use collector::store::Listed;
+
+use super::World;
+use crate::restore::{Part, ledger, vouched_for};
+use crate::store::{Guard, Reply, Request, ScheduledStore};
+
+impl World {
+    /// What happens around an archive in the field.
+    pub(super) fn be_hostile(&mut self) -> Result<(), String> {
+        match self.dice.below(4) {
+            0 | 1 => {
+                let machine = self.dice.index(self.machines.len());
+                let seconds =
+                    [0, 0, 60, -60, 7_200, -7_200, 400 * 86_400, -4_000 * 86_400][self.dice.index(8)];
+                self.tell(|| format!("the clock of machine {machine} is wrong by {seconds} s"));
+                let now = self.clock.now();
+                self.machines[machine].set_clock(TimeDelta::seconds(seconds), now);
+                self.seen[machine] = None;
+                Ok(())
+            }
+            2 => {
+                let machine = self.dice.index(self.machines.len());
+                if self.broken != Some(Guard::Memory) {
+                    self.tell(|| format!("machine {machine} loses its memory"));
+                    self.machines[machine].forget();
+                    self.seen[machine] = None;
+                }
+                Ok(())
+            }
+            _ => self.back_up_or_restore(),
+        }
+    }
+
+    fn back_up_or_restore(&mut self) -> Result<(), String> {
+        let is_incomplete = self.backups.is_incomplete();
+        if !is_incomplete && (self.backups.is_empty() || self.dice.chance(600)) {
+            self.tell(|| "a backup is made".to_owned());
+            self.backups.take(&self.disk);
+            return Ok(());
+        }
+        // As the documentation asks, collectors are stopped first.
+        while !self.processes.is_empty() {
+            self.bury(0);
+        }
+        self.late.clear();
+        if is_incomplete {
+            self.tell(|| "what was missing arrives".to_owned());
+            self.backups.complete(&self.disk);
+        } else {
+            let part = [Part::Ledger, Part::Metadata, Part::Objects][self.dice.index(3)];
+            self.tell(|| format!("the backup of {part:?} is restored"));
+            self.backups.restore(&self.disk, part);
+        }
+        self.promises.look_at_all(&self.disk, self.backups.is_incomplete())
+    }
+
+    /// A listing that lacks an object of a day for which the ledger vouches.
+    pub(super) fn lie(&mut self, store: &ScheduledStore, request: &Request) -> Option<Vec<Listed>> {
+        let Request::List(prefix) = request else { return None };
+        if prefix.starts_with("metadata/") {
+            return None;
+        }
+        let Ok(Reply::Listed(mut listed)) = store.apply(request) else { return None };
+        let vouched_for = vouched_for(&self.disk, &listed);
+        if vouched_for.is_empty() {
+            return None;
+        }
+        let hidden = vouched_for[self.dice.index(vouched_for.len())].clone();
+        listed.retain(|object| object.key != hidden);
+        Some(listed)
+    }
+
+    /// No machine reports health while an event that it saw longer ago than the limit is not stored.
+    pub(super) fn check_health(&mut self) -> Result<(), String> {
+        let (now, limits) = (self.clock.now(), Limits::default());
+        let stored = &self.promises;
+        for (number, machine) in self.machines.iter_mut().enumerate() {
+            if let Some(id) = machine.false_health(now, &limits, |id| stored.is_stored(id)) {
+                return Err(format!("machine {number} reports health while event {id} is not stored"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Success is not reported over a ledger that lacks what this machine has seen stored within a day.
+    pub(super) fn check_memory(&mut self, machine: usize) -> Result<(), String> {
+        let (now, ledger) = (self.clock.now(), ledger(&self.disk));
+        let stored: Vec<Event> = self.promises.stored().collect();
+        let seen = self.seen[machine].replace((now, stored));
+        let (Some((then, events)), Some(ledger)) = (seen, ledger) else { return Ok(()) };
+        let stored: BTreeSet<EventId> = self.promises.stored().map(|event| event.id).collect();
+        let is_unknown = |event: &&Event| !ledger.is_late(event.day) && ledger.get(event.id).is_none();
+        let unknown = events.iter().filter(is_unknown).find(|event| stored.contains(&event.id));
+        match unknown.filter(|_| now - then < TimeDelta::hours(20)) {
+            Some(event) => {
+                Err(format!("success is reported over a ledger that does not know event {}", event.id))
+            }
+            None => Ok(()),
+        }
+    }
+}
