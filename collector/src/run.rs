@@ -1,17 +1,18 @@
 //! One run: the steps, in their order. Each is a span, for those who trace them.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use thiserror::Error;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug_span, error, warn};
 
 use crate::archive::{Archive, ArchiveError, Deposit, Outcome, Snapshot};
 use crate::clock::{CLOCK_TOLERANCE, SharedClock};
-use crate::event::{Response, ResponseError};
+use crate::event::{EventId, Response, ResponseError};
 use crate::feed::{Feed, FetchFailure, Fetched, HttpReport};
 use crate::http_span;
 use crate::record::{Evidence, Limits, RecordPaths, RunRecord, events_in, health};
@@ -166,7 +167,8 @@ impl Collector {
         evidence.note_response(start, elements, events);
 
         let deposited = self.deposit(&response, snapshot, start).await;
-        note_deposited(&deposited, &response, start, evidence);
+        let stored = stored_before(&self.archive, &deposited, &evidence.unsettled_events).await;
+        note_deposited(&deposited, &response, start, &stored, evidence);
         Ok(deposited?.0)
     }
 
@@ -203,18 +205,20 @@ impl Collector {
     }
 }
 
-/// Notes in the evidence for health which events of a response are durable.
+/// Notes in the evidence for health which events of a response are durable. `stored` names events that earlier runs saw and
+/// that [`stored_before`] found.
 pub fn note_deposited(
     deposited: &Result<(Deposit, Snapshot), ArchiveError>,
     response: &Response<'_>,
     start: DateTime<Utc>,
+    stored: &BTreeSet<EventId>,
     evidence: &mut Evidence,
 ) {
     match deposited {
         Ok((Deposit { outcome: Outcome::Stored, .. }, Snapshot { ledger, .. })) => {
-            evidence.note_settled(start, |id, day| {
-                // Of days before those the ledger is complete for, only the archive knows.
-                ledger.get(id).is_some() || ledger.is_late(day) || events_in(response).any(|(it, _)| it == id)
+            let present: BTreeSet<EventId> = events_in(response).map(|(id, _)| id).collect();
+            evidence.note_settled(start, |id, _| {
+                ledger.get(id).is_some() || present.contains(&id) || stored.contains(&id)
             });
         }
         Ok((Deposit { outcome: Outcome::LeftToAnother { owner, .. }, .. }, Snapshot { ledger, .. })) => {
@@ -223,6 +227,18 @@ pub fn note_deposited(
         }
         Err(_) => evidence.note_unsettled(start, events_in(response)),
     }
+}
+
+/// Those of the unsettled events that are stored, where the ledger does not remember them. What cannot be read is not known
+/// to be stored.
+pub async fn stored_before(
+    archive: &Archive,
+    deposited: &Result<(Deposit, Snapshot), ArchiveError>,
+    unsettled: &[(EventId, NaiveDate)],
+) -> BTreeSet<EventId> {
+    let Ok((_, Snapshot { ledger, .. })) = deposited else { return BTreeSet::new() };
+    let unknown: Vec<_> = unsettled.iter().copied().filter(|(id, _)| ledger.get(*id).is_none()).collect();
+    archive.stored_among(&unknown).await.unwrap_or_default()
 }
 
 fn note_result(span: &Span, result: &Result<Deposit, RunError>) {

@@ -185,10 +185,7 @@ impl Archive {
         }
         self.refuse_missing(ledger, &survey, &mut read).await?;
         if !ledger.lineage.is_known() {
-            healed.lineage = Lineage::new(match self.record_at(1).await? {
-                Some(first) => first.archive,
-                None => self.new_id(),
-            });
+            healed.lineage = self.begin_lineage().await?;
             beyond = self.everything().await?;
         }
         beyond.extend(self.adopt_records(&mut healed.lineage).await?);
@@ -255,6 +252,12 @@ impl Archive {
             info!(objects = all.len(), "the journal of the archive begins with what it holds");
         }
         Ok(unread(&all))
+    }
+
+    /// The history of an archive whose ledger has none: that of its journal, or a new one.
+    pub(super) async fn begin_lineage(&self) -> Result<Lineage, ArchiveError> {
+        let first = self.record_at(1).await?;
+        Ok(Lineage::new(first.map_or_else(|| self.new_id(), |first| first.archive)))
     }
 
     /// An id that no other archive has.

@@ -1,6 +1,6 @@
 //! Looks events up in the partitions of their days.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -48,6 +48,21 @@ impl Archive {
             news.settle(item, if skipped { Verdict::Stored } else { verdict });
         }
         Ok(versions.looked_up)
+    }
+
+    /// Which of these events are stored in their days.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] if the archive cannot be read.
+    pub async fn stored_among(
+        &self,
+        events: &[(EventId, NaiveDate)],
+    ) -> Result<BTreeSet<EventId>, ArchiveError> {
+        let mut wanted = Wanted::new();
+        for &(id, day) in events {
+            wanted.entry(day).or_default().insert(id);
+        }
+        Ok(self.look_up(wanted).await?.contents.into_keys().collect())
     }
 
     /// Every stored version of the wanted events, from the days they are wanted of.

@@ -298,7 +298,12 @@ impl<'a> Hold<'a> {
                 continue;
             }
             let claim = archive.claim_of_run(&run, Vec::new());
-            let swap = archive.swap(&snapshot, snapshot.ledger.with_claim(claim)).await?;
+            let mut ledger = snapshot.ledger.with_claim(claim);
+            if !ledger.lineage.is_known() {
+                // Before anything is journaled, or a repair that was taken over would begin another history.
+                ledger.lineage = archive.begin_lineage().await?;
+            }
+            let swap = archive.swap(&snapshot, ledger).await?;
             if let Swap::Done(held) = swap {
                 return Ok(Self { archive, run, held: *held, rebuild });
             }

@@ -20,7 +20,7 @@ use super::{Archive, ArchiveError};
 use crate::clock::CLOCK_TOLERANCE;
 use crate::event::EventId;
 use crate::ledger::{Claim, ClaimedObject, CommitKind, CommittedObject, Ledger, prefix_of};
-use crate::store::{Key, Write};
+use crate::store::{Key, Listed, Write};
 
 impl Archive {
     /// Whether a claim may be finished by us: its time is over, its process is gone, or it is our own,
@@ -61,7 +61,7 @@ impl Archive {
         for object in held.ledger.claim.iter().flat_map(|claim| &claim.objects) {
             found.extend(self.settle_object(object, &mut ledger).await?);
         }
-        self.count_again(held.ledger.claim.as_ref(), &mut ledger).await?;
+        self.count_claimed(held.ledger.claim.as_ref(), &mut ledger).await?;
         ledger.claim = None;
         ledger.forget_oldest_outside_window();
         let stale = match ledger.lineage.unwritten().cloned() {
@@ -77,17 +77,20 @@ impl Archive {
         }
     }
 
-    /// Counts what the days hold that a claim names. Whether an object was counted before cannot be told from it: a name
-    /// may have been taken by another run of the same second.
-    async fn count_again(&self, claim: Option<&Claim>, ledger: &mut Ledger) -> Result<(), ArchiveError> {
-        let objects = claim.into_iter().flat_map(|claim| &claim.objects);
-        let prefixes: BTreeSet<&str> = objects
-            .filter(|object| Place::of(&object.key).is_some())
-            .map(|object| prefix_of(&object.key))
-            .collect();
-        for prefix in prefixes {
-            let tally = tally_of(&self.store.list(prefix).await?);
-            ledger.tallies.insert(prefix.to_owned(), tally);
+    /// Counts the objects of a claim, where their days hold nothing else that the ledger does not know. Otherwise the
+    /// tally stays as it was, so that the day is compared: an object may have been counted before, if another run of the
+    /// same second took its name, or the ledger may be older than the objects.
+    async fn count_claimed(&self, claim: Option<&Claim>, ledger: &mut Ledger) -> Result<(), ArchiveError> {
+        let keys: BTreeSet<&str> =
+            claim.into_iter().flat_map(|claim| &claim.objects).map(|object| object.key.as_str()).collect();
+        let own = keys.iter().filter(|key| Place::of(key).is_some());
+        for prefix in own.map(|key| prefix_of(key)).collect::<BTreeSet<&str>>() {
+            let listed = self.store.list(prefix).await?;
+            let (_, others): (Vec<Listed>, Vec<Listed>) =
+                listed.iter().cloned().partition(|object| keys.contains(object.key.as_str()));
+            if ledger.expected(prefix) == Some(tally_of(&others)) {
+                ledger.tallies.insert(prefix.to_owned(), tally_of(&listed));
+            }
         }
         Ok(())
     }

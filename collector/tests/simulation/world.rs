@@ -15,7 +15,7 @@ use collector::archive::{Archive, ArchiveError, ArchiveOptions, Liveness, Outcom
 use collector::clock::Clock as _;
 use collector::event::{Event, Response};
 use collector::record::Evidence;
-use collector::run::note_deposited;
+use collector::run::{note_deposited, stored_before};
 
 use crate::dice::Dice;
 use crate::disk::{Fault, FaultKind, SimulatedDisk};
@@ -482,7 +482,9 @@ async fn collect(
                 None => archive.open().await?,
             };
             let deposited = archive.deposit(&response, before, start).await;
-            note_deposited(&deposited, &response, start, &mut evidence.lock().unwrap());
+            let unsettled = evidence.lock().unwrap().unsettled_events.clone();
+            let stored = stored_before(&archive, &deposited, &unsettled).await;
+            note_deposited(&deposited, &response, start, &stored, &mut evidence.lock().unwrap());
             let (deposit, after) = deposited?;
             if deposit.outcome == Outcome::Stored {
                 said.lock().unwrap().push(Said::Stored(play));
