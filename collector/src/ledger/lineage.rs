@@ -9,6 +9,8 @@ use twox_hash::XxHash3_64;
 
 /// Number of commit ids that a ledger carries.
 const COMMITS_KEPT: usize = 16;
+/// Number of objects that it names of a last commit that is in the journal.
+const OBJECTS_KEPT: usize = 4;
 
 /// An object that a commit added or replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +104,7 @@ pub struct Lineage {
     /// The last commit. The journal gets it before the next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<CommitRecord>,
-    /// Whether the journal has the last commit already; then only its first object is named here.
+    /// Whether the journal has the last commit already; then only its first objects are named here.
     #[serde(default)]
     in_journal: bool,
 }
@@ -172,7 +174,7 @@ impl Lineage {
     /// Notes that the journal has the last commit.
     pub fn note_written(&mut self) {
         self.in_journal = true;
-        self.last.iter_mut().for_each(|last| last.objects.truncate(1));
+        self.last.iter_mut().for_each(|last| last.objects.truncate(OBJECTS_KEPT));
     }
 
     /// Takes a record of the journal for the last commit.
