@@ -22,7 +22,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Play feeds at several rates; tell what the collector stored and what it lost.
+    /// Simulate feeds at several rates; report what the collector stored and what it lost. Exit code 1 if a loss was not
+    /// reported (`possible_gap`) or a report was false.
     Run(run::Run),
     /// Find the highest rate without loss for each interval and number of missed polls, by formula and by simulation.
     Capacity(capacity::Capacity),

@@ -151,7 +151,7 @@ pub struct Played {
     pub max_new_per_poll: usize,
     /// The fewest known events in a full response, sparse ones and the first left out.
     pub min_overlap: Option<usize>,
-    /// Whether possible gaps were told.
+    /// How reports of possible gaps compare with what was lost.
     pub gaps: Gaps,
     /// When lost events were published, by the hour of the day in Stockholm.
     pub lost_by_hour: Vec<LossAt>,
@@ -184,7 +184,7 @@ pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Pl
     let server = WireServer::start(feed.clone(), clock.clone(), 2 * PATIENCE).await;
     let setup = Setup::new(scenario, &server.uri(), clock.clone()).await?;
 
-    let mut tally = Tally::new(start);
+    let mut tally = Tally::new(start, scenario.rate);
     for number in 0..i32::try_from(scenario.poll_count())? {
         let due = start + scenario.interval * number;
         clock.advance_to(due);
@@ -195,7 +195,7 @@ pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Pl
         } else {
             let report = setup.collector.run().await;
             let poll = poll_of(&report, due);
-            tally.note_poll(&poll, &feed.look(|source| source.ids()), &report.record.timings);
+            feed.look(|source| tally.note_poll(&poll, source, &report.record.timings));
         }
         if number % CALLS_KEPT == 0 {
             server.forget_calls().await;

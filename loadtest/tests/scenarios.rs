@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 use loadtest::capacity::{Question, limits, matrix};
 use loadtest::feed::faults::Fault;
 use loadtest::scenario::{Played, Scenario, StoreKind, Traffic, play_all};
@@ -46,6 +46,14 @@ fn the_morning_is_what_loses_events_and_polling_oftener_is_what_helps() {
     let morning = all[0].lost_by_hour.iter().filter(|loss| (6..9).contains(&loss.hour));
     assert_eq!(morning.map(|loss| loss.lost).sum::<usize>(), all[0].lost);
     assert_eq!(all[1].lost, 0);
+}
+
+#[test]
+fn every_loss_is_reported_at_any_rate() {
+    let daily = |rate: f64| Scenario { rate, days: 0.75, seed: 1, ..Scenario::default() };
+    let all = play_all(&[500.0, 1_000.0, 5_000.0].map(daily), || {}).unwrap();
+    all.iter().for_each(assert_sound);
+    assert!(all.iter().all(|played| played.gaps.polls_after_loss > 20), "{:?}", all[0].gaps);
 }
 
 #[test]
@@ -117,6 +125,32 @@ fn a_recorded_history_is_played_back() {
     assert_eq!(played(history(1.0)).published, 25);
     let nothing = Scenario { traffic: Traffic::History("none".into()), ..Scenario::default() };
     assert!(play_all(&[nothing], || {}).unwrap_err().to_string().contains("none"));
+}
+
+#[test]
+fn a_recorded_event_that_was_withdrawn_or_sparse_is_no_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let response = |ids: &mut dyn Iterator<Item = u64>, day: fn(u64) -> u64| {
+        let events = ids.map(|id| {
+            let day = NaiveDate::from_ymd_opt(2026, 1, 2).unwrap() - chrono::Days::new(day(id));
+            json!({"id": id, "datetime": format!("{day} 12:00:00 +01:00"), "name": "n"})
+        });
+        Value::from(events.collect::<Vec<_>>()).to_string()
+    };
+    for (minute, body) in [
+        (0, response(&mut (100..600).rev(), |_| 0)),
+        (10, response(&mut (101..601).rev(), |_| 0)),
+        // Between two polls: one event appears and is withdrawn, and a sparse response comes and goes.
+        (15, response(&mut (1..501), |id| id)),
+        (20, response(&mut (100..600).rev(), |_| 0)),
+        (50, response(&mut (105..605).rev().filter(|id| *id != 600), |_| 0)),
+    ] {
+        std::fs::write(folder.path().join(format!("{}.json", 1_767_362_400 + minute * 60)), body).unwrap();
+    }
+    let traffic = Traffic::History(folder.path().to_owned());
+    let played = played(Scenario { traffic, days: 0.05, ..Scenario::default() });
+    assert_sound(&played);
+    assert_eq!((played.lost, played.withdrawn_unseen, played.gaps.polls_after_loss), (0, 1, 0));
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn describe_deposit(text: &mut String, deposit: &Deposit, store: &str) {
         let _ = writeln!(text, "  rejected  {total} that are no events, {rejected} of them stored now");
     }
     if deposit.possible_gap {
-        text.push_str("  gap       nothing in this full response was known: events may have been missed\n");
+        text.push_str("  gap       this full response does not reach back to the last one: events may have been missed\n");
     }
     if deposit.sparse {
         text.push_str("  sparse    the response is spread over months; it says nothing about gaps\n");

@@ -153,15 +153,18 @@ impl News {
             && self.window.returned.is_empty()
     }
 
-    /// Whether events may have been missed: the response is full, something was known before, and it does not
-    /// reach back to that. A sparse response says nothing about it.
+    /// Whether events may have been missed before this response: it fills the buffer, events were known before
+    /// it, and it does not reach back to them ([`Ledger::is_reached_by`]). A sparse response says nothing about
+    /// this; a gap before it is reported with the next ordinary response.
     #[must_use]
     pub fn possible_gap(&self, response: &Response<'_>, ledger: &Ledger, buffer: usize) -> bool {
         if response.elements().len() < buffer || ledger.is_empty() || self.window.sparse {
             return false;
         }
-        let ids = response.elements().iter().filter_map(|element| Some(element.event.ok()?.id));
-        self.known == 0 || !ledger.is_reached_by(&ids.collect::<Vec<_>>(), self.known)
+        let mut present = FxHashSet::default();
+        let elements = response.elements().iter().map(|element| element.event.ok());
+        let unique = elements.filter(|element| element.is_none_or(|event| present.insert(event.id)));
+        !ledger.is_reached_by(&unique.collect::<Vec<_>>(), self.known, self.window.latest)
     }
 
     /// The ledger once everything is stored, by a run at `at`.

@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Ledger;
-use crate::event::EventId;
+use crate::event::{Event, EventId};
 
 /// An ordinary response spans a week, a sparse one four to six months (FEED: 33 of 29,327). Between the
 /// tenth and the ninetieth per cent of its days, so that a few events edited long after do not count.
@@ -26,18 +26,6 @@ pub struct WindowReport {
     pub returned: Vec<EventId>,
 }
 
-/// Whether a response is in the feed's order, last published or edited first: the ids fall from quarter to quarter,
-/// though not from one to the next.
-fn is_newest_first(ids: &[EventId]) -> bool {
-    let median = |quarter: &[EventId]| {
-        let mut quarter = quarter.to_vec();
-        let middle = quarter.len() / 2;
-        *quarter.select_nth_unstable(middle).1
-    };
-    let medians: Vec<EventId> = ids.chunks_exact((ids.len() / 4).max(1)).take(4).map(median).collect();
-    medians.len() == 4 && medians.is_sorted_by(|earlier, later| earlier > later)
-}
-
 /// Whether days as spread as these are no image of the last days.
 fn is_sparse(days: &mut [NaiveDate]) -> bool {
     if days.len() < 2 {
@@ -49,33 +37,83 @@ fn is_sparse(days: &mut [NaiveDate]) -> bool {
     span.num_days() > SPARSE_SPAN_DAYS
 }
 
-/// Known events in a full response beyond this share are more than edits bring back.
-const BEYOND_EDITS: usize = 4;
-/// How many places at the end of a response are looked at for one that was there before: the order jitters.
-const END_OF_WINDOW: usize = 25;
+/// Common events at the end that prove an overlap in any order of the response.
+const ENOUGH_IN_ANY_ORDER: usize = 4;
+/// Common events in a response for each that must stand at its end in addition to the first: the more events
+/// were edited, the more of them stand at the end by accident.
+const COMMON_PER_TRAILING: usize = 16;
+
+/// Whether so few of `whole` are missing from `part` that edits and withdrawals between two polls explain it.
+fn is_nearly_all(part: usize, whole: usize) -> bool {
+    whole > 0 && part * 4 >= whole * 3
+}
+
+/// Whether a response is in the feed's order, last published or edited first. Ids are taken in the order of
+/// writing, so most ids in the first half are above those half a response later; in random order, half of them.
+fn is_newest_first(elements: &[Option<Event>]) -> bool {
+    let half = elements.len() / 2;
+    let pairs = elements.iter().zip(&elements[half..]).take(half);
+    let falling = pairs.filter(|(earlier, later)| {
+        earlier.zip(**later).is_some_and(|(earlier, later)| earlier.id > later.id)
+    });
+    falling.count() * 5 >= half * 3
+}
 
 impl Ledger {
-    /// Whether a full response reaches back to the last ordinary one, so that nothing was missed between.
+    /// Whether a full response reaches back to the last ordinary one, so that no event was missed between.
+    /// `elements` are the elements of the response in order, without repeated ids, `None` for a rejected one;
+    /// `known` of them were known before; `latest` states that the last ordinary response is the earlier one.
     ///
-    /// That it holds known events is not enough: one that is edited moves to the front, and stands beside the
-    /// new ones when all that was in the feed has left it. But events leave in their order. So if one near
-    /// the end of the response has kept its place, all that stood before it in the last response are there
-    /// still, but for a few that were withdrawn; if it was edited, most of them have gone.
+    /// Known events alone prove nothing: an edit moves an event to the front, beside the new ones. The feed
+    /// lists what was published or edited last first, and drops events at the end. Hence, if an event was
+    /// published after the last response and dropped before this one, every event of this response was
+    /// published or edited in between. If none was dropped, this response ends where the last one began: for
+    /// some `n`, its last `n` elements are the first `n` of the last response, except for a few that were
+    /// edited or withdrawn. This is the criterion. Edits meet it by accident only if they arrange events in
+    /// the order of the last response at the very end of this one, or if they bring back three quarters of a
+    /// response. So it holds in any order of the response: an order that does not show the overlap leads to a
+    /// report. `n` covers all events at the end that the last response held, so that events sorted to the end
+    /// because they are old do not count one by one.
+    ///
+    /// An event whose content changed was edited and has moved; it counts on neither side. Where the last
+    /// ordinary response is unknown, of later date, or much shorter than this one, three quarters of the
+    /// elements must be known.
     #[must_use]
-    pub fn is_reached_by(&self, ids: &[EventId], known: usize) -> bool {
-        if known * BEYOND_EDITS > ids.len() || !is_newest_first(ids) || self.window.is_empty() {
-            return known > 0;
-        }
+    pub fn is_reached_by(&self, elements: &[Option<Event>], known: usize, latest: bool) -> bool {
+        let edited = self.edited_in(elements);
+        let unedited = self.window.iter().filter(|id| !edited.contains(id));
         let places: FxHashMap<EventId, usize> =
-            self.window.iter().enumerate().map(|(place, &id)| (id, place)).collect();
-        let present: FxHashSet<EventId> = ids.iter().copied().collect();
-        let has_kept_its_place = |(from_end, id): (usize, &EventId)| {
-            let Some(&place) = places.get(id) else { return false };
-            let before = &self.window[..place];
-            let there = before.iter().filter(|id| present.contains(id)).count();
-            if place == 0 { from_end == 0 } else { there * 4 >= place * 3 }
+            unedited.enumerate().map(|(place, &id)| (id, place)).collect();
+        if !latest || places.len() * 5 < elements.len() * 4 {
+            return is_nearly_all(known, elements.len());
+        }
+        let was_there = |element: &&Option<Event>| {
+            element.is_some_and(|event| places.contains_key(&event.id) || edited.contains(&event.id))
         };
-        ids.iter().rev().take(END_OF_WINDOW).enumerate().any(has_kept_its_place)
+        let trailing = elements.iter().rev().take_while(was_there).count();
+        // From which `n` on a common event counts: it is in both stretches.
+        let mut counts_from = vec![0; places.len().max(elements.len())];
+        for (from_end, element) in elements.iter().rev().enumerate() {
+            if let Some(&place) = element.as_ref().and_then(|event| places.get(&event.id)) {
+                counts_from[place.max(from_end)] += 1;
+            }
+        }
+        let least = 1 + counts_from.iter().sum::<usize>() / COMMON_PER_TRAILING;
+        let least = if is_newest_first(elements) { least } else { least.max(ENOUGH_IN_ANY_ORDER) };
+        let mut common = 0;
+        (1..).zip(counts_from).any(|(n, more)| {
+            common += more;
+            n >= trailing && common >= least && is_nearly_all(common, n)
+        })
+    }
+
+    /// The events whose content is another one than the ledger remembers.
+    fn edited_in(&self, elements: &[Option<Event>]) -> FxHashSet<EventId> {
+        let is_edited = |event: &&Event| {
+            let seen = self.get(event.id).map(|seen| seen.fingerprint);
+            seen.is_some_and(|seen| seen.is_known() && seen != event.fingerprint)
+        };
+        elements.iter().flatten().filter(is_edited).map(|event| event.id).collect()
     }
 
     /// Holds the ids of a response, fetched at `at`, against those of the last ordinary one.

@@ -10,6 +10,7 @@ mod doctor;
 mod evidence;
 mod fetch;
 mod foreign_files;
+mod gaps;
 mod health;
 mod http;
 mod inputs;

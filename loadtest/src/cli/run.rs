@@ -9,7 +9,7 @@ use clap::Args;
 use loadtest::feed::faults::{Fault, Outage};
 use loadtest::report::html::{Axes, Line, Page};
 use loadtest::report::table::Table;
-use loadtest::scenario::{BUFFER, Played, Scenario, StoreKind, Traffic, play_all};
+use loadtest::scenario::{BUFFER, Gaps, Played, Scenario, StoreKind, Traffic, play_all};
 use serde::Serialize;
 
 use super::output;
@@ -62,7 +62,7 @@ pub(super) struct Run {
     /// Write a page with charts.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Fail with exit code 1 if an event was lost.
+    /// Also fail with exit code 1 if an event was lost, not only if a loss was not reported or a report is false.
     #[arg(long)]
     expect_no_loss: bool,
 }
@@ -139,8 +139,20 @@ impl Run {
         }
         let lost: usize = played.iter().map(|played| played.lost).sum();
         ensure!(!self.expect_no_loss || lost == 0, "{lost} events were lost, and none was expected to be");
+        played.iter().try_for_each(|played| check_gaps(played.rate, played.gaps))?;
         Ok(true)
     }
+}
+
+/// Fails if a loss was not reported or a report was false.
+fn check_gaps(rate: f64, gaps: Gaps) -> anyhow::Result<()> {
+    let Gaps { polls_after_loss, told, told_in_vain, .. } = gaps;
+    ensure!(
+        gaps.are_right(),
+        "possible_gap is wrong at {rate}x: {told} of {polls_after_loss} polls after a loss reported it, false reports: \
+         {told_in_vain}"
+    );
+    Ok(())
 }
 
 /// Ends with wrong usage.
@@ -162,13 +174,16 @@ fn text(played: &[Played]) -> String {
             hours.join(", ")
         );
     }
-    for played in played.iter().filter(|played| played.gaps.polls_after_loss + played.gaps.told_in_vain > 0) {
-        let gaps = played.gaps;
-        let _ = writeln!(
-            text,
-            "at {}x, {} of {} polls after a loss say possible_gap ({} although edited events were known), {} in vain",
-            played.rate, gaps.told, gaps.polls_after_loss, gaps.beside_edits, gaps.told_in_vain
-        );
+    for Played { rate, gaps, .. } in played {
+        let Gaps { polls_after_loss, told, beside_edits, told_in_vain, false_reports_beyond } = gaps;
+        let false_reports = told_in_vain + false_reports_beyond;
+        if polls_after_loss + false_reports > 0 {
+            let _ = writeln!(
+                text,
+                "at {rate}x, {told} of {polls_after_loss} polls after a loss reported possible_gap ({beside_edits} held \
+                 edited events); false reports: {false_reports}"
+            );
+        }
     }
     text
 }
@@ -263,4 +278,21 @@ fn page(played: &[Played]) -> anyhow::Result<String> {
     }
     page.table("How long the steps of a run took, on this machine", &times);
     Ok(page.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreported_loss_or_a_false_report_fails_the_run() {
+        let right = Gaps { polls_after_loss: 2, told: 2, beside_edits: 1, ..Gaps::default() };
+        assert!(check_gaps(1.0, right).is_ok());
+        assert!(
+            check_gaps(1.0, Gaps { told: 1, ..right })
+                .is_err_and(|error| error.to_string().contains("1 of 2"))
+        );
+        assert!(check_gaps(1.0, Gaps { told_in_vain: 1, ..right }).is_err());
+        assert!(check_gaps(1_000.0, Gaps { false_reports_beyond: 1, ..right }).is_ok());
+    }
 }

@@ -6,9 +6,15 @@ use std::{fs, io};
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, TimeDelta, Utc};
-use collector::event::Response;
+use collector::event::{Event, Response};
 
 use super::source::Changes;
+
+/// Days between the first and the last tenth of a sparse response; an ordinary one spans a week.
+const SPARSE_SPAN_DAYS: i64 = 30;
+/// Events that stood behind one and are still there show that it was withdrawn: at the end of a response the order is
+/// not exact.
+const WITHDRAWN_DEPTH: usize = 25;
 
 /// A history and where its playback stands.
 #[derive(Debug)]
@@ -20,6 +26,8 @@ pub struct Recording {
     start: DateTime<Utc>,
     current: usize,
     body: Vec<u8>,
+    /// The ids of the last response that was not sparse, in its order.
+    order: Vec<u64>,
     ids: BTreeSet<u64>,
     changes: Changes,
     /// Ids that came in since the first response.
@@ -48,6 +56,7 @@ impl Recording {
             start,
             current: 0,
             body: Vec::new(),
+            order: Vec::new(),
             ids: BTreeSet::new(),
             changes: Changes::default(),
             published: 0,
@@ -69,20 +78,39 @@ impl Recording {
         }
     }
 
-    /// What cannot be read or parsed is passed over: the feed stays as it was.
+    /// What cannot be read or parsed is passed over: the feed stays as it was. A sparse response is sent, but what the
+    /// feed holds stays as it was, too: the next response shows it again.
     fn play(&mut self, number: usize) {
         let Some(Ok(body)) = self.files.get(number).map(|(_, path)| fs::read(path)) else { return };
         let Ok(response) = Response::parse(&body) else { return };
-        let ids: BTreeSet<u64> = response
-            .elements()
-            .iter()
-            .filter_map(|element| element.event.as_ref().ok()?.id.to_string().parse().ok())
-            .collect();
+        let events: Vec<Event> =
+            response.elements().iter().filter_map(|element| element.event.as_ref().ok().copied()).collect();
         let Some(at) = self.played_at(number) else { return };
-        self.changes.appeared.extend(ids.difference(&self.ids).map(|id| (*id, at)));
-        self.published += if number > 0 { ids.difference(&self.ids).count() as u64 } else { 0 };
-        self.ids = ids;
+        if !is_sparse(&events) {
+            let order = events.iter().filter_map(|event| event.id.to_string().parse().ok()).collect();
+            self.show(order, at, number > 0);
+        }
         self.body = body;
+    }
+
+    fn show(&mut self, order: Vec<u64>, at: DateTime<Utc>, counts: bool) {
+        let ids: BTreeSet<u64> = order.iter().copied().collect();
+        let new: Vec<u64> = ids.difference(&self.ids).copied().collect();
+        self.published += if counts { new.len() as u64 } else { 0 };
+        let mut behind = 0;
+        for id in self.order.iter().rev() {
+            if ids.contains(id) {
+                behind += 1;
+            } else if behind >= WITHDRAWN_DEPTH {
+                self.changes.appeared.remove(id);
+                self.changes.withdrawn.insert(*id);
+            }
+        }
+        for id in new {
+            self.changes.withdrawn.remove(&id);
+            self.changes.appeared.insert(id, at);
+        }
+        (self.order, self.ids) = (order, ids);
     }
 
     /// When a response is played.
@@ -110,6 +138,14 @@ impl Recording {
     pub(super) fn changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
+}
+
+fn is_sparse(events: &[Event]) -> bool {
+    let mut days: Vec<_> = events.iter().map(|event| event.day).collect();
+    days.sort_unstable();
+    let tenth = days.len() / 10;
+    let ends = days.get(tenth).zip(days.iter().nth_back(tenth));
+    ends.is_some_and(|(first, last)| (*last - *first).num_days() > SPARSE_SPAN_DAYS)
 }
 
 fn find(folder: &Path, files: &mut Vec<(i64, PathBuf)>) -> io::Result<()> {

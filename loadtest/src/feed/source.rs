@@ -23,7 +23,7 @@ pub struct Changes {
     pub appeared: BTreeMap<u64, DateTime<Utc>>,
     /// Taken out of it, and not put back.
     pub withdrawn: BTreeSet<u64>,
-    /// Edited, and so moved to the front.
+    /// Edited, and so moved to the front; empty for a recording.
     pub moved: BTreeSet<u64>,
 }
 

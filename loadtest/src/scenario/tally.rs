@@ -17,7 +17,7 @@ use crate::latency::{self, Percentiles};
 /// Points of a chart of the buffer's fill.
 const MOST_FILL_POINTS: usize = 400;
 
-/// One poll, as the collector tells of it.
+/// One poll, as the collector reports it.
 pub(super) struct Poll {
     pub(super) due: DateTime<Utc>,
     pub(super) succeeded: bool,
@@ -29,22 +29,27 @@ pub(super) struct Poll {
     pub(super) sparse: bool,
 }
 
-/// Whether possible gaps were told, poll by poll.
+/// Highest rate at which a false report counts as a defect.
+const MAX_RATE_WITHOUT_FALSE_REPORT: f64 = 100.0;
+
+/// How `possible_gap` compares with what the feed really did, poll by poll.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Gaps {
-    /// Polls before which events had left the buffer unseen.
+    /// Polls before which events left the buffer unseen.
     pub polls_after_loss: usize,
-    /// Of these, those whose record says `possible_gap`. All of them, or it is a defect.
+    /// Of these, those that reported `possible_gap`. Fewer than all of them is a defect.
     pub told: usize,
-    /// Of these, those in which known events stood all the same, because they had been edited meanwhile.
+    /// Of these, those whose response held known events all the same, because they had been edited meanwhile.
     pub beside_edits: usize,
-    /// Polls that say `possible_gap` although an event of the poll before still stood in its place. None, or it is a
-    /// defect.
+    /// False reports: polls without a loss that reported `possible_gap` although an event of the poll before still
+    /// stood in its place. More than none is a defect.
     pub told_in_vain: usize,
+    /// The same at rates above 100, where the response may not show the overlap.
+    pub false_reports_beyond: usize,
 }
 
 impl Gaps {
-    /// Whether every loss was told, and nothing else.
+    /// Whether every loss was reported, and no report was false.
     #[must_use]
     pub fn are_right(&self) -> bool {
         self.told == self.polls_after_loss && self.told_in_vain == 0
@@ -72,9 +77,10 @@ pub struct Fill {
 #[derive(Debug)]
 pub(super) struct Tally {
     start: DateTime<Utc>,
+    rate: f64,
     /// When events were published.
     published: BTreeMap<u64, DateTime<Utc>>,
-    /// Published since the last poll that succeeded.
+    /// Published since the last poll that succeeded, and not withdrawn since.
     unseen: BTreeSet<u64>,
     /// In the feed at the last poll that succeeded, and not moved since.
     in_place: BTreeSet<u64>,
@@ -103,9 +109,10 @@ pub(super) struct Verdict {
 pub(super) type Timings = BTreeMap<&'static str, Percentiles>;
 
 impl Tally {
-    pub(super) fn new(start: DateTime<Utc>) -> Self {
+    pub(super) fn new(start: DateTime<Utc>, rate: f64) -> Self {
         Self {
             start,
+            rate,
             published: BTreeMap::new(),
             unseen: BTreeSet::new(),
             in_place: BTreeSet::new(),
@@ -123,13 +130,22 @@ impl Tally {
 
     /// A poll is due: what appeared since the last one and was not withdrawn could be seen.
     pub(super) fn note_due(&mut self, source: &mut Source, due: DateTime<Utc>) {
-        let Changes { appeared, withdrawn, moved } = source.changes();
+        if due == self.start {
+            source.changes();
+            let standing = source.ids().into_iter().map(|id| (id, due)).collect();
+            self.note(&Changes { appeared: standing, ..Changes::default() });
+            return;
+        }
+        let changes = source.changes();
+        let never_seen = changes.withdrawn.iter().filter(|id| !self.published.contains_key(id)).count();
+        self.withdrawn_unseen += never_seen;
+        self.note(&changes);
+    }
+
+    fn note(&mut self, Changes { appeared, withdrawn, moved }: &Changes) {
         self.in_place.retain(|id| !moved.contains(id) && !appeared.contains_key(id));
-        let standing = || source.ids().into_iter().map(|id| (id, due)).collect();
-        let appeared = if due == self.start { standing() } else { appeared };
-        let never_seen = withdrawn.iter().filter(|id| !self.published.contains_key(id)).count();
-        self.withdrawn_unseen += if due == self.start { 0 } else { never_seen };
-        for (id, at) in appeared {
+        self.unseen.retain(|id| !withdrawn.contains(id));
+        for (&id, &at) in appeared {
             if let Entry::Vacant(first) = self.published.entry(id) {
                 first.insert(at);
                 self.unseen.insert(id);
@@ -137,8 +153,10 @@ impl Tally {
         }
     }
 
-    /// A poll was made, when these ids stood in the feed.
-    pub(super) fn note_poll(&mut self, poll: &Poll, in_feed: &BTreeSet<u64>, times: &RunTimings) {
+    /// A poll was made. Until its response was sent, the feed may have changed since the poll was due.
+    pub(super) fn note_poll(&mut self, poll: &Poll, source: &mut Source, times: &RunTimings) {
+        self.note(&source.changes());
+        let in_feed = source.ids();
         self.polls += 1;
         self.note_times(times);
         if !poll.succeeded {
@@ -149,14 +167,7 @@ impl Tally {
             // It shows little of what stands in the feed.
             return;
         }
-        let left_unseen = self.unseen.iter().filter(|id| !in_feed.contains(id)).count();
-        if left_unseen > 0 {
-            self.gaps.polls_after_loss += 1;
-            self.gaps.told += usize::from(poll.possible_gap);
-            self.gaps.beside_edits += usize::from(poll.overlap > 0);
-        }
-        let overlaps = self.in_place.iter().any(|id| in_feed.contains(id));
-        self.gaps.told_in_vain += usize::from(poll.possible_gap && overlaps);
+        self.compare(poll, &in_feed);
         if poll.due > self.start {
             self.max_new_per_poll = self.max_new_per_poll.max(poll.new);
             self.fill.push((poll.due, self.unseen.len()));
@@ -166,7 +177,20 @@ impl Tally {
             }
         }
         self.unseen.clear();
-        self.in_place.clone_from(in_feed);
+        self.in_place = in_feed;
+    }
+
+    /// Compares what a poll reported with what left the feed.
+    fn compare(&mut self, poll: &Poll, in_feed: &BTreeSet<u64>) {
+        let gaps = &mut self.gaps;
+        if self.unseen.iter().any(|id| !in_feed.contains(id)) {
+            gaps.polls_after_loss += 1;
+            gaps.told += usize::from(poll.possible_gap);
+            gaps.beside_edits += usize::from(poll.overlap > 0);
+        } else if poll.possible_gap && self.in_place.iter().any(|id| in_feed.contains(id)) {
+            let within = self.rate <= MAX_RATE_WITHOUT_FALSE_REPORT;
+            *if within { &mut gaps.told_in_vain } else { &mut gaps.false_reports_beyond } += 1;
+        }
     }
 
     fn note_times(&mut self, times: &RunTimings) {
