@@ -29,6 +29,10 @@ use scan::{RawString, Scanner, Stop};
 /// An event's number, as its publisher gives it.
 pub type EventId = i64;
 
+/// Maximum number of elements of a response, so that its memory stays near the size of its body: what is kept of an element
+/// takes as much as the shortest event, and 64 MiB hold fewer events than this.
+pub const MAX_ELEMENTS: usize = 1_500_000;
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a body is no response. Nothing of such a body is stored.
@@ -56,6 +60,9 @@ pub enum ResponseError {
     /// No JSON.
     #[error("the response is no valid JSON: {0}")]
     Syntax(#[from] SyntaxError),
+    /// More than [`MAX_ELEMENTS`].
+    #[error("the response has more than {MAX_ELEMENTS} elements")]
+    TooManyElements,
     /// More bytes than a position in it can name.
     #[error("the response has {size_bytes} bytes, more than can be read")]
     TooLarge {
@@ -148,6 +155,7 @@ impl<'a> Response<'a> {
         scanner.skip_space();
         expect_array(scanner.peek())?;
         match array(&mut scanner, body) {
+            Ok(elements) if elements.len() > MAX_ELEMENTS => Err(ResponseError::TooManyElements),
             Ok(elements) => Ok(Self { body, elements }),
             Err(Stop) => Err(scanner.error().into()),
         }
@@ -227,6 +235,9 @@ fn array(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Vec<Element>, Stop> {
     if !scanner.eat(b']') {
         loop {
             elements.push(element(scanner, body)?);
+            if elements.len() > MAX_ELEMENTS {
+                return Ok(elements);
+            }
             scanner.skip_space();
             if !scanner.eat(b',') {
                 break;

@@ -17,6 +17,9 @@ pub use report::Report;
 const OPERATIONS: [&str; 5] =
     ["api_fetch", "metadata_fetch", "deduplication", "save_events", "metadata_update"];
 
+/// Maximum size of a record.
+const MAX_RECORD_BYTES: u64 = 1 << 20;
+
 /// The runs of a folder of records, in the order of the names.
 #[derive(Debug, Default)]
 pub struct Runs {
@@ -51,12 +54,23 @@ impl Runs {
     pub fn load(folder: &Path) -> io::Result<Self> {
         let mut runs = Self::default();
         for path in record_paths(folder)? {
-            match load(&path).and_then(|record| Sample::of(&record)) {
+            match check_size(&path).and_then(|()| load(&path)).and_then(|record| Sample::of(&record)) {
                 Ok(sample) => runs.samples.push(sample),
                 Err(error) => runs.skipped.push(Skipped { path, reason: error.message }),
             }
         }
         Ok(runs)
+    }
+}
+
+/// Refuses what would fill the memory, or never end.
+fn check_size(path: &Path) -> Result<(), Exception> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() && file.len() > MAX_RECORD_BYTES => {
+            Err(Exception::value(format!("the file is larger than {MAX_RECORD_BYTES} bytes")))
+        }
+        Ok(file) if !file.is_file() && !file.is_dir() => Err(Exception::value("it is not a regular file")),
+        _ => Ok(()),
     }
 }
 

@@ -13,7 +13,8 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-use super::runs::{Run, Skipped, record_files};
+use super::runs::{MOST_RECORD_BYTES, Run, Skipped, record_files};
+use crate::files::read_regular;
 
 /// What packing did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub struct Packed {
     pub left: Vec<Skipped>,
 }
 
+/// Maximum size of a month's records: a record every minute, each of 6 kB.
+const MAX_MONTH_BYTES: u64 = 256 << 20;
+
 /// Packs the records of a folder that began before `before`.
 ///
 /// # Errors
@@ -34,7 +38,13 @@ pub fn pack(folder: &Path, before: DateTime<Utc>, now: DateTime<Utc>) -> io::Res
     let mut packed = Packed::default();
     let mut months: BTreeMap<String, Vec<(PathBuf, String)>> = BTreeMap::new();
     for path in record_files(folder)? {
-        let text = fs::read(&path)?;
+        let text = match read_regular(&path, MOST_RECORD_BYTES) {
+            Ok(text) => text,
+            Err(error) => {
+                packed.left.push(Skipped { place: path.display().to_string(), reason: error.to_string() });
+                continue;
+            }
+        };
         match Run::parse(&text, now) {
             Ok(run) if run.start < before => {
                 let month = run.start.format("metrics_%Y-%m.jsonl.gz").to_string();
@@ -65,7 +75,13 @@ fn one_line(text: &[u8]) -> String {
 fn append<'a>(path: &Path, lines: impl Iterator<Item = &'a str>) -> io::Result<()> {
     let mut text = String::new();
     match fs::File::open(path) {
-        Ok(file) => _ = MultiGzDecoder::new(file).read_to_string(&mut text)?,
+        Ok(file) => {
+            MultiGzDecoder::new(file).take(MAX_MONTH_BYTES + 1).read_to_string(&mut text)?;
+            if text.len() as u64 > MAX_MONTH_BYTES {
+                let reason = format!("{} unpacks to more than {MAX_MONTH_BYTES} bytes", path.display());
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+            }
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }

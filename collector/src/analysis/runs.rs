@@ -12,10 +12,10 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
 use super::quantity::{OPERATIONS, Quantity};
-use crate::files::open_regular;
+use crate::files::read_regular;
 
 /// A record is at most as long; a folder of strangers' files shall not fill the memory.
-const MOST_RECORD_BYTES: u64 = 1 << 20;
+pub(super) const MOST_RECORD_BYTES: u64 = 1 << 20;
 
 /// A run, as its record tells of it.
 #[derive(Debug, Clone)]
@@ -280,9 +280,8 @@ impl History {
         let share = paths.len().div_ceil(threads).max(1);
         let read = |paths: &[PathBuf]| {
             let mut part = Self::default();
-            let mut text = Vec::new();
             for path in paths {
-                match read_record(path, &mut text, now) {
+                match read_record(path, now) {
                     Ok(run) => part.runs.push(run),
                     Err(reason) => part.skipped.push(Skipped { place: path.display().to_string(), reason }),
                 }
@@ -315,7 +314,14 @@ impl History {
         let mut line = Vec::new();
         for number in 1_usize.. {
             line.clear();
-            if lines.read_until(b'\n', &mut line)? == 0 {
+            // What is longer is not a record, and nothing behind it can be trusted: a packed file of a few bytes may
+            // unpack to any length.
+            if lines.by_ref().take(MOST_RECORD_BYTES + 1).read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            if line.len() as u64 > MOST_RECORD_BYTES {
+                let reason = "the line is too large for a record".to_owned();
+                self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason });
                 break;
             }
             if line.iter().all(u8::is_ascii_whitespace) {
@@ -353,14 +359,9 @@ fn files(folder: &Path, wanted: fn(&Path) -> bool) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read_record(path: &Path, text: &mut Vec<u8>, now: DateTime<Utc>) -> Result<Run, String> {
-    text.clear();
-    let file = open_regular(path).map_err(|error| error.to_string())?;
-    file.take(MOST_RECORD_BYTES + 1).read_to_end(text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MOST_RECORD_BYTES {
-        return Err("it is too large for a record".to_owned());
-    }
-    Run::parse(text, now)
+fn read_record(path: &Path, now: DateTime<Utc>) -> Result<Run, String> {
+    let text = read_regular(path, MOST_RECORD_BYTES).map_err(|error| error.to_string())?;
+    Run::parse(&text, now)
 }
 
 fn name_of(path: &Path) -> &str {

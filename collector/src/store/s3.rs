@@ -332,7 +332,7 @@ impl Profile {
         let secrets = secret_file::read(&secrets_path).ok();
         let secrets = secrets.and_then(|text| sections(&text, "").remove(name));
         let in_config = if name == "default" { name.to_owned() } else { format!("profile {name}") };
-        let config = std::fs::read_to_string(&config_path).ok();
+        let config = secret_file::read_text(&config_path).ok();
         let config = config.and_then(|text| sections(&text, "").remove(&in_config));
         if let (Some(profile), None, None) = (&named, &secrets, &config) {
             return Err(S3SetupError::NoProfile { path: secrets_path, profile: profile.clone() });

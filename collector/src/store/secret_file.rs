@@ -1,6 +1,7 @@
 //! Files that hold keys, and files that tell where keys are.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -10,9 +11,25 @@ use tracing::warn;
 /// Looks up an environment variable. Passed in, so that tests need not change the process's own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Maximum size of a file of keys or settings.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads a text of at most [`MAX_BYTES`].
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is larger than {MAX_BYTES} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
 /// Reads a file that only its owner should be able to read.
 pub(super) fn read(path: &Path) -> io::Result<String> {
-    let text = fs::read_to_string(path)?;
+    let text = read_text(path)?;
     let mode = fs::metadata(path)?.permissions().mode();
     if mode & 0o077 != 0 {
         let mode = format!("{:o}", mode & 0o777);

@@ -1,6 +1,7 @@
 //! What a feed, a server, a claim or a file states is printed as text and does nothing else.
 
 use std::fs;
+use std::io::Write as _;
 
 use collector::text::{csv_cell, is_printable, json_for_terminal, printable, printable_lines, server_text};
 use proptest::prelude::*;
@@ -175,6 +176,39 @@ fn hostile_records_are_reported_as_text() {
     let ended = home.collector(&["health"]).with(1);
     assert_ended_printable(&ended);
     assert_ended_printable(&home.collector(&["health", "--json"]).with(1));
+}
+
+/// Records that would fill the memory: a file without an end, a long line, and one in a small packed file.
+#[test]
+fn records_beyond_their_bound_are_skipped() {
+    let home = Home::new();
+    let record = |second: u32| {
+        let start = format!("2026-01-02T10:00:{second:02}+00:00");
+        json!({"start_time": 1_767_348_000 + second, "timestamp": start, "end_timestamp": start, "total_time": 1.0,
+            "timings": {"api_fetch": 1.0}, "counts": {"new_events_count": 1}, "errors": []})
+        .to_string()
+    };
+    home.write("metrics/metrics_20260102_100001.json", record(1));
+    std::os::unix::fs::symlink("/dev/zero", home.path("metrics/metrics_20260102_100002.json")).unwrap();
+    home.write("metrics/metrics_20260102_100003.json", format!("{}{}", record(3), " ".repeat(1 << 20)));
+    home.write("metrics/long.jsonl", format!("{}\n{}\n", record(4), "x".repeat(1 << 21)));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..64 {
+        packed.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    }
+    home.write("metrics/bomb.jsonl.gz", packed.finish().unwrap());
+    let run = |arguments: &[&str]| -> Ended {
+        let mut command = home.program(env!("CARGO_BIN_EXE_analyze-metrics"));
+        command.args(arguments).output().unwrap().into()
+    };
+    let documented = run(&[]).with(0).stdout;
+    assert!(documented.contains("Total runs analyzed: 1\n"), "{documented}");
+    assert_eq!(documented.matches("Error loading").count(), 2, "{documented}");
+    let report: Value = run(&["--report", "trends", "--format", "json"]).with(0).json();
+    assert_eq!((&report["overview"]["runs"], &report["overview"]["skipped_records"]), (&2.into(), &4.into()));
+    let packed = run(&["--archive-older-than", "1d"]).with(0).stdout;
+    assert_eq!(packed.matches("left as it is").count(), 2, "{packed}");
+    assert!(home.path("metrics/metrics_20260102_100003.json").exists());
 }
 
 /// A store that answers every request with the headers that it was sent.

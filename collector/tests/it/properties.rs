@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use collector::event::{self, Event, Fingerprint, MAX_DEPTH, RejectReason, Response};
+use collector::event::{
+    self, Event, Fingerprint, MAX_DEPTH, MAX_ELEMENTS, RejectReason, Response, ResponseError,
+};
 use collector::ledger::{CAPACITY, Claim, ClaimedObject, Ledger, LedgerDocument, News, SIZE_LIMIT_BYTES};
 use fixtures::{Feed, FeedConfig};
 use proptest::prelude::*;
@@ -259,4 +261,12 @@ fn element_nested_too_deep_is_rejected() {
         let wrong = mixed.replacen("]}", "}]", 1);
         assert!(Response::parse(wrong.as_bytes()).is_err(), "{depth}");
     }
+}
+
+#[test]
+fn response_with_too_many_elements_is_refused() {
+    let body = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+    assert_eq!(Response::parse(body(MAX_ELEMENTS).as_bytes()).unwrap().elements().len(), MAX_ELEMENTS);
+    let body = body(MAX_ELEMENTS + 1);
+    assert_eq!(Response::parse(body.as_bytes()).unwrap_err(), ResponseError::TooManyElements);
 }
