@@ -71,8 +71,9 @@ pub(crate) struct Machine {
     pub(crate) evidence: Arc<Mutex<Evidence>>,
     /// When it first saw each event that is not known to be stored, by the true time.
     seen: BTreeMap<EventId, DateTime<Utc>>,
-    /// Since when its clock is right.
-    right_since: DateTime<Utc>,
+    /// Whether its clock was set back. Then old facts look fresh, and only the time that the feed states, which is not
+    /// simulated, shows it.
+    was_set_back: bool,
 }
 
 impl Machine {
@@ -80,8 +81,7 @@ impl Machine {
         let clock = MachineClock { truth: truth.clone(), offset: Arc::default() };
         let memory: Arc<dyn Memory> =
             if remembers { Arc::new(ProcessMemory::default()) } else { Arc::new(Gullible::default()) };
-        let right_since = truth.now();
-        Self { clock, memory, evidence: Arc::default(), seen: BTreeMap::new(), right_since }
+        Self { clock, memory, evidence: Arc::default(), seen: BTreeMap::new(), was_set_back: false }
     }
 
     pub(crate) fn note_seen(&mut self, events: &[Event], now: DateTime<Utc>) {
@@ -91,9 +91,9 @@ impl Machine {
     }
 
     /// Sets how far its clock is ahead of the true time.
-    pub(crate) fn set_clock(&mut self, offset: TimeDelta, now: DateTime<Utc>) {
+    pub(crate) fn set_clock(&mut self, offset: TimeDelta) {
+        self.was_set_back |= offset < self.clock.offset();
         self.clock.set_offset(offset);
-        self.right_since = now;
     }
 
     /// An event that it saw longer ago than the limit and that is not stored, while it reports health.
@@ -104,11 +104,10 @@ impl Machine {
         is_stored: impl Fn(EventId) -> bool,
     ) -> Option<EventId> {
         self.seen.retain(|id, _| !is_stored(*id));
-        // A clock that was set back within the limit cannot be told from one that was not.
-        let limit = TimeDelta::minutes(limits.max_age_minutes + 1) + CLOCK_TOLERANCE;
-        if now - self.right_since < limit {
+        if self.was_set_back {
             return None;
         }
+        let limit = TimeDelta::minutes(limits.max_age_minutes + 1) + CLOCK_TOLERANCE;
         let (id, _) = self.seen.iter().find(|(_, seen)| now - **seen > limit)?;
         self.evidence.lock().unwrap().judge(self.clock.now(), limits).is_empty().then_some(*id)
     }

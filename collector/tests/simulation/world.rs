@@ -394,8 +394,7 @@ impl World {
         self.clock.pass(TimeDelta::hours(30));
         self.trouble = 0;
         self.is_hostile = false;
-        let now = self.clock.now();
-        self.machines.iter_mut().for_each(|machine| machine.set_clock(TimeDelta::zero(), now));
+        self.machines.iter_mut().for_each(|machine| machine.set_clock(TimeDelta::zero()));
         if self.backups.is_incomplete() {
             self.undisturbed(true)?;
         }
