@@ -1,6 +1,6 @@
 //! Backups of an archive, and what becomes of it when parts of one are put back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use collector::ledger::{Ledger, LedgerDocument, Tally, prefix_of};
@@ -70,10 +70,13 @@ impl Backups {
         }
     }
 
-    /// Puts back what a restore took away, as a replica does that lagged.
+    /// Puts back what a restore took away, as a replica does that lagged. A name that was fenced meanwhile stays as it is.
     pub(crate) fn complete(&mut self, disk: &SimulatedDisk) {
+        let taken: BTreeSet<PathBuf> = disk.files().into_iter().map(|(path, _)| path).collect();
         for (path, bytes) in std::mem::take(&mut self.missing) {
-            disk.put_back(&path, Some(&bytes));
+            if !taken.contains(&path) {
+                disk.put_back(&path, Some(&bytes));
+            }
         }
     }
 }
