@@ -197,7 +197,8 @@ pub fn parse_line(line: &[u8]) -> Result<Event, LineError> {
     }
     let mut scanner = Scanner::new(line);
     scanner.skip_space();
-    let element = element(&mut scanner, line).map_err(|Stop| LineError::Unreadable)?;
+    let element =
+        element(&mut scanner, line, &mut Canonical::default()).map_err(|Stop| LineError::Unreadable)?;
     scanner.expect_end().map_err(|Stop| LineError::Unreadable)?;
     element.event.map_err(LineError::NoEvent)
 }
@@ -232,9 +233,10 @@ fn array(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Vec<Element>, Stop> {
     scanner.expect(b'[')?;
     scanner.skip_space();
     let mut elements = Vec::new();
+    let mut canonical = Canonical::default();
     if !scanner.eat(b']') {
         loop {
-            elements.push(element(scanner, body)?);
+            elements.push(element(scanner, body, &mut canonical)?);
             if elements.len() > MAX_ELEMENTS {
                 return Ok(elements);
             }
@@ -251,7 +253,7 @@ fn array(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Vec<Element>, Stop> {
 }
 
 /// Consumes one element of the array.
-fn element(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Element, Stop> {
+fn element(scanner: &mut Scanner<'_>, body: &[u8], canonical: &mut Canonical) -> Result<Element, Stop> {
     scanner.take_traits();
     let start = scanner.position();
     if let Some(shaped) = shape::read(&body[start..]) {
@@ -270,7 +272,7 @@ fn element(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Element, Stop> {
     let traits = scanner.take_traits();
     let event = if traits.too_deep { Err(RejectReason::TooDeep) } else { event };
     let event = event.and_then(|(id, day)| {
-        let fingerprint = fingerprint_of(&body[start..end])?;
+        let fingerprint = fingerprint_of(&body[start..end], canonical)?;
         Ok(Event { id, day, fingerprint })
     });
     Ok(Element { span: span(start, end), line_break: traits.line_break, event })
@@ -351,9 +353,13 @@ fn event_day(scanner: &mut Scanner<'_>) -> Result<Option<NaiveDate>, Stop> {
     Ok(std::str::from_utf8(raw.bytes).ok().and_then(local_day))
 }
 
-fn fingerprint_of(raw: &[u8]) -> Result<Fingerprint, RejectReason> {
-    let Canonical { bytes, half_surrogate } = Canonical::of(raw);
-    if half_surrogate { Err(RejectReason::HalfSurrogate) } else { Ok(Fingerprint::of_canonical(&bytes)) }
+fn fingerprint_of(raw: &[u8], canonical: &mut Canonical) -> Result<Fingerprint, RejectReason> {
+    canonical.write(raw);
+    if canonical.half_surrogate {
+        Err(RejectReason::HalfSurrogate)
+    } else {
+        Ok(Fingerprint::of_canonical(&canonical.bytes))
+    }
 }
 
 /// Valid JSON without the white space between its tokens.

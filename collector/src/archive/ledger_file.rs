@@ -23,8 +23,16 @@ pub struct Snapshot {
     /// Which state of it was read.
     pub(super) version: LedgerVersion,
     pub(super) agreement: Agreement,
+    /// Whether no ledger was found.
+    pub(super) is_made_up: bool,
     /// What is to be done before anything else, where the ledger does not agree with the objects.
     pub(super) healing: Option<Box<Healing>>,
+}
+
+impl Snapshot {
+    pub(super) fn new(ledger: Ledger, version: LedgerVersion, agreement: Agreement) -> Self {
+        Self { ledger, version, agreement, is_made_up: false, healing: None }
+    }
 }
 
 /// Whether the objects are known to agree with a ledger.
@@ -93,19 +101,18 @@ impl Archive {
             if !ledger.is_empty() {
                 warn!("the archive has events but no ledger; it is rebuilt from the archive");
             }
-            return Ok(Snapshot { ledger, version, agreement: Agreement::Open, healing: None });
+            return Ok(Snapshot { is_made_up: true, ..Snapshot::new(ledger, version, Agreement::Open) });
         };
         let document = LedgerDocument::parse(&bytes).map_err(|source| ArchiveError::Ledger {
             location: format!("{} in {}", ledger_key(), self.store.location()),
             source,
         })?;
         Ok(match document {
-            LedgerDocument::Own(ledger) => Snapshot {
-                ledger: ledger.limited_to(self.options.capacity),
+            LedgerDocument::Own(ledger) => Snapshot::new(
+                ledger.limited_to(self.options.capacity),
                 version,
-                agreement: if is_replaced { Agreement::Doubtful } else { Agreement::Open },
-                healing: None,
-            },
+                if is_replaced { Agreement::Doubtful } else { Agreement::Open },
+            ),
             LedgerDocument::Foreign { ids, last_updated } => {
                 info!(ids = ids.len(), "taking over the ledger of the documented collector");
                 let mut ledger = self.rebuild().await?;
@@ -116,7 +123,7 @@ impl Archive {
                     ledger.trust(id);
                 }
                 ledger.last_updated = last_updated;
-                Snapshot { ledger, version, agreement: Agreement::Open, healing: None }
+                Snapshot::new(ledger, version, Agreement::Open)
             }
         })
     }
@@ -133,8 +140,8 @@ impl Archive {
     /// The archive that this machine has seen where the store is empty now: its disk is not mounted, or the store does
     /// not show it.
     fn vanished(&self, snapshot: &Snapshot) -> Option<String> {
-        let is_new = matches!(snapshot.version, LedgerVersion::Absent | LedgerVersion::Generation(0));
-        if !is_new || !snapshot.ledger.is_empty() || self.options.new_archive {
+        let found_nothing = snapshot.is_made_up && snapshot.ledger.is_empty();
+        if !found_nothing || self.options.new_archive {
             return None;
         }
         let known = self.memory.recall(&self.store.identity()).pop()?;
@@ -199,7 +206,7 @@ impl Archive {
         if to.claim.is_none() {
             self.publish(&bytes).await;
         }
-        Ok(Swap::Done(Box::new(Snapshot { ledger: to, version, agreement: from.agreement, healing: None })))
+        Ok(Swap::Done(Box::new(Snapshot::new(to, version, from.agreement))))
     }
 }
 

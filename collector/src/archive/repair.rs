@@ -376,6 +376,6 @@ impl Archive {
     /// A ledger made from the archive, to be put where one stands that cannot be used.
     async fn in_place_of_unusable(&self) -> Result<Snapshot, ArchiveError> {
         let version = self.read_version().await?;
-        Ok(Snapshot { ledger: self.rebuild().await?, version, agreement: Agreement::Open, healing: None })
+        Ok(Snapshot::new(self.rebuild().await?, version, Agreement::Open))
     }
 }

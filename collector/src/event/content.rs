@@ -24,25 +24,36 @@ const FEED_ORDER: [&[u8]; 8] =
 /// ```
 #[must_use]
 pub fn content(json: &[u8]) -> Vec<u8> {
-    Canonical::of(json).bytes
+    let mut canonical = Canonical::default();
+    canonical.write(json);
+    canonical.bytes
 }
 
-/// A canonical form, and whether every string in it is text.
+/// A canonical form, and whether every string in it is text. Its memory is used again for the next one.
+#[derive(Default)]
 pub(super) struct Canonical {
     pub(super) bytes: Vec<u8>,
     /// Whether some string holds half a surrogate pair.
     pub(super) half_surrogate: bool,
+    /// The members of the objects that are being written, the outer ones first.
+    members: Vec<Member>,
 }
 
 impl Canonical {
-    pub(super) fn of(json: &[u8]) -> Self {
-        let begin = || Self { bytes: Vec::with_capacity(json.len()), half_surrogate: false };
-        let mut canonical = begin();
-        if canonical.write_value(&mut Scanner::new(json), 0).is_err() {
-            canonical = begin();
-            canonical.write_tokens(json);
+    /// Writes the canonical form of a value in the place of the one before.
+    pub(super) fn write(&mut self, json: &[u8]) {
+        self.clear();
+        self.bytes.reserve(json.len());
+        if self.write_value(&mut Scanner::new(json), 0).is_err() {
+            self.clear();
+            self.write_tokens(json);
         }
-        canonical
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.members.clear();
+        self.half_surrogate = false;
     }
 
     fn write_value(&mut self, scanner: &mut Scanner<'_>, depth: usize) -> Result<(), Stop> {
@@ -71,7 +82,7 @@ impl Canonical {
     }
 
     fn write_object(&mut self, scanner: &mut Scanner<'_>, depth: usize) -> Result<(), Stop> {
-        let mut members: Vec<Member> = Vec::new();
+        let first = self.members.len();
         let inside = self.bytes.len() + 1;
         self.write_sequence(scanner, [b'{', b'}'], |it, scanner| {
             let start = it.bytes.len();
@@ -80,10 +91,10 @@ impl Canonical {
             let name_end = it.bytes.len();
             it.bytes.push(b':');
             it.write_value(scanner, depth + 1)?;
-            members.push(Member { start, name_end, end: it.bytes.len() });
+            it.members.push(Member { start, name_end, end: it.bytes.len() });
             Ok(())
         })?;
-        self.sort_members(inside, members);
+        self.sort_members(inside, first);
         Ok(())
     }
 
@@ -113,20 +124,23 @@ impl Canonical {
         Ok(())
     }
 
-    /// Brings the members that were written from `inside` on into their order. Members of one name keep theirs.
-    fn sort_members(&mut self, inside: usize, mut members: Vec<Member>) {
+    /// Brings the members that were written from `inside` on into their order, and forgets them. Members of one name
+    /// keep theirs.
+    fn sort_members(&mut self, inside: usize, first: usize) {
+        let Self { bytes, members, .. } = self;
         let order = |member: &Member| {
             // Without the quotes.
-            let name = &self.bytes[member.start + 1..member.name_end - 1];
+            let name = &bytes[member.start + 1..member.name_end - 1];
             (FEED_ORDER.iter().position(|known| *known == name).unwrap_or(FEED_ORDER.len()), name)
         };
-        if members.is_sorted_by_key(order) {
-            return;
+        let own = &mut members[first..];
+        if !own.is_sorted_by_key(order) {
+            own.sort_by_key(order);
+            let spans = own.iter().map(|member| &bytes[member.start..member.end]);
+            let sorted = spans.collect::<Vec<_>>().join(&b',');
+            bytes[inside..inside + sorted.len()].copy_from_slice(&sorted);
         }
-        members.sort_by_key(order);
-        let spans = members.iter().map(|member| &self.bytes[member.start..member.end]);
-        let sorted = spans.collect::<Vec<_>>().join(&b',');
-        self.bytes[inside..inside + sorted.len()].copy_from_slice(&sorted);
+        members.truncate(first);
     }
 
     /// Writes a text token by token, for what is nested too deep to be sorted.

@@ -20,6 +20,7 @@ mod properties;
 mod query;
 mod reading;
 mod record_schema;
+mod restores;
 mod run;
 mod stores;
 mod support;

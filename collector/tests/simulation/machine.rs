@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use collector::archive::{Memory, ProcessMemory, Remembered};
+use collector::archive::ProcessMemory;
 use collector::clock::{CLOCK_TOLERANCE, Clock};
 use collector::event::{Event, EventId};
 use collector::record::{Evidence, Limits};
@@ -67,7 +67,7 @@ impl Clock for MachineClock {
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) clock: MachineClock,
-    pub(crate) memory: Arc<dyn Memory>,
+    pub(crate) memory: Arc<ProcessMemory>,
     pub(crate) evidence: Arc<Mutex<Evidence>>,
     /// When it first saw each event that is not known to be stored, by the true time.
     seen: BTreeMap<EventId, DateTime<Utc>>,
@@ -77,10 +77,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(truth: &TrueClock, remembers: bool) -> Self {
+    pub(crate) fn new(truth: &TrueClock) -> Self {
         let clock = MachineClock { truth: truth.clone(), offset: Arc::default() };
-        let memory: Arc<dyn Memory> =
-            if remembers { Arc::new(ProcessMemory::default()) } else { Arc::new(Gullible::default()) };
+        let memory = Arc::new(ProcessMemory::default());
         Self { clock, memory, evidence: Arc::default(), seen: BTreeMap::new(), was_set_back: false }
     }
 
@@ -114,21 +113,5 @@ impl Machine {
 
     pub(crate) fn forget(&mut self) {
         self.memory = Arc::new(ProcessMemory::default());
-    }
-}
-
-/// A memory that takes whatever ledger it sees for a later state of the one before: the guard, switched off.
-#[derive(Debug, Default)]
-struct Gullible(Mutex<Option<Remembered>>);
-
-impl Memory for Gullible {
-    fn recall(&self, _: &str) -> Vec<Remembered> {
-        self.0.lock().unwrap().clone().into_iter().collect()
-    }
-
-    fn note(&self, _: &str, mut archive: Remembered) {
-        archive.mark.sequence = 0;
-        archive.mark.commit.clear();
-        *self.0.lock().unwrap() = Some(archive);
     }
 }

@@ -129,11 +129,6 @@ fn without_generations_a_promise_is_broken() {
 }
 
 #[test]
-fn without_memory_a_promise_is_broken() {
-    assert_needed(Guard::Memory);
-}
-
-#[test]
 fn without_fences_a_promise_is_broken() {
     assert_needed(Guard::Fence);
 }

@@ -26,8 +26,6 @@ pub(crate) enum Guard {
     Fence,
     /// Where replacing is not one step, the ledger is a sequence of created objects.
     Generations,
-    /// The machine remembers the last commit that it saw.
-    Memory,
 }
 
 /// What a collector asks for.

@@ -100,10 +100,7 @@ impl World {
         let disk = SimulatedDisk::new(broken != Some(Guard::Sync));
         let first = dice.index(tape.plays.len() / 2);
         let clock = TrueClock::at(tape.plays[first].at);
-        let machines = vec![Machine::new(&clock, broken != Some(Guard::Memory)); 1]
-            .into_iter()
-            .chain([Machine::new(&clock, broken != Some(Guard::Memory))])
-            .collect();
+        let machines = (0..2).map(|_| Machine::new(&clock)).collect();
         let options = ArchiveOptions {
             buffer: tape.buffer,
             capacity: tape.buffer * 2,

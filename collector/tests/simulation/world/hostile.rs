@@ -9,7 +9,7 @@ use collector::store::Listed;
 
 use super::World;
 use crate::restore::{Part, ledger, vouched_for};
-use crate::store::{Guard, Reply, Request, ScheduledStore};
+use crate::store::{Reply, Request, ScheduledStore};
 
 impl World {
     /// What happens around an archive in the field.
@@ -26,11 +26,9 @@ impl World {
             }
             2 => {
                 let machine = self.dice.index(self.machines.len());
-                if self.broken != Some(Guard::Memory) {
-                    self.tell(|| format!("machine {machine} loses its memory"));
-                    self.machines[machine].forget();
-                    self.seen[machine] = None;
-                }
+                self.tell(|| format!("machine {machine} loses its memory"));
+                self.machines[machine].forget();
+                self.seen[machine] = None;
                 Ok(())
             }
             _ => self.back_up_or_restore(),

@@ -1,0 +1,255 @@
+//! Ledger and objects that stem from different moments, from outside and through the library.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use collector::archive::{
+    Archive, ArchiveError, ArchiveOptions, ChangesError, Cursor, Deposit, Memory as _, ProcessMemory,
+};
+use collector::clock::VirtualClock;
+use collector::event::Response;
+use collector::store::{Key, MemoryStore, Store as _};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::support::{Home, fixture};
+
+const LEDGER: &str = "metadata/last_seen.json";
+
+/// An archive in memory, on a machine that remembers.
+struct Site {
+    store: Arc<MemoryStore>,
+    memory: Arc<ProcessMemory>,
+    now: DateTime<Utc>,
+    runtime: Runtime,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self {
+            store: Arc::default(),
+            memory: Arc::default(),
+            now: DateTime::from_timestamp(1_767_366_000, 0).unwrap(),
+            runtime: Builder::new_current_thread().build().unwrap(),
+        }
+    }
+
+    fn archive(&self) -> Archive {
+        let clock = Arc::new(VirtualClock::at(self.now));
+        Archive::new(self.store.clone(), clock, ArchiveOptions::default()).with_memory(self.memory.clone())
+    }
+
+    fn run(&mut self, body: &[u8]) -> Result<Deposit, ArchiveError> {
+        self.now += TimeDelta::minutes(30);
+        let archive = self.archive();
+        let response = Response::parse(body).unwrap();
+        self.runtime.block_on(async {
+            let snapshot = archive.open().await?;
+            Ok(archive.deposit(&response, snapshot, self.now).await?.0)
+        })
+    }
+
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let object = self.runtime.block_on(self.store.get(&Key::new(key).unwrap())).unwrap();
+        object.map(|object| object.bytes)
+    }
+
+    fn set(&self, key: &str, bytes: Option<&[u8]>) {
+        let key = Key::new(key).unwrap();
+        self.runtime.block_on(async {
+            self.store.delete(&key).await.unwrap();
+            if let Some(bytes) = bytes {
+                let _ = self.store.create(&key, bytes).await.unwrap();
+            }
+        });
+    }
+
+    fn objects(&self) -> Vec<String> {
+        let listed = self.runtime.block_on(self.store.list("events/")).unwrap();
+        listed.into_iter().map(|object| object.key.to_string()).collect()
+    }
+
+    fn assert_sound(&self, events: usize) {
+        let audit = self.runtime.block_on(self.archive().audit(|_, _| {})).unwrap();
+        assert_eq!((audit.findings.unique_ids, audit.findings.duplicates), (events, 0));
+        assert!(audit.findings.is_sound(), "{:?}", audit.findings.problems);
+    }
+}
+
+fn body(ids: impl IntoIterator<Item = i64>) -> Vec<u8> {
+    let events = ids.into_iter().map(|id| {
+        let (day, minute) = (1 + (id / 40) % 2, id % 40);
+        json!({"id": id, "datetime": format!("2026-01-{day:02} 12:{minute:02}:00 +01:00"), "type": "Brand"})
+    });
+    serde_json::to_vec(&events.collect::<Vec<_>>()).unwrap()
+}
+
+#[test]
+fn older_ledger_is_healed_also_when_nothing_is_new() {
+    let mut site = Site::new();
+    site.run(&body(0..30)).unwrap();
+    let older = site.get(LEDGER);
+    site.run(&body(20..60)).unwrap();
+    site.set(LEDGER, older.as_deref());
+    // Everything in this response is known to the older ledger, too. Only the memory shows that it is older.
+    let deposit = site.run(&body(0..30)).unwrap();
+    assert!(deposit.ledger_healed);
+    assert_eq!(site.run(&body(20..60)).unwrap().events, 0);
+    site.assert_sound(60);
+}
+
+#[test]
+fn older_ledger_that_was_continued_elsewhere_is_healed_without_a_duplicate() {
+    let mut site = Site::new();
+    site.run(&body(0..30)).unwrap();
+    let older = site.get(LEDGER);
+    site.run(&body(20..60)).unwrap();
+    site.set(LEDGER, older.as_deref());
+    site.memory = Arc::default(); // another machine
+    assert!(site.run(&body(50..80)).unwrap().ledger_healed);
+    assert_eq!(site.run(&body(0..80)).unwrap().events, 0);
+    site.assert_sound(80);
+}
+
+#[test]
+fn listing_before_writing_finds_what_a_memory_does_not() {
+    let mut site = Site::new();
+    site.run(&body(0..30)).unwrap();
+    let (older, memory) = (site.get(LEDGER), Arc::new(ProcessMemory::default()));
+    memory.note("memory", site.memory.recall("memory").remove(0));
+    site.run(&body(20..60)).unwrap();
+    site.set(LEDGER, older.as_deref());
+    site.memory = memory; // as of the first run
+    assert!(site.run(&body(20..60)).unwrap().ledger_healed);
+    site.assert_sound(60);
+}
+
+#[test]
+fn newer_ledger_fails_the_run_until_the_objects_arrive_or_are_given_up() {
+    for gives_up in [false, true] {
+        let mut site = Site::new();
+        site.run(&body(0..30)).unwrap();
+        let before = site.objects();
+        site.run(&body(20..60)).unwrap();
+        let missing: Vec<_> = site.objects().into_iter().filter(|key| !before.contains(key)).collect();
+        let contents: Vec<_> = missing.iter().map(|key| site.get(key)).collect();
+        for key in &missing {
+            site.set(key, None);
+        }
+        for _ in 0..2 {
+            let error = site.run(&body(20..60)).unwrap_err();
+            assert!(matches!(error, ArchiveError::Incomplete { .. }), "{error}");
+        }
+        if gives_up {
+            site.runtime.block_on(site.archive().repair(false, |_, _| {})).unwrap();
+            assert_eq!(site.run(&body(20..60)).unwrap().events, 30);
+        } else {
+            for (key, bytes) in missing.iter().zip(&contents) {
+                site.set(key, bytes.as_deref());
+            }
+            assert_eq!(site.run(&body(20..60)).unwrap().events, 0);
+        }
+        site.assert_sound(60);
+    }
+}
+
+#[test]
+fn lost_ledger_keeps_archive_and_journal() {
+    let mut site = Site::new();
+    site.run(&body(0..30)).unwrap();
+    site.run(&body(20..60)).unwrap();
+    let before = site.runtime.block_on(site.archive().changes(None, usize::MAX)).unwrap();
+    site.set(LEDGER, None);
+    assert_eq!(site.run(&body(0..60)).unwrap().events, 0);
+    let after = site.runtime.block_on(site.archive().changes(None, usize::MAX)).unwrap();
+    assert_eq!(after.archive, before.archive);
+    let keys = |changes: &collector::archive::Changes| {
+        let mut keys: Vec<_> = changes.changes.iter().map(|change| change.key.clone()).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&after), keys(&before), "each object once");
+    site.assert_sound(60);
+}
+
+#[test]
+fn changes_are_continued_by_cursor_and_foreign_cursors_are_refused() {
+    let mut site = Site::new();
+    site.run(&body(0..30)).unwrap();
+    let archive = site.archive();
+    let first = site.runtime.block_on(archive.changes(None, 1_000)).unwrap();
+    assert!(first.complete && first.changes.iter().all(|change| change.digest.is_some()));
+    site.run(&body(20..60)).unwrap();
+    let next = site.runtime.block_on(archive.changes(Some(&first.cursor), 1_000)).unwrap();
+    let all: Vec<_> = first.changes.iter().chain(&next.changes).map(|change| change.key.clone()).collect();
+    assert_eq!(all.len(), site.objects().len());
+    let refused = |cursor: &str| {
+        let cursor: Cursor = cursor.parse().unwrap();
+        site.runtime.block_on(archive.changes(Some(&cursor), 1)).unwrap_err()
+    };
+    let id = &first.archive;
+    assert!(matches!(refused("0123456789abcdef:1:0123456789abcdef"), ChangesError::OtherArchive { .. }));
+    assert!(matches!(refused(&format!("{id}:99:0123456789abcdef")), ChangesError::BeyondEnd { .. }));
+    assert!(matches!(refused(&format!("{id}:1:0123456789abcdef")), ChangesError::Diverged(1)));
+    for text in ["", "x", "a:b:c", "0123456789abcdef:1", "0123456789abcdef:-1:0123456789abcdef"] {
+        assert!(text.parse::<Cursor>().is_err(), "{text}");
+    }
+}
+
+fn collect(home: &Home, name: &str) -> Value {
+    home.run_json(fixture(name))
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args(["-r", "-T"]).arg(from).arg(to).status().unwrap().success());
+}
+
+#[test]
+fn archive_that_is_not_mounted_is_not_begun_anew() {
+    let home = Home::new();
+    collect(&home, "response.json");
+    fs::rename(home.path("data"), home.path("unmounted")).unwrap();
+    fs::create_dir(home.path("data")).unwrap();
+    let ended = home.run(fixture("response-next.json")).with(1);
+    assert!(ended.error_line().contains("--new-archive"), "{}", ended.stderr);
+    assert_eq!(home.store().len(), 0);
+    fs::remove_dir_all(home.path("data")).unwrap();
+    fs::rename(home.path("unmounted"), home.path("data")).unwrap();
+    assert_eq!(collect(&home, "response-next.json")["counts"]["new_events_count"], 14);
+}
+
+#[test]
+fn copy_of_a_living_archive_is_not_taken_for_complete() {
+    let home = Home::new();
+    collect(&home, "response.json");
+    copy(&home.path("data"), &home.path("copy"));
+    collect(&home, "response-next.json");
+    // The copy got its metadata last.
+    fs::remove_dir_all(home.path("copy/metadata")).unwrap();
+    copy(&home.path("data/metadata"), &home.path("copy/metadata"));
+    let next = fixture("response-next.json");
+    let arguments = ["run", "--json", "--store", "copy", "--feed", next.to_str().unwrap()];
+    let ended = home.collector(&arguments).with(1);
+    assert!(ended.error_line().contains("incomplete"), "{}", ended.stderr);
+    home.collector(&["repair", "--store", "copy"]).with(0);
+    assert_eq!(home.collector(&arguments).with(0).json()["counts"]["new_events_count"], 14);
+    home.collector(&["verify", "--store", "copy"]).with(0);
+}
+
+#[test]
+fn ledger_of_another_archive_is_refused() {
+    let (home, other) = (Home::new(), Home::new());
+    collect(&home, "response.json");
+    collect(&other, "response-sparse.json");
+    fs::copy(other.path("data").join(LEDGER), home.path("data").join(LEDGER)).unwrap();
+    let before = home.store();
+    let ended = home.run(fixture("response-next.json")).with(1);
+    assert!(ended.error_line().contains("is that of archive"), "{}", ended.stderr);
+    assert_eq!(home.store(), before);
+    home.collector(&["repair"]).with(0);
+    assert_eq!(collect(&home, "response-next.json")["counts"]["new_events_count"], 14);
+    home.collector(&["verify"]).with(0);
+}
