@@ -275,7 +275,7 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Missing`], or another if that cannot be determined.
     pub async fn require_existing(&self) -> Result<(), ArchiveError> {
-        if self.store.head(&ledger_key()).await?.is_some() {
+        if self.store.get(&ledger_key()).await?.is_some() {
             return Ok(());
         }
         for kind in Kind::ALL {
