@@ -121,20 +121,30 @@ async fn a_store_that_ignores_conditions_is_refused_unless_nobody_else_writes() 
 #[tokio::test]
 async fn conditions_are_proven_once_and_an_ordinary_run_asks_for_nothing_more() {
     let simulated = Simulated::start(Faults::none()).await;
+    let archive = archive(simulated.store("archive"));
     let mut feed = Feed::new(FeedConfig { buffer: 40, log: false, ..FeedConfig::quiet(1) });
     let first = feed.full_response().compact();
-    collect(simulated.store("archive"), &first, feed.now()).await.unwrap();
+    collect(&archive, &first, feed.now()).await.unwrap();
     assert_eq!(simulated.service.requests().delete, 1, "the trial");
     let before = simulated.service.requests();
-    collect(simulated.store("archive"), &first, feed.now() + TimeDelta::minutes(1)).await.unwrap();
+    collect(&archive, &first, feed.now() + TimeDelta::minutes(1)).await.unwrap();
     let after = simulated.service.requests();
-    assert_eq!(Requests { get: before.get + 1, ..before }, after);
+    assert_eq!(
+        Requests { get: before.get + 1, head: before.head + 1, ..before },
+        after,
+        "ledger, last object"
+    );
     feed.publish();
-    collect(simulated.store("archive"), &feed.full_response().compact(), feed.now() + TimeDelta::minutes(2))
-        .await
-        .unwrap();
+    collect(&archive, &feed.full_response().compact(), feed.now() + TimeDelta::minutes(2)).await.unwrap();
     let last = simulated.service.requests();
-    assert_eq!(Requests { get: after.get + 1, put: after.put + 3, ..after }, last, "claim, write, commit");
+    let expected = Requests {
+        get: after.get + 1,
+        head: after.head + 1,
+        put: after.put + 4,
+        list: after.list + 1,
+        ..after
+    };
+    assert_eq!(expected, last, "claim beside journal and listing, write, commit");
 }
 
 fn archive(store: SharedStore) -> Archive {
@@ -145,8 +155,7 @@ fn archive(store: SharedStore) -> Archive {
     )
 }
 
-async fn collect(store: SharedStore, body: &[u8], at: DateTime<Utc>) -> Result<Outcome, ArchiveError> {
-    let archive = archive(store);
+async fn collect(archive: &Archive, body: &[u8], at: DateTime<Utc>) -> Result<Outcome, ArchiveError> {
     let response = Response::parse(body).unwrap();
     let snapshot = archive.open().await?;
     Ok(archive.deposit(&response, snapshot, at).await?.0.outcome)
