@@ -7,17 +7,17 @@ mod audit;
 mod changes;
 mod compare;
 pub mod deposit;
-mod generations;
+pub(crate) mod generations;
 mod journal;
 mod layout;
 mod ledger_file;
 mod lookup;
-mod memory;
+pub(crate) mod memory;
 mod owner;
-mod partition;
+pub(crate) mod partition;
 mod repair;
-mod takeover;
-mod trust;
+pub(crate) mod takeover;
+pub(crate) mod trust;
 
 use std::time::Duration;
 

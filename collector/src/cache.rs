@@ -6,7 +6,7 @@
 //! A cache never fails a request: what it cannot keep is read again.
 
 mod counters;
-mod disk;
+pub(crate) mod disk;
 mod generations;
 
 use std::fmt;
@@ -240,7 +240,8 @@ impl Cache {
         if freshness == Freshness::Forever {
             return Some(Duration::ZERO);
         }
-        let age = u64::try_from(self.clock.now().timestamp_millis() - written_ms).ok()?;
+        let age = self.clock.now().timestamp_millis().checked_sub(written_ms)?;
+        let age = u64::try_from(age).ok()?;
         Some(Duration::from_millis(age)).filter(|age| *age < self.options.ttl)
     }
 

@@ -5,12 +5,12 @@
 //! the size and the encoding of a body are bounded before anything is kept. What the bytes mean is not
 //! decided here.
 
-mod body;
+pub(crate) mod body;
 mod error;
-mod http;
+pub(crate) mod http;
 mod phases;
 mod retry;
-mod rules;
+pub(crate) mod rules;
 mod selection;
 
 use std::fmt;

@@ -135,7 +135,7 @@ fn find_in(
 }
 
 /// The second in a file's name: its last run of nine to eleven digits.
-fn recorded_at(path: &Path) -> Option<DateTime<Utc>> {
+pub(crate) fn recorded_at(path: &Path) -> Option<DateTime<Utc>> {
     let name = path.file_stem()?.to_str()?;
     let digits = name.rsplit(|it: char| !it.is_ascii_digit()).find(|run| (9..=11).contains(&run.len()))?;
     DateTime::from_timestamp(digits.parse().ok()?, 0)

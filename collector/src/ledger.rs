@@ -18,6 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::event::{Event, EventId, Fingerprint};
 pub use claim::{Claim, ClaimedObject};
 pub use document::{LedgerDocument, LedgerError, READ_LIMIT_BYTES, SIZE_LIMIT_BYTES};
+pub(crate) use lineage::is_id;
 pub use lineage::{CommitKind, CommitRecord, CommittedObject, Descent, Lineage, Mark};
 pub use news::{Doubt, Doubtful, News, Verdict};
 pub use tally::{RUN_DAYS, Tallies, Tally, prefix_of};

@@ -21,8 +21,11 @@ pub mod event;
 pub mod feed;
 pub mod fetch;
 pub mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http_span;
 pub mod import;
+mod json;
 pub mod ledger;
 mod python;
 pub mod query;

@@ -4,7 +4,7 @@
 //! is created only if there is none, or replaced only if it is still the version that was read. A write
 //! that returned is durable. A store knows nothing of events.
 
-mod cached;
+pub(crate) mod cached;
 pub mod disk;
 mod key;
 pub(crate) mod listing;
@@ -14,7 +14,7 @@ pub mod oci;
 pub mod probe;
 pub mod remote;
 pub mod s3;
-mod secret_file;
+pub(crate) mod secret_file;
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;

@@ -97,7 +97,10 @@ pub fn json_for_terminal(json: &str) -> Cow<'_, str> {
         return Cow::Borrowed(json);
     }
     Cow::Owned(json.chars().fold(String::with_capacity(json.len()), |mut escaped, character| {
-        if must_be_escaped(character) {
+        if matches!(character, '\t' | '\r') {
+            // Valid JSON holds them as they are between tokens only, where an escape would be wrong.
+            escaped.push(' ');
+        } else if must_be_escaped(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 let _ = write!(escaped, "\\u{unit:04x}");
             }

@@ -29,7 +29,7 @@ pub struct Runs {
 
 /// What is kept of a record.
 #[derive(Debug)]
-struct Sample {
+pub(crate) struct Sample {
     /// In seconds.
     total_time: Option<Number>,
     /// In seconds, in the order of [`OPERATIONS`].
@@ -96,7 +96,7 @@ fn record_paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Sample {
-    fn of(record: &Value) -> Result<Self, Exception> {
+    pub(crate) fn of(record: &Value) -> Result<Self, Exception> {
         let Value::Dict(record) = record else { return Err(record.not_assignable()) };
         let total_time = record.get("total_time").map(|value| number("total_time", value)).transpose()?;
         if total_time.as_ref().is_some_and(|seconds| !seconds.to_f64().is_finite()) {

@@ -60,8 +60,9 @@ impl PartialEq for Quantity {
 }
 
 impl Quantity {
+    /// The value in a record; none if it is negative or too large, which no quantity can be.
     pub(super) fn of(self, run: &Run) -> Option<f64> {
-        (self.of)(run)
+        (self.of)(run).filter(|value| value.is_finite() && *value >= 0.0)
     }
 
     /// The quantity of a name.

@@ -63,7 +63,7 @@ fn later_news(runs: &[Run]) -> impl Iterator<Item = (DateTime<Utc>, f64)> {
     let knew =
         |number: usize, run: &Run| run.counts.buffer_overlap.map_or(number > 0, |overlap| overlap > 0.0);
     let later = runs.iter().enumerate().filter(move |(number, run)| knew(*number, run));
-    later.filter_map(|(_, run)| Some((run.start, run.counts.new_events_count?)))
+    later.filter_map(|(_, run)| Some((run.start, run.counts.new_events_count.filter(|new| *new >= 0.0)?)))
 }
 
 /// From when to when.

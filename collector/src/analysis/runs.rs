@@ -72,7 +72,7 @@ impl Run {
         (self.start, self.total_time, self.failed) == (other.start, other.total_time, other.failed)
     }
 
-    pub(super) fn parse(text: &[u8], now: DateTime<Utc>) -> Result<Self, String> {
+    pub(crate) fn parse(text: &[u8], now: DateTime<Utc>) -> Result<Self, String> {
         let record: Record = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let start = record.start()?;
         if start.timestamp() < EARLIEST || start > now + TimeDelta::days(1) {
@@ -82,20 +82,19 @@ impl Run {
             record.errors.into_iter().map(|error| error.kind.unwrap_or_else(|| "unknown".into())).collect();
         let process = record.process.unwrap_or_default();
         let http = record.http.unwrap_or_default();
-        let finite = |number: Option<f64>| number.filter(|number| number.is_finite() && *number >= 0.0);
         Ok(Self {
             start,
             // The documented collector does not say; with an error it has failed.
             failed: record.status.map_or(!errors.is_empty(), |status| status != "success"),
             possible_gap: record.possible_gap,
             errors,
-            total_time: finite(record.total_time),
-            timings: OPERATIONS.map(|(name, ..)| finite(record.timings.get(name))),
+            total_time: record.total_time,
+            timings: OPERATIONS.map(|(name, ..)| record.timings.get(name)),
             counts: record.counts,
-            memory_bytes: finite(process.peak_memory_bytes),
+            memory_bytes: process.peak_memory_bytes,
             cpu_s: process.cpu_user_s.zip(process.cpu_system_s).map(|(user, system)| user + system),
-            wire_bytes: finite(http.wire_bytes),
-            attempts: finite(http.attempts),
+            wire_bytes: http.wire_bytes,
+            attempts: http.attempts,
         })
     }
 }
@@ -310,7 +309,12 @@ impl History {
         }
     }
 
-    fn read_lines(&mut self, mut lines: impl BufRead, place: &str, now: DateTime<Utc>) -> io::Result<()> {
+    pub(crate) fn read_lines(
+        &mut self,
+        mut lines: impl BufRead,
+        place: &str,
+        now: DateTime<Utc>,
+    ) -> io::Result<()> {
         let mut line = Vec::new();
         for number in 1_usize.. {
             line.clear();

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use super::{Archive, ArchiveError};
-use crate::ledger::{CommitKind, Descent, Mark};
+use crate::ledger::{CommitKind, Descent, Mark, is_id};
 
 /// A position in the journal of an archive, after which changes are asked for.
 ///
@@ -38,7 +38,6 @@ impl FromStr for Cursor {
     type Err = InvalidCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        let is_id = |part: &str| part.len() == 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut parts = text.splitn(3, ':');
         let mut next = || parts.next().ok_or(InvalidCursor);
         let (archive, sequence, commit) = (next()?, next()?, next()?);

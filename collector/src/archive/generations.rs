@@ -51,13 +51,14 @@ impl Stored {
     }
 }
 
-fn generation_key(number: u64) -> Key {
+pub(crate) fn generation_key(number: u64) -> Key {
     Key::of_parts(format!("{FOLDER}{number:012}.json"))
 }
 
-fn number_of(key: &Key) -> Option<u64> {
+pub(crate) fn number_of(key: &Key) -> Option<u64> {
     let name = key.as_str().strip_prefix(FOLDER)?.strip_suffix(".json")?;
-    (name.len() == 12).then(|| name.parse().ok())?
+    // A sign would be part of a number as well.
+    (name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok())?
 }
 
 impl Archive {

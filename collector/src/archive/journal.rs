@@ -73,8 +73,8 @@ impl Archive {
     pub(super) async fn record_at(&self, sequence: u64) -> Result<Option<CommitRecord>, ArchiveError> {
         let key = journal_key(sequence);
         let Some(object) = self.store.get(&key).await? else { return Ok(None) };
-        let record: CommitRecord = serde_json::from_slice(&object.bytes)
-            .map_err(|source| ArchiveError::Journal { key: key.clone(), reason: source.to_string() })?;
+        let record = CommitRecord::parse(&object.bytes)
+            .map_err(|reason| ArchiveError::Journal { key: key.clone(), reason })?;
         if record.sequence != sequence {
             let reason = format!("it holds the record of number {}", record.sequence);
             return Err(ArchiveError::Journal { key, reason });

@@ -73,7 +73,8 @@ impl Place {
         let mut segments = key.split('/');
         let mut next = || segments.next();
         let (folder, year, month, day, file) = (next()?, next()?, next()?, next()?, next()?);
-        if next().is_some() || (year.len(), month.len(), day.len()) != (4, 2, 2) {
+        let are_digits = [year, month, day].concat().bytes().all(|byte| byte.is_ascii_digit());
+        if next().is_some() || (year.len(), month.len(), day.len()) != (4, 2, 2) || !are_digits {
             return None;
         }
         file.strip_suffix(".jsonl")?;

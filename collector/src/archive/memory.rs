@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use twox_hash::XxHash3_64;
 
+use crate::json::from_object;
 use crate::ledger::Mark;
 
 /// How long ledger and objects are taken to agree after they were compared.
@@ -51,7 +52,7 @@ pub trait Memory: Debug + Send + Sync {
 }
 
 /// Adds what is to be remembered to what was.
-fn add(known: &mut Vec<Remembered>, archive: Remembered) {
+pub(crate) fn add(known: &mut Vec<Remembered>, archive: Remembered) {
     known.retain(|other| other.mark.archive != archive.mark.archive);
     known.push(archive);
     let excess = known.len().saturating_sub(ARCHIVES);
@@ -81,10 +82,16 @@ pub struct StateFolder {
     folder: PathBuf,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Document {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Document {
     location: String,
-    archives: Vec<Remembered>,
+    pub(crate) archives: Vec<Remembered>,
+}
+
+impl Document {
+    pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
+        from_object(bytes)
+    }
 }
 
 impl StateFolder {
@@ -101,7 +108,7 @@ impl StateFolder {
     fn read(path: &Path) -> io::Result<Document> {
         let mut bytes = Vec::new();
         fs::File::open(path)?.take(FILE_LIMIT_BYTES).read_to_end(&mut bytes)?;
-        Ok(serde_json::from_slice(&bytes)?)
+        Ok(Document::parse(&bytes)?)
     }
 
     fn write(&self, path: &Path, document: &Document) -> io::Result<()> {

@@ -179,7 +179,7 @@ pub(crate) struct WithdrawnLine {
 }
 
 impl RejectedLine {
-    fn new(line: &[u8], reason: RejectReason) -> Self {
+    pub(crate) fn new(line: &[u8], reason: RejectReason) -> Self {
         let source = String::from_utf8_lossy(line).into_owned();
         let source = if KEPT_AS_TEXT.contains(&reason) {
             serde_json::to_string(&source).unwrap_or_default()
@@ -203,7 +203,7 @@ impl RejectedLine {
 const KEPT_AS_TEXT: [RejectReason; 2] = [RejectReason::HalfSurrogate, RejectReason::TooDeep];
 
 /// The fingerprints of the rejected elements that an object holds.
-pub(super) fn rejected_in(bytes: &[u8]) -> impl Iterator<Item = Fingerprint> {
+pub(crate) fn rejected_in(bytes: &[u8]) -> impl Iterator<Item = Fingerprint> {
     let lines = bytes.split(|&byte| byte == b'\n');
     lines.filter_map(|line| Some(serde_json::from_slice::<RejectedLine>(line).ok()?.fingerprint()))
 }

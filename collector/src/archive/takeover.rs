@@ -158,7 +158,7 @@ impl Archive {
     }
 }
 
-pub(super) fn withdrawn_in(bytes: &[u8]) -> (Vec<i64>, Vec<i64>) {
+pub(crate) fn withdrawn_in(bytes: &[u8]) -> (Vec<i64>, Vec<i64>) {
     let lines = bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let (back, gone): (Vec<WithdrawnLine>, Vec<WithdrawnLine>) =
         lines.partition(|line: &WithdrawnLine| line.returned.is_some());

@@ -24,6 +24,8 @@ const LEFT_BEHIND: TimeDelta = TimeDelta::days(1);
 const MAX_PROOFS: usize = 4;
 /// Maximum number of characters of a fingerprint that are remembered as they are.
 const MAX_FINGERPRINT_LENGTH: usize = 300;
+/// Maximum number of characters of a proof: a fingerprint, its digest and a version.
+const MAX_PROOF_LENGTH: usize = MAX_FINGERPRINT_LENGTH + 100;
 
 impl Archive {
     /// Proves the conditions, unless that was done or nobody else writes.
@@ -131,19 +133,20 @@ impl Archive {
 }
 
 /// The proofs are lines of one text, the newest last.
-fn is_proven(ledger: &Ledger, proof: &str) -> bool {
+pub(crate) fn is_proven(ledger: &Ledger, proof: &str) -> bool {
     ledger.conditions.as_ref().is_some_and(|proven| proven.lines().any(|line| line == proof))
 }
 
-fn remember(ledger: &mut Ledger, proof: &str) {
+pub(crate) fn remember(ledger: &mut Ledger, proof: &str) {
     let earlier = ledger.conditions.take().unwrap_or_default();
-    let mut proofs: Vec<&str> = earlier.lines().filter(|line| line.contains(", collector ")).collect();
+    let is_proof = |line: &&str| line.contains(", collector ") && line.chars().count() <= MAX_PROOF_LENGTH;
+    let mut proofs: Vec<&str> = earlier.lines().filter(is_proof).collect();
     proofs.push(proof);
     ledger.conditions = Some(proofs[proofs.len().saturating_sub(MAX_PROOFS)..].join("\n"));
 }
 
 /// Whether a trial object is so old that its program does not run any more.
-fn is_left_behind(key: &Key, now: DateTime<Utc>) -> bool {
+pub(crate) fn is_left_behind(key: &Key, now: DateTime<Utc>) -> bool {
     let nanos = key.as_str().strip_prefix(TRIAL).and_then(|rest| rest.split('-').next()?.parse().ok());
     nanos.is_some_and(|nanos| now - DateTime::from_timestamp_nanos(nanos) > LEFT_BEHIND)
 }

@@ -40,8 +40,8 @@ impl CacheMetrics {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share of fewer than 2^52 requests")]
     pub fn hit_rate(&self) -> Option<f64> {
-        let hits = self.memory_hits + self.disk_hits;
-        let all = hits + self.misses + self.coalesced;
+        let hits = self.memory_hits.saturating_add(self.disk_hits);
+        let all = hits.saturating_add(self.misses).saturating_add(self.coalesced);
         (all > 0).then(|| hits as f64 / all as f64)
     }
 
@@ -49,11 +49,11 @@ impl CacheMetrics {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            memory_hits: self.memory_hits + other.memory_hits,
-            disk_hits: self.disk_hits + other.disk_hits,
-            misses: self.misses + other.misses,
-            coalesced: self.coalesced + other.coalesced,
-            evictions: self.evictions + other.evictions,
+            memory_hits: self.memory_hits.saturating_add(other.memory_hits),
+            disk_hits: self.disk_hits.saturating_add(other.disk_hits),
+            misses: self.misses.saturating_add(other.misses),
+            coalesced: self.coalesced.saturating_add(other.coalesced),
+            evictions: self.evictions.saturating_add(other.evictions),
             ..self
         }
     }

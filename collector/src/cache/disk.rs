@@ -149,14 +149,8 @@ impl Disk {
 
     fn read(&self, name: &str) -> Option<Kept> {
         let (mut content, file) = private::read(&self.path(name), self.options.limit_bytes).ok()?;
-        let end = content.iter().position(|&byte| byte == b'\n')?;
-        let head = std::str::from_utf8(&content[..end]).ok()?;
-        let mut head = head.splitn(3, ' ');
-        let (check, written_ms, title) = (head.next()?, head.next()?.parse().ok()?, head.next()?);
-        if title != self.title(name) || check != checksum(&content[end + 1..]) {
-            return None;
-        }
-        content.drain(..=end);
+        let (written_ms, start) = parse_head(&content, &self.title(name))?;
+        content.drain(..start);
         let now = SystemTime::now();
         let noted = file.metadata().and_then(|metadata| metadata.modified()).unwrap_or(now);
         if now.duration_since(noted).is_ok_and(|age| age > NOTED_EVERY) {
@@ -174,7 +168,7 @@ impl Disk {
             .prefix(".staged-")
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(folder)?;
-        let head = format!("{} {written_ms} {}\n", checksum(content), self.title(name));
+        let head = head(written_ms, content, &self.title(name));
         staged.write_all(head.as_bytes())?;
         staged.write_all(content)?;
         staged.persist(path).map_err(|error| error.error)?;
@@ -245,6 +239,20 @@ struct KeptFile {
     path: PathBuf,
     size_bytes: u64,
     used: SystemTime,
+}
+
+/// When the content of a file was written and where it starts, if it has this title and is whole.
+pub(crate) fn parse_head(file: &[u8], title: &str) -> Option<(i64, usize)> {
+    let end = file.iter().position(|&byte| byte == b'\n')?;
+    let head = std::str::from_utf8(&file[..end]).ok()?;
+    let mut head = head.splitn(3, ' ');
+    let (check, written_ms, found) = (head.next()?, head.next()?.parse().ok()?, head.next()?);
+    (found == title && check == checksum(&file[end + 1..])).then_some((written_ms, end + 1))
+}
+
+/// What a file begins with.
+pub(crate) fn head(written_ms: i64, content: &[u8], title: &str) -> String {
+    format!("{} {written_ms} {title}\n", checksum(content))
 }
 
 fn checksum(content: &[u8]) -> String {

@@ -30,7 +30,7 @@ pub(super) struct Body {
 }
 
 /// Why a body could not be read.
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     /// The client's own error: a timeout, a cut connection.
     Client(reqwest::Error),
     /// Everything that this module judges.
@@ -61,7 +61,10 @@ fn stated_encoding(response: &Response) -> Option<String> {
     (!stated.is_empty() && stated != "identity").then(|| server_text(&stated))
 }
 
-async fn decode<R: AsyncBufRead + Unpin>(mut reader: R, encoding: &str) -> Result<Vec<u8>, BodyError> {
+pub(crate) async fn decode<R: AsyncBufRead + Unpin>(
+    mut reader: R,
+    encoding: &str,
+) -> Result<Vec<u8>, BodyError> {
     match encoding {
         "identity" => drain(reader, encoding).await,
         "gzip" | "x-gzip" => {

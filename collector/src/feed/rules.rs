@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FeedError, is_loopback};
 use crate::files::private;
+use crate::json::from_object;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -63,12 +64,14 @@ impl CallLimits {
     /// How long a call at `now` has to wait after these earlier ones, and for which rule.
     fn wait(&self, calls_ms: &[i64], now_ms: i64) -> Option<(Duration, String)> {
         let interval_ms = i64::try_from(self.min_interval.as_millis()).unwrap_or(i64::MAX);
-        let spacing =
-            calls_ms.iter().max().map(|last| (last + interval_ms, "calls must lie apart".to_owned()));
+        let spacing = calls_ms
+            .iter()
+            .max()
+            .map(|last| (last.saturating_add(interval_ms), "calls must lie apart".to_owned()));
         let window = |limit: Option<u32>, length_ms: i64, name: &str| {
             let limit = limit? as usize;
             let mut recent: Vec<i64> =
-                calls_ms.iter().copied().filter(|call| now_ms - call < length_ms).collect();
+                calls_ms.iter().copied().filter(|call| now_ms.saturating_sub(*call) < length_ms).collect();
             recent.sort_unstable();
             let oldest_that_counts = recent.len().checked_sub(limit)?;
             let free_at = recent.get(oldest_that_counts).map_or(i64::MAX, |call| call + length_ms);
@@ -94,11 +97,30 @@ pub struct CallLog {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct State {
+pub(crate) struct State {
     /// When calls were made, in milliseconds since 1970 (UTC).
     calls_ms: Vec<i64>,
     /// Resources that were not found, and when that was.
     gone: std::collections::BTreeMap<String, String>,
+}
+
+impl State {
+    /// Reads the content of a file. An unreadable one was cut off by a crash: begin anew rather than never call again.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        from_object(bytes).unwrap_or_default()
+    }
+
+    /// Counts a call if it may be made now; otherwise how long to wait, and for which rule.
+    pub(crate) fn count_call(&mut self, limits: &CallLimits, now_ms: i64) -> Option<(Duration, String)> {
+        // A clock that was set back must not lock calls out: what seems to come is taken as just now.
+        self.calls_ms.iter_mut().for_each(|call| *call = now_ms.min(*call));
+        self.calls_ms.retain(|call| now_ms.saturating_sub(*call) < DAY_MS);
+        let wait = limits.wait(&self.calls_ms, now_ms);
+        if wait.is_none() && *limits != CallLimits::NONE {
+            self.calls_ms.push(now_ms);
+        }
+        wait
+    }
 }
 
 impl CallLog {
@@ -129,14 +151,7 @@ impl CallLog {
             if let (Some(since), false) = (state.gone.get(&self.resource), force) {
                 return Err(FeedError::Gone { since: since.clone() });
             }
-            // A clock that was set back must not lock calls out: what seems to come is taken as just now.
-            state.calls_ms.iter_mut().for_each(|call| *call = now_ms.min(*call));
-            state.calls_ms.retain(|call| now_ms - call < DAY_MS);
-            let wait = self.limits.wait(&state.calls_ms, now_ms);
-            if wait.is_none() && self.limits != CallLimits::NONE {
-                state.calls_ms.push(now_ms);
-            }
-            Ok(wait)
+            Ok(state.count_call(&self.limits, now_ms))
         })?
     }
 
@@ -168,11 +183,10 @@ impl CallLog {
         let path = self.path();
         let attempt = || -> io::Result<T> {
             let mut file = open_locked(&self.folder, &path)?;
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             // Of what is longer the rest is not read, and the state counts as unreadable.
-            Read::by_ref(&mut file).take(STATE_LIMIT_BYTES).read_to_string(&mut text)?;
-            // An unreadable state was cut off by a crash: begin anew rather than never call again.
-            let mut state: State = serde_json::from_str(&text).unwrap_or_default();
+            Read::by_ref(&mut file).take(STATE_LIMIT_BYTES).read_to_end(&mut bytes)?;
+            let mut state = State::parse(&bytes);
             let before = serde_json::to_string(&state)?;
             let result = change(&mut state);
             let after = serde_json::to_string(&state)?;
@@ -243,6 +257,20 @@ mod tests {
         assert!(log.try_call(at(10_000), false).unwrap().is_none());
         assert_eq!(log.try_call(at(0), false).unwrap().unwrap().0, Duration::from_secs(10));
         assert!(log.try_call(at(10), false).unwrap().is_none());
+    }
+
+    #[test]
+    fn damaged_files_do_not_stop_calls() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = CallLimits { min_interval: Duration::from_secs(10), per_hour: Some(3), per_day: None };
+        let log = log(folder.path(), limits);
+        let damaged: [&[u8]; 4] =
+            [b"{\"calls_ms\":[17", b"\xff\xfe", b"[]", br#"{"calls_ms":[-9223372036854775808]}"#];
+        for content in damaged {
+            std::fs::write(log.path(), content).unwrap();
+            assert!(log.try_call(at(0), false).unwrap().is_none(), "{}", content.escape_ascii());
+            assert!(log.try_call(at(1), false).unwrap().is_some(), "{}", content.escape_ascii());
+        }
     }
 
     #[test]

@@ -33,7 +33,9 @@ impl FromStr for When {
 
     fn from_str(text: &str) -> Result<Self, InvalidWhen> {
         let date = |text: &str| {
-            let is_written_out = text.len() == "2026-01-02".len();
+            // chrono also takes a sign before the year.
+            let is_written_out =
+                text.len() == "2026-01-02".len() && text.starts_with(|first: char| first.is_ascii_digit());
             text.parse::<NaiveDate>().ok().filter(|_| is_written_out).ok_or(InvalidWhen)
         };
         if let Some((day, hour)) = text.split_once([' ', 'T']) {
@@ -147,8 +149,18 @@ mod tests {
 
     #[test]
     fn times_are_read_strictly() {
-        for wrong in ["", "2026", "2026-13", "2026-1-2", "2026-02-30", "2026-01-02 24", "2026-01-02 +1", "x"]
-        {
+        for wrong in [
+            "",
+            "2026",
+            "2026-13",
+            "2026-1-2",
+            "2026-02-30",
+            "2026-01-02 24",
+            "2026-01-02 +1",
+            "-226-01-02",
+            "+226-01-02",
+            "x",
+        ] {
             assert_eq!(wrong.parse::<When>(), Err(InvalidWhen), "{wrong}");
         }
         for right in ["2026-01", "2026-01-02", "2026-01-02 09"] {

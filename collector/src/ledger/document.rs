@@ -8,9 +8,11 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::lineage::MAX_NUMBER;
 use super::{Claim, Ledger, Lineage, Seen, Tallies};
 use crate::clock::iso;
 use crate::event::{EventId, Fingerprint};
+use crate::json::from_object;
 
 /// A ledger's document stays below this, its claim included.
 ///
@@ -141,7 +143,7 @@ impl LedgerDocument {
         if bytes.len() > READ_LIMIT_BYTES {
             return Err(LedgerError::TooLarge(bytes.len()));
         }
-        let document: Document = serde_json::from_slice(bytes)?;
+        let document: Document = from_object(bytes)?;
         match document.format {
             Some(1..=FORMAT) => Ok(Self::Own(Box::new(Ledger::from_document(document)?))),
             Some(format) => Err(LedgerError::Format(format)),
@@ -199,6 +201,10 @@ impl Ledger {
         if seen.len() != seen_ids.len() {
             return Err(LedgerError::Inconsistent("`seen_ids` lists an id twice"));
         }
+        if document.writes > MAX_NUMBER {
+            return Err(LedgerError::Inconsistent("`writes` is too large"));
+        }
+        document.lineage.check().map_err(LedgerError::Inconsistent)?;
         Ok(Self {
             seen,
             complete_after: if document.complete_after == 0 {
@@ -230,7 +236,8 @@ fn number(day: NaiveDate) -> u32 {
 }
 
 fn date(number: u32) -> Result<NaiveDate, LedgerError> {
-    let year = i32::try_from(number / 10_000).unwrap_or(i32::MAX);
+    // A later year could not be written again.
+    let year = i32::try_from(number / 10_000).ok().filter(|&year| year <= 9999).unwrap_or(i32::MAX);
     NaiveDate::from_ymd_opt(year, number / 100 % 100, number % 100)
         .ok_or(LedgerError::Inconsistent("a day does not exist"))
 }

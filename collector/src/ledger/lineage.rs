@@ -7,8 +7,12 @@
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
+use crate::json::from_object;
+
 /// Number of commit ids that a ledger carries.
 const COMMITS_KEPT: usize = 16;
+/// Maximum of what is counted in a history: the largest integer that every JSON reader keeps.
+pub(super) const MAX_NUMBER: u64 = (1 << 53) - 1;
 /// Number of objects that it names of a last commit that is in the journal.
 const OBJECTS_KEPT: usize = 4;
 
@@ -61,7 +65,27 @@ pub struct CommitRecord {
     pub objects: Vec<CommittedObject>,
 }
 
+/// Whether a text is the id of an archive or a commit: 16 hexadecimal digits.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 impl CommitRecord {
+    /// Reads a record of the journal.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let record: Self = from_object(bytes).map_err(|error| error.to_string())?;
+        if record.sequence == 0 || record.sequence.max(record.epoch) > MAX_NUMBER {
+            return Err("the sequence number or the epoch is not valid".to_owned());
+        }
+        if !is_id(&record.archive) || !is_id(&record.commit) {
+            return Err("the id of the archive or the commit is not 16 hexadecimal digits".to_owned());
+        }
+        Ok(record)
+    }
+
     /// The record as the journal stores it: compact JSON with a line break at its end.
     #[must_use]
     pub fn to_document(&self) -> Vec<u8> {
@@ -114,6 +138,33 @@ impl Lineage {
     #[must_use]
     pub fn new(archive: String) -> Self {
         Self { archive, epoch: 1, commits: Vec::new(), last: None, in_journal: false }
+    }
+
+    /// Whether it can be continued: the commits ascend, and the last one is the one that is named.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let numbers = self.commits.iter().map(|(sequence, _)| *sequence);
+        let is_ascending = numbers.clone().is_sorted_by(|before, after| before < after);
+        let is_numbered = numbers.clone().all(|sequence| (1..=MAX_NUMBER).contains(&sequence));
+        if !is_ascending || !is_numbered || self.epoch > MAX_NUMBER {
+            return Err("the commits of `lineage` are not numbered in order");
+        }
+        let mut ids = self.commits.iter().map(|(_, commit)| commit).chain([&self.archive]);
+        if self.is_known() && !ids.all(|id| is_id(id)) {
+            return Err("an id in `lineage` is not 16 hexadecimal digits");
+        }
+        let is_last = |record: &CommitRecord| {
+            let mark = Mark {
+                archive: record.archive.clone(),
+                sequence: record.sequence,
+                commit: record.commit.clone(),
+            };
+            mark == self.mark() && record.epoch <= MAX_NUMBER
+        };
+        if self.last.as_ref().is_none_or(is_last) {
+            Ok(())
+        } else {
+            Err("`last` of `lineage` is not its last commit")
+        }
     }
 
     /// Whether the archive has an id.
@@ -205,6 +256,30 @@ mod tests {
         assert_eq!(before.descends_from(&after.mark()), Descent::Diverged);
         assert_eq!(lineage(40).descends_from(&before.mark()), Descent::Unknown);
         assert_eq!(after.descends_from(&lineage(0).mark()), Descent::Descends);
+    }
+
+    #[test]
+    fn damaged_history_is_refused() {
+        let mut sound = Lineage::new("0123456789abcdef".into());
+        (0..3).for_each(|number| sound.append(CommitKind::Run, "run", number, vec![]));
+        assert_eq!(sound.check(), Ok(()));
+        assert_eq!(Lineage::default().check(), Ok(()));
+        let changes: [fn(&mut Lineage); 6] = [
+            |lineage| lineage.commits.reverse(),
+            |lineage| lineage.commits.truncate(2),
+            |lineage| lineage.commits[0].0 = 0,
+            |lineage| lineage.commits[0].1 = "a:b".into(),
+            |lineage| lineage.archive = "a".into(),
+            |lineage| {
+                lineage.last.iter_mut().for_each(|last| last.sequence = u64::MAX);
+                lineage.commits[2].0 = u64::MAX;
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut damaged = sound.clone();
+            change(&mut damaged);
+            assert!(damaged.check().is_err(), "{number}: {damaged:?}");
+        }
     }
 
     #[test]

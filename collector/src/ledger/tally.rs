@@ -26,7 +26,7 @@ pub struct Tally {
 impl Tally {
     /// Adds an object.
     pub fn add(&mut self, key: &str, size_bytes: u64) {
-        self.objects += 1;
+        self.objects = self.objects.saturating_add(1);
         let hash = XxHash3_64::oneshot_with_seed(size_bytes, key.as_bytes());
         self.digest ^= u32::try_from(hash >> 32).unwrap_or_default();
     }
@@ -83,6 +83,12 @@ fn is_of_events(prefix: &str) -> bool {
     prefix.starts_with("events/") || prefix.starts_with("revisions/")
 }
 
+/// Whether a prefix is that of a day, of events or of runs.
+fn is_known(prefix: &str) -> bool {
+    ["events/", "revisions/", "rejected/", "withdrawn/"].iter().any(|folder| prefix.starts_with(folder))
+        && day_of(prefix).is_some()
+}
+
 impl Ledger {
     /// What a day must hold. Nothing if the ledger does not vouch for it.
     #[must_use]
@@ -118,7 +124,9 @@ impl Ledger {
         let remembered: FxHashSet<NaiveDate> = self.seen.values().filter_map(|seen| seen.day).collect();
         let vouched_for = |day: NaiveDate| day > self.complete_after || remembered.contains(&day);
         let mut tallies = std::mem::take(&mut self.tallies);
-        tallies.retain(|prefix, _| !is_of_events(prefix) || day_of(prefix).is_some_and(vouched_for));
+        tallies.retain(|prefix, _| {
+            is_known(prefix) && (!is_of_events(prefix) || day_of(prefix).is_some_and(vouched_for))
+        });
         for folder in ["rejected/", "withdrawn/"] {
             let days: Vec<String> = tallies.keys().filter(|it| it.starts_with(folder)).cloned().collect();
             for day in &days[..days.len().saturating_sub(RUN_DAYS)] {

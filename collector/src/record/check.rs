@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
 use super::evidence::future_lines;
-use super::health::MAX_BYTES;
+use super::health::{MAX_BYTES, evidence_in};
 use super::{Evidence, Limits};
 use crate::clock::CLOCK_TOLERANCE;
 use crate::python::{Dict, Exception, Kind, Moment, Value, fixed, normalise, os_error, parse, read};
@@ -68,7 +68,12 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// Whether a file's content shows health; writes lines until something is wrong with it.
-fn judge(text: &[u8], now: DateTime<Utc>, limits: &Limits, lines: &mut String) -> Result<bool, Exception> {
+pub(crate) fn judge(
+    text: &[u8],
+    now: DateTime<Utc>,
+    limits: &Limits,
+    lines: &mut String,
+) -> Result<bool, Exception> {
     let health = parse(text)?;
     let Value::Dict(health) = &health else { return Err(health.not_subscriptable()) };
     let (age, is_good) = judge_run(health, now, limits.max_age_minutes, lines)?;
@@ -127,11 +132,11 @@ fn judge_run(
     Ok((age, is_good))
 }
 
-/// The evidence in a health file; nothing if it has the documented members only. Evidence that is malformed proves nothing.
+/// The evidence in a health file; nothing if it has the documented members only.
 fn evidence(health: &Dict, text: &[u8]) -> Option<Evidence> {
     let members = serde_json::to_value(Evidence::default()).ok()?;
     let is_ours = members.as_object()?.keys().any(|name| health.contains_key(name));
-    is_ours.then(|| serde_json::from_slice(text).unwrap_or_default())
+    is_ours.then(|| evidence_in(text))
 }
 
 fn seconds(value: &Value) -> Result<f64, Exception> {

@@ -195,7 +195,7 @@ impl Evidence {
         events: impl IntoIterator<Item = (EventId, NaiveDate)>,
     ) {
         for event in events {
-            if self.unsettled_events.len() == MAX_UNSETTLED {
+            if self.unsettled_events.len() >= MAX_UNSETTLED {
                 return;
             }
             if !self.unsettled_events.iter().any(|(id, _)| *id == event.0) {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Evidence, RunRecord, Status};
 use crate::files::{self, output};
+use crate::json::from_object;
 
 /// Maximum size of a health file that is read.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -56,5 +57,10 @@ pub fn write(path: &Path, record: &RunRecord, evidence: &Evidence) -> io::Result
 #[must_use]
 pub fn read_evidence(path: &Path) -> Evidence {
     let text = files::read_regular(path, MAX_BYTES);
-    text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    text.ok().map(|text| evidence_in(&text)).unwrap_or_default()
+}
+
+/// The evidence in the content of a health file. Evidence that is malformed proves nothing.
+pub(crate) fn evidence_in(text: &[u8]) -> Evidence {
+    from_object(text).unwrap_or_default()
 }

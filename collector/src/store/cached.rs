@@ -74,12 +74,12 @@ fn listing_name(prefix: &str) -> String {
 }
 
 /// A line an object: its size and its name, which holds no line feed.
-fn encode(listing: &[Listed]) -> Vec<u8> {
+pub(crate) fn encode(listing: &[Listed]) -> Vec<u8> {
     let lines = listing.iter().map(|listed| format!("{} {}\n", listed.size_bytes, listed.key));
     lines.collect::<String>().into_bytes()
 }
 
-fn decode(listing: &[u8]) -> Vec<Listed> {
+pub(crate) fn decode(listing: &[u8]) -> Vec<Listed> {
     let text = std::str::from_utf8(listing).unwrap_or_default();
     let listed = |line: &str| {
         let (size_bytes, key) = line.split_once(' ')?;

@@ -29,7 +29,7 @@ pub(crate) struct Page {
 
 /// A complete listing.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     /// The objects whose names are valid, in order.
     pub(super) objects: Vec<Listed>,
     /// Names that no object of ours can have, at most [`MAX_FOREIGN`].
@@ -40,7 +40,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// The objects; that others are left out is written to the log.
-    pub(super) fn into_objects(self, location: &str) -> Vec<Listed> {
+    pub(crate) fn into_objects(self, location: &str) -> Vec<Listed> {
         if self.foreign_count > 0 {
             let count = self.foreign_count;
             warn!(count, location, "objects with foreign names are skipped; `collector verify` names them");
@@ -66,7 +66,7 @@ fn foreign_of(name: &impl ToString) -> Foreign {
 
 /// The pages of one listing so far.
 #[derive(Debug)]
-pub(super) struct Pages<'a> {
+pub(crate) struct Pages<'a> {
     /// What all names of the store begin with; empty, or ends with `/`.
     root: &'a str,
     /// What the listed names begin with, after the root.
@@ -77,7 +77,7 @@ pub(super) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    pub(super) fn new(root: &'a str, prefix: &'a str) -> Self {
+    pub(crate) fn new(root: &'a str, prefix: &'a str) -> Self {
         Self { root, prefix, listing: Listing::default(), token: None, empty: 0 }
     }
 
@@ -95,7 +95,7 @@ impl<'a> Pages<'a> {
     ///
     /// # Errors
     /// What is wrong with the page, if it cannot belong to this listing.
-    pub(super) fn take(&mut self, page: Page) -> Result<bool, String> {
+    pub(crate) fn take(&mut self, page: Page) -> Result<bool, String> {
         self.empty = if page.objects.is_empty() { self.empty + 1 } else { 0 };
         for (name, size_bytes) in page.objects {
             self.take_object(&name, size_bytes)?;
@@ -140,7 +140,7 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Listing {
+    pub(crate) fn finish(self) -> Listing {
         self.listing
     }
 }

@@ -35,6 +35,7 @@ use super::listing::{Listing, MAX_PAGE_BYTES, Page, Pages};
 use super::remote::{MAX_MESSAGE_BYTES, MAX_OBJECT_BYTES, SetupError, check_object, check_written};
 use super::{Foreign, Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
 use crate::clock::SharedClock;
+use crate::json::from_object;
 use crate::text::server_text;
 
 const PAGE: &str = "1000";
@@ -238,7 +239,7 @@ pub(crate) fn parse_page(body: &[u8]) -> Result<Page, String> {
         name: String,
         size: u64,
     }
-    let Document { objects, next_start_with } = serde_json::from_slice(body)
+    let Document { objects, next_start_with } = from_object(body)
         .map_err(|error| format!("the listing is not a listing: {}", server_text(&error.to_string())))?;
     let objects = objects.into_iter().map(|ListedObject { name, size }| (name, size)).collect();
     Ok(Page { objects, next: next_start_with.filter(|next| !next.is_empty()) })

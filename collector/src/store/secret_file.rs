@@ -49,10 +49,10 @@ pub(super) fn expand(path: &str, home: &Path) -> PathBuf {
 }
 
 /// A section of an INI file.
-pub(super) type Section = BTreeMap<String, String>;
+pub(crate) type Section = BTreeMap<String, String>;
 
 /// The sections of an INI file as the services' tools write it; `outside` is that of lines before any.
-pub(super) fn sections(text: &str, outside: &str) -> BTreeMap<String, Section> {
+pub(crate) fn sections(text: &str, outside: &str) -> BTreeMap<String, Section> {
     let mut sections: BTreeMap<String, Section> = BTreeMap::new();
     let mut current = outside.to_owned();
     for line in text.lines().map(str::trim) {

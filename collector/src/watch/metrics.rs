@@ -356,7 +356,7 @@ fn read_textfile(path: &Path) -> String {
 }
 
 /// A line's name with its labels, and its figure.
-fn figure(line: &str) -> Option<(&str, f64)> {
+pub(crate) fn figure(line: &str) -> Option<(&str, f64)> {
     let (name, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
     Some((name, value.parse().ok()?))
 }

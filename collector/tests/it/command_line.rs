@@ -116,7 +116,7 @@ fn an_unknown_key_of_the_file_is_an_error_with_a_hint() {
     home.write("c.toml", "metrics-dir = \"m\"\n");
     let ended = home.collector(&["run", "--config", "c.toml"]).with(2);
     assert!(ended.error_line().contains("did you mean `metrics_dir`?"), "{}", ended.stderr);
-    for broken in ["timeout = [1]", "timeout ="] {
+    for broken in ["timeout = [1]", "timeout =", "\"aåå\" = 1"] {
         home.write("c.toml", broken);
         home.collector(&["config", "--config", "c.toml"]).with(2).error_line();
     }

@@ -119,7 +119,7 @@ impl Credentials {
         Self::of_settings(&settings, format!("{} [{profile}]", path.display()), home)
     }
 
-    fn of_settings(
+    pub(crate) fn of_settings(
         settings: &BTreeMap<String, String>,
         origin: String,
         home: &Path,

@@ -29,6 +29,7 @@ use super::endpoint::Region;
 use super::key::{PrivateKey, public_key_base64};
 use super::signature::{Body, SignError, Signed, Signer};
 use crate::clock::SharedClock;
+use crate::json::from_object;
 use crate::store::remote::{
     BodyError, MAX_MESSAGE_BYTES, SetupError, check_address, http_client, innermost, read_bounded,
 };
@@ -124,7 +125,7 @@ impl InstancePrincipal {
         };
         let answer =
             client.request(&ask, true).await.map_err(|failure| failed(format!("federation: {failure}")))?;
-        let Token { token } = serde_json::from_slice(&answer.body)
+        let Token { token } = from_object(&answer.body)
             .map_err(|_| failed("federation: the answer holds no token".to_owned()))?;
         let renewed_from = renewal_of(&token, self.clock.now())?;
         debug!(%renewed_from, "a session for this instance has begun");
@@ -214,15 +215,15 @@ struct Token {
 }
 
 /// Whom a machine's certificate stands for.
-struct Identity {
-    tenancy: String,
+pub(crate) struct Identity {
+    pub(crate) tenancy: String,
     /// SHA-1 of the certificate, as the service names keys.
-    fingerprint: String,
+    pub(crate) fingerprint: String,
     der: Vec<u8>,
 }
 
 impl Identity {
-    fn of(pem: &str) -> Result<Self, SignError> {
+    pub(crate) fn of(pem: &str) -> Result<Self, SignError> {
         let unusable = |_| failed("the machine's certificate cannot be read".to_owned());
         let certificate = Certificate::from_pem(pem).map_err(unusable)?;
         let der = certificate.to_der().map_err(unusable)?;
@@ -242,7 +243,7 @@ impl Identity {
 }
 
 /// When a token is to be renewed. What it says of itself is not verified: that is for those who take it.
-fn renewal_of(token: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, SignError> {
+pub(crate) fn renewal_of(token: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, SignError> {
     #[derive(Deserialize)]
     struct Claims {
         exp: i64,

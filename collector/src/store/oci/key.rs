@@ -15,12 +15,18 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest as _, Md5};
 use pkcs8::EncryptedPrivateKeyInfoRef;
 use pkcs8::der::Document;
+use pkcs8::pkcs5::pbes2::Kdf;
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use thiserror::Error;
 
 use super::signature::{SignError, Signed, Signer};
+
+/// Maximum number of PBKDF2 rounds: about a second. `OpenSSL` makes 2,048, and cautious people a million.
+const MOST_ROUNDS: u32 = 2_000_000;
+/// Maximum cost of scrypt in blocks of 128 bytes, 32 MiB: twice what `OpenSSL` uses.
+const MOST_SCRYPT_BLOCKS: u64 = 1 << 18;
 
 /// Why a key cannot be used. Never says anything of what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -41,6 +47,12 @@ pub enum KeyError {
          `openssl pkcs8 -topk8 -v2 aes256` makes one that is"
     )]
     UnknownEncryption(String),
+    /// Its key derivation would take too long or too much memory.
+    #[error(
+        "the private key is encrypted with a key derivation that is too expensive (more than {MOST_ROUNDS} rounds \
+         of PBKDF2, or scrypt with N·r·p above {MOST_SCRYPT_BLOCKS})"
+    )]
+    TooExpensive,
     /// The library does not take it.
     #[error("the private key was rejected: {0}")]
     Rejected(String),
@@ -153,11 +165,26 @@ fn open_pkcs8(pem: &str, pass_phrase: Option<&str>) -> Result<Vec<u8>, KeyError>
     let (_, document) = Document::from_pem(pem).map_err(|_| KeyError::NoKey)?;
     let encrypted = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())
         .map_err(|_| KeyError::UnknownEncryption("an unknown scheme".to_owned()))?;
-    if encrypted.encryption_algorithm.pbes2().is_none() {
+    let Some(scheme) = encrypted.encryption_algorithm.pbes2() else {
         return Err(KeyError::UnknownEncryption("PBES1".to_owned()));
+    };
+    if !is_affordable(&scheme.kdf) {
+        return Err(KeyError::TooExpensive);
     }
     let opened = encrypted.decrypt(pass_phrase.ok_or(KeyError::NoPassPhrase)?);
     Ok(opened.map_err(|_| KeyError::WrongPassPhrase)?.as_bytes().to_vec())
+}
+
+/// Whether a key can be derived in about a second. The file chooses how long it takes.
+fn is_affordable(kdf: &Kdf) -> bool {
+    match kdf {
+        Kdf::Pbkdf2(kdf) => kdf.iteration_count <= MOST_ROUNDS,
+        Kdf::Scrypt(kdf) => {
+            let blocks = kdf.cost_parameter.saturating_mul(kdf.block_size.into());
+            blocks.saturating_mul(kdf.parallelization.into()) <= MOST_SCRYPT_BLOCKS
+        }
+        _ => true,
+    }
 }
 
 /// Decrypts a PKCS#1 key in OpenSSL's older form, which names cipher and IV in a header (RFC 1421).

@@ -14,6 +14,7 @@ use super::client::{Ask, Client, Failure};
 use super::key::{KeyError, PrivateKey};
 use super::signature::Signer;
 use crate::clock::SharedClock;
+use crate::json::from_object;
 use crate::store::remote::SetupError;
 
 /// Why a secret could not be had. Names the secret, never its content.
@@ -89,14 +90,18 @@ async fn read(client: &Client, name: &'static str, id: &str) -> Result<String, V
     let target = format!("/20190301/secretbundles/{id}?stage=CURRENT");
     let answer = client.request(&Ask::plain(Method::GET, target, &[]), true).await;
     let answer = answer.map_err(|source| VaultError::Read { name, source })?;
-    let unusable = |reason| VaultError::Unusable { name, reason };
+    secret_in(&answer.body).map_err(|reason| VaultError::Unusable { name, reason })
+}
+
+/// The text in a secret bundle.
+pub(crate) fn secret_in(body: &[u8]) -> Result<String, &'static str> {
     let Bundle { secret_bundle_content: Content { content_type, content } } =
-        serde_json::from_slice(&answer.body).map_err(|_| unusable("is no secret bundle"))?;
+        from_object(body).map_err(|_| "is no secret bundle")?;
     if content_type != "BASE64" {
-        return Err(unusable("is not in base64"));
+        return Err("is not in base64");
     }
-    let bytes = BASE64.decode(content).map_err(|_| unusable("is not in base64"))?;
-    String::from_utf8(bytes).map_err(|_| unusable("is no text"))
+    let bytes = BASE64.decode(content).map_err(|_| "is not in base64")?;
+    String::from_utf8(bytes).map_err(|_| "is no text")
 }
 
 #[derive(Deserialize)]
