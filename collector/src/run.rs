@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug_span, error, warn};
 
@@ -17,6 +19,21 @@ use crate::feed::{Feed, FetchFailure, Fetched, HttpReport};
 use crate::http_span;
 use crate::record::{Evidence, Limits, RecordPaths, RunRecord, events_in, health};
 use crate::text::printable;
+
+/// Number of threads for file operations. Each has memory of its own, and a run has little use for more.
+const BLOCKING_THREADS: usize = 2;
+
+/// The runtime of a collector: one thread for the network, and others only while a file operation blocks.
+///
+/// # Errors
+/// If the system gives no resources for it.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+}
 
 /// Why a run failed.
 #[derive(Debug, Error)]
@@ -82,7 +99,7 @@ pub struct RunReport {
     /// What all runs so far have shown, this one included.
     pub evidence: Evidence,
     /// Why the health file could not be written, if it could not.
-    pub health_error: Option<std::io::Error>,
+    pub health_error: Option<io::Error>,
 }
 
 impl RunReport {

@@ -158,6 +158,7 @@ def check_identities(told: dict, folder: Path) -> None:
         "pkcs8-aes256": ["pkcs8", "-topk8", "-v2", "aes256", "-passout", "pass:open sesame"],
         "pkcs8-scrypt": ["pkcs8", "-topk8", "-scrypt", "-scrypt_N", "1024", "-passout", "pass:open sesame"],
     }
+    response = str(ROOT / "fixtures/data/response.json")
     for name, options in forms.items():
         file = folder / f"{name}.pem"
         subprocess.run(["openssl", *options, "-in", key, "-out", file], check=True, capture_output=True)
@@ -174,7 +175,7 @@ def check_identities(told: dict, folder: Path) -> None:
             assert refused.returncode == 2 and "no pass phrase is given" in refused.stderr, refused.stderr
             refused = collector(told, folder, "verify", **variables, OCI_PASS_PHRASE="wrong")
             assert refused.returncode == 2 and "does not open" in refused.stderr, refused.stderr
-        opened = collector(told, folder, "verify", **variables, OCI_PASS_PHRASE="open sesame")
+        opened = collector(told, folder, "run", "--feed", response, **variables, OCI_PASS_PHRASE="open sesame")
         assert opened.returncode == 0, opened.stderr
         must_not_show(opened, ["open sesame", *key.read_text().split("\n")[1:-2]])
     print(f"keys in {len(forms)} forms, four of them encrypted by openssl")
@@ -297,22 +298,26 @@ def check_kills(told: dict, home: Path) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        service, home = Path(folder) / "service", Path(folder) / "home"
-        home.mkdir()
+        service = Path(folder) / "service"
+
+        def new_home() -> Path:
+            """Each simulated service is a new one, which no machine remembers."""
+            return Path(tempfile.mkdtemp(dir=folder))
+
         with served(service) as told:
             check_signer(told)
             check_sdk(told)
-            check_identities(told, home)
+            check_identities(told, new_home())
         for name, options in [
             ("a user's key", lambda _: []),
             ("an instance", instance_options),
             ("a key from the Vault", vault_options),
         ]:
             with served(service) as told:
-                check_collector(told, home, *options(told))
+                check_collector(told, new_home(), *options(told))
             print(f"{name}: 514 events once each; at trace level no key, token, secret or signature is shown")
         with served(service, "--faults", "3") as told:
-            check_kills(told, home)
+            check_kills(told, new_home())
 
 
 if __name__ == "__main__":

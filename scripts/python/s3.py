@@ -115,7 +115,9 @@ def check_collector(home: Path, endpoint: str) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
+        home, other_home = Path(folder, "home"), Path(folder, "other")
+        home.mkdir()
+        other_home.mkdir()
         with served() as endpoint:
             suite(endpoint)
             check_collector(home, endpoint)
@@ -124,12 +126,12 @@ def main() -> None:
             assert refused.returncode == 2 and "must be https" in refused.stderr, refused.stderr
         print("moto: the suite passes, races included; the collector stores 514 events once each; no secret is shown")
         with served(losing_answers) as endpoint:
-            check_collector(home, endpoint)
+            check_collector(other_home, endpoint)
         print("every third PUT or so done and answered with 500: 514 events once each")
         with served(ignoring_conditions) as endpoint:
             suite(endpoint, S3_UNTRUSTED="1")
-            (home / ".aws/config").write_text(f"[default]\nregion = eu-north-1\nendpoint_url = {endpoint}\n")
-            refused = collector(home, "run", "--feed", str(ROOT / "fixtures/data/response.json"))
+            (other_home / ".aws/config").write_text(f"[default]\nregion = eu-north-1\nendpoint_url = {endpoint}\n")
+            refused = collector(other_home, "run", "--feed", str(ROOT / "fixtures/data/response.json"))
             assert refused.returncode == 1 and "cannot be trusted" in refused.stderr, refused.stderr
         print("a server that ignores the conditions is refused")
 

@@ -26,7 +26,7 @@ use super::{Exit, Failure, command_line};
 pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     let source = settings.source()?;
     remind_of_contact(settings, &source);
-    let (runtime, clock) = (runtime()?, system_clock());
+    let (runtime, clock) = (collector::run::runtime().context("cannot start")?, system_clock());
     let collector = runtime.block_on(collector_of(settings, &source, &clock))?;
     let report = runtime.block_on(collector.run());
     let limits = settings.limits()?;
@@ -87,7 +87,7 @@ pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, 
             "no recorded response was found; their names say the second, such as 1767225600.json"
         )));
     }
-    let (runtime, clock) = (runtime()?, system_clock());
+    let (runtime, clock) = (collector::run::runtime().context("cannot start")?, system_clock());
     let archive = runtime.block_on(open_archive(settings, &clock))?;
     let bar = Progress::new("responses");
     let imported = import_recordings(&archive, &clock, &recordings, |summary| {
@@ -184,7 +184,7 @@ pub(super) fn system_clock() -> SharedClock {
     Arc::new(SystemClock::default())
 }
 
-/// One thread for the network, and others only while a file operation blocks; each has memory of its own.
+/// The runtime of a command that reads many objects at a time.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()

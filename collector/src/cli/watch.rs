@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{error, info, warn};
 
-use super::commands::{collector_of, remind_of_contact, runtime, system_clock};
+use super::commands::{collector_of, remind_of_contact, system_clock};
 use super::settings::{ServiceSettings, Settings};
 use super::{Exit, Failure};
 
@@ -28,7 +28,7 @@ use super::{Exit, Failure};
 const HEALTH_LIMIT_BYTES: u64 = 1 << 20;
 
 pub(crate) fn watch(settings: Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
-    runtime()?.block_on(Service::start(settings)?.serve(matches))
+    collector::run::runtime().context("cannot start")?.block_on(Service::start(settings)?.serve(matches))
 }
 
 struct Service {

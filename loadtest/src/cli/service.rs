@@ -4,7 +4,6 @@ use std::env;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use chrono::TimeDelta;
@@ -41,12 +40,7 @@ impl Service {
         let life = Life { days, interval: interval.to_std()? };
         let feed = ServedFeed::start(fault_rate, seed)?;
         let bar = output::progress(life.poll_count(), "polls");
-        // As the service's own runtime is made. Threads outlive many polls here, because hours pass in less than a second.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(16)
-            .thread_keep_alive(Duration::from_secs(1))
-            .build()?;
+        let runtime = collector::run::runtime()?;
         let lived = runtime.block_on(play(&life, &feed.service, || bar.inc(1)))?;
         bar.finish_and_clear();
         if let Some(path) = &json {
