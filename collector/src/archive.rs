@@ -8,6 +8,7 @@ mod changes;
 mod compare;
 pub mod deposit;
 pub(crate) mod generations;
+mod inventory;
 mod journal;
 mod layout;
 mod ledger_file;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use chrono::TimeDelta;
-use collector::archive::{Archive, ArchiveOptions};
+use collector::archive::{Archive, ArchiveOptions, StateFolder};
 use collector::clock::{SharedClock, SystemClock};
 use collector::feed::{CallLimits, Feed, FeedOptions, Source};
 use collector::record::RecordPaths;
@@ -199,7 +199,8 @@ impl Bench<'_> {
         };
         Ok(Collector {
             feed: Feed::new(&source, options, Arc::clone(&clock))?,
-            archive: Archive::new(Arc::new(store), Arc::clone(&clock), ArchiveOptions::default()),
+            archive: Archive::new(Arc::new(store), Arc::clone(&clock), ArchiveOptions::default())
+                .with_memory(Arc::new(StateFolder::new(self.folder.join("state")))),
             paths: RecordPaths {
                 metrics_dir: self.folder.join("metrics"),
                 health_file: self.folder.join("health.json"),

@@ -10,11 +10,13 @@ use futures_util::stream::{self, StreamExt as _};
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 
+use super::inventory::Inventory;
+use super::journal::committed;
 use super::layout::{Kind, Place, ledger_key};
 use super::partition::{RejectedLine, WithdrawnLine};
 use super::{Archive, ArchiveError};
 use crate::event::{self, Event, EventId, Fingerprint};
-use crate::ledger::{Ledger, LedgerDocument};
+use crate::ledger::{CommittedObject, Ledger, LedgerDocument};
 use crate::store::{Foreign, Key, Listed, StoreError};
 
 /// Where a line is.
@@ -102,7 +104,12 @@ impl Findings {
         self.problems.is_empty()
     }
 
-    fn blame(&mut self, key: &(impl ToString + ?Sized), line: Option<u32>, problem: impl Into<String>) {
+    pub(super) fn blame(
+        &mut self,
+        key: &(impl ToString + ?Sized),
+        line: Option<u32>,
+        problem: impl Into<String>,
+    ) {
         if self.problems.len() < MOST_PROBLEMS {
             let line = line.map(|line| line + 1);
             self.problems.push(Problem { object: key.to_string(), line, problem: problem.into() });
@@ -121,6 +128,10 @@ pub struct Audit {
     pub faults: Vec<(LineAt, Fault)>,
     /// Whether the ledger has to be made anew. The list of problems is cut, this is not.
     pub ledger_is_wrong: bool,
+    /// Objects that are not as they were committed, as a commit would name them now.
+    pub(super) altered: Vec<CommittedObject>,
+    /// Whether records of the journal are absent or cannot be read.
+    pub(super) journal_is_broken: bool,
     pub(super) events: FxHashMap<EventId, Home>,
     /// The versions under `revisions/`.
     pub(super) revisions: FxHashSet<(EventId, Fingerprint)>,
@@ -164,16 +175,26 @@ impl Archive {
             Ok::<_, StoreError>((key, object))
         });
         let mut reads = stream::iter(reads).buffered(self.options.parallel);
+        let mut inventory = Inventory::new();
+        let total = keys.len() + before.records();
         for number in 0..keys.len() {
             let Some(read) = reads.next().await else { break };
             let (key, object) = read?;
             audit.take_object(number, key, object.as_ref().map(|object| &*object.bytes));
-            progress(number + 1, keys.len());
+            if let Some(object) = object {
+                inventory.insert(key.as_str().to_owned(), committed(key, &object.bytes));
+            }
+            progress(number + 1, total);
         }
         audit.faults.sort_unstable_by_key(|&(at, _)| at);
         audit.findings.objects = keys.len();
         audit.findings.unique_ids = audit.events.len();
         let after = self.read_ledger().await?;
+        let of_journal = |record: u64| {
+            let read = keys.len() + usize::try_from(record).unwrap_or_default();
+            progress(read, total.max(read));
+        };
+        audit.hold_commits(self, (&before, &after), &inventory, of_journal).await?;
         audit.hold_against(before, after);
         Ok(audit)
     }
@@ -203,6 +224,14 @@ pub(super) enum LedgerState {
     /// Ids of the documented collector.
     Foreign(Vec<EventId>),
     Unusable(String),
+}
+
+impl LedgerState {
+    /// Number of records in the journal.
+    fn records(&self) -> usize {
+        let Self::Own(ledger) = self else { return 0 };
+        usize::try_from(ledger.lineage.sequence()).unwrap_or_default()
+    }
 }
 
 impl Audit {

@@ -196,6 +196,9 @@ impl Archive {
         self.refuse_missing(ledger, &survey, &mut read).await?;
         if !ledger.lineage.is_known() {
             healed.lineage = self.begin_lineage().await?;
+        }
+        if ledger.lineage.sequence() == 0 {
+            // Also where a run that began the history was killed before it wrote the journal.
             beyond = self.everything().await?;
         }
         beyond.extend(self.adopt_records(&mut healed.lineage).await?);

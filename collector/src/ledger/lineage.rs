@@ -23,7 +23,8 @@ pub struct CommittedObject {
     pub key: String,
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// The SHA-256 digest of its content, in lower-case hexadecimal.
+    /// The SHA-256 digest of its content, in lower-case hexadecimal. Empty if the content was not read, or if the object
+    /// is lost; then its size is 0.
     pub digest: String,
     /// The digest of the content that was replaced, if the object existed before (only `repair` does that).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -80,7 +80,9 @@ fn duplicates_are_named_and_moved_without_losing_a_line() {
     let before = all_lines(&home);
     let findings = verify(&home).with(1).json();
     assert_eq!((&findings["duplicates"], &findings["unique_ids"]), (&json!(2), &json!(500)));
-    assert_eq!(findings["problems"].as_array().unwrap().len(), 2);
+    let problems = findings["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 3, "two lines, and an object of no commit");
+    assert_eq!(problems[2]["problem"], "no commit names it");
 
     let repaired = repair(&home);
     assert_eq!((&repaired["moved"], &repaired["duplicates"]), (&json!(2), &json!(2)));
@@ -135,14 +137,38 @@ fn a_torn_line_is_named_and_moved_aside() {
 }
 
 #[test]
+fn altered_and_lost_objects_are_named_and_recorded() {
+    let home = collected();
+    let (path, lines) = some_object(&home);
+    home.write(&path, lines.join("\n").replacen("\"summary\":\"", "\"summary\":\"Ändrad. ", 1) + "\n");
+    let store = home.store();
+    let lost = store.keys().rfind(|key| key.starts_with("events/")).unwrap();
+    fs::remove_file(home.path(&format!("data/{lost}"))).unwrap();
+    let findings = verify(&home).with(1).json();
+    let problem_of = |object: &str| {
+        let problems = findings["problems"].as_array().unwrap().clone();
+        let of_object = problems.into_iter().find(|it| object.ends_with(it["object"].as_str().unwrap()));
+        of_object.unwrap()["problem"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(problem_of(&path), "its content is not that of commit 1");
+    assert_eq!(problem_of(lost), "commit 1 added it, and it is not stored");
+
+    repair(&home);
+    assert_sound(&home);
+    let changes = home.collector(&["changes", "--json"]).with(0).stdout;
+    assert_eq!(changes.matches("replaces").count(), 2, "{changes}");
+}
+
+#[test]
 fn a_lost_event_is_named() {
     let home = collected();
     let (path, lines) = some_object(&home);
     home.write(&path, lines[1..].join("\n") + "\n");
     let lost = serde_json::from_str::<Value>(&lines[0]).unwrap()["id"].to_string();
     let findings = verify(&home).with(1).json();
-    assert_eq!(findings["disagreements"], 1);
-    let problem = findings["problems"][0]["problem"].as_str().unwrap();
+    assert_eq!(findings["disagreements"], 2);
+    assert_eq!(findings["problems"][0]["problem"], "its content is not that of commit 1");
+    let problem = findings["problems"][1]["problem"].as_str().unwrap();
     assert!(problem.contains(&lost) && problem.contains("not stored"), "{problem}");
     // The ledger forgets it, so that the feed's next response brings it back.
     assert_eq!(repair(&home)["ledger_rebuilt"], true);
