@@ -115,6 +115,21 @@ fn older_ledger_that_was_continued_elsewhere_is_healed_without_a_duplicate() {
 }
 
 #[test]
+fn history_that_was_begun_without_a_commit_is_journaled_from_what_is_stored() {
+    let mut site = Site::new();
+    site.run(&body(0..30)).unwrap();
+    // As a repair leaves it that is killed after it has claimed an archive without a ledger.
+    let mut ledger: Value = serde_json::from_slice(&site.get(LEDGER).unwrap()).unwrap();
+    let lineage = ledger["lineage"].as_object_mut().unwrap();
+    lineage.insert("commits".to_owned(), json!([])).unwrap();
+    lineage.remove("last").unwrap();
+    site.set(LEDGER, Some(&serde_json::to_vec(&ledger).unwrap()));
+    site.memory = Arc::default();
+    site.run(&body(20..60)).unwrap();
+    site.assert_sound(60);
+}
+
+#[test]
 fn listing_before_writing_finds_what_a_memory_does_not() {
     let mut site = Site::new();
     site.run(&body(0..30)).unwrap();
