@@ -46,7 +46,7 @@ struct CommandLine {
     /// Run the input in this file once, in the one target that is named.
     #[arg(long, value_name = "FILE", conflicts_with = "list")]
     replay: Option<PathBuf>,
-    /// Run one batch of so many milliseconds in this process, and print its result as JSON.
+    /// Run one batch for this many milliseconds in this process, and print its result as JSON.
     #[arg(long, value_name = "MS", hide = true)]
     batch: Option<u64>,
     /// Write each input to this file before it is run.

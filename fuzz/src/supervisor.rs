@@ -1,12 +1,13 @@
 //! Runs batches in processes of their own, so that each way in which one can die is found and named.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -21,8 +22,6 @@ const LONGEST_BATCH: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_mins(1);
 /// How often progress is written to a log.
 const LOGGED_EVERY: Duration = Duration::from_mins(1);
-/// How often a process is looked at.
-const POLL: Duration = Duration::from_millis(20);
 
 /// What is to be run.
 #[derive(Debug)]
@@ -172,12 +171,9 @@ impl Run<'_> {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start a process")?;
-        let Some(status) = wait(&mut child, time + GRACE)? else {
+        let Some((status, out, errors)) = wait(&mut child, time + GRACE)? else {
             return Ok(Err("an endless loop".to_owned()));
         };
-        let (mut out, mut errors) = (String::new(), String::new());
-        child.stdout.take().map(|mut pipe| pipe.read_to_string(&mut out)).transpose()?;
-        child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut errors)).transpose()?;
         if status.code() == Some(2) {
             bail!("a batch of {} cannot run: {}", target.name, errors.trim());
         }
@@ -255,18 +251,30 @@ impl Run<'_> {
     }
 }
 
-/// Waits for a process, but only so long; then it is ended.
-fn wait(child: &mut Child, longest: Duration) -> io::Result<Option<std::process::ExitStatus>> {
-    let begin = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if begin.elapsed() > longest {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        thread::sleep(POLL);
+/// Waits for a process and returns how it ended and what it printed. After `longest` it is killed.
+fn wait(child: &mut Child, longest: Duration) -> anyhow::Result<Option<(ExitStatus, String, String)>> {
+    // Nothing is sent: the channel closes when both pipes have, which is when the process ends.
+    let (open, closed) = mpsc::channel();
+    let out = read(child.stdout.take(), open.clone());
+    let errors = read(child.stderr.take(), open);
+    let is_late = closed.recv_timeout(longest) == Err(RecvTimeoutError::Timeout);
+    if is_late {
+        child.kill()?;
     }
+    let status = child.wait()?;
+    let text = |reader: JoinHandle<io::Result<String>>| {
+        reader.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked")))
+    };
+    let (out, errors) = (text(out)?, text(errors)?);
+    Ok((!is_late).then_some((status, out, errors)))
+}
+
+/// Reads a pipe until it closes, and then drops `open`.
+fn read(pipe: Option<impl Read + Send + 'static>, open: Sender<()>) -> JoinHandle<io::Result<String>> {
+    thread::spawn(move || {
+        let _open = open;
+        let mut text = String::new();
+        pipe.map(|mut pipe| pipe.read_to_string(&mut text)).transpose()?;
+        Ok(text)
+    })
 }

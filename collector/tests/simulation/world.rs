@@ -1,6 +1,7 @@
 //! One world: several collectors, one store, one feed, and a schedule drawn from a seed.
 
 mod hostile;
+mod work;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,19 +12,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use collector::archive::{Archive, ArchiveError, ArchiveOptions, Liveness, Outcome};
-use collector::clock::Clock as _;
-use collector::event::{Event, Response};
-use collector::record::Evidence;
-use collector::run::{note_deposited, stored_before};
+use collector::archive::{Archive, ArchiveOptions, Liveness};
+use collector::event::Event;
 
 use crate::dice::Dice;
 use crate::disk::{Fault, FaultKind, SimulatedDisk};
-use crate::machine::{Machine, MachineClock, TrueClock};
+use crate::machine::{Machine, TrueClock};
 use crate::promises::Promises;
 use crate::restore::Backups;
 use crate::store::{Guard, Reply, Request, ScheduledStore};
 use crate::tape::Tape;
+use work::{Said, collect, repair};
 
 const MOST_COLLECTORS: usize = 3;
 
@@ -42,17 +41,6 @@ impl Liveness for Census {
     fn is_gone(&self, owner: &str) -> bool {
         self.dead.lock().unwrap().contains(owner)
     }
-}
-
-/// What a collector tells the world while it works.
-#[derive(Debug)]
-enum Said {
-    /// All of the response of this number is stored.
-    Stored(usize),
-    /// The response of this number has arrived.
-    Fetched(usize),
-    LeftToAnother,
-    Failed(#[expect(dead_code, reason = "the story shows it")] String),
 }
 
 struct Process {
@@ -448,59 +436,5 @@ impl Process {
     /// Whether its work is done.
     fn poll(&mut self) -> bool {
         self.work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
-    }
-}
-
-/// A process: one or several runs, one after the other.
-async fn collect(
-    archive: Archive,
-    clock: MachineClock,
-    truth: TrueClock,
-    tape: &Tape,
-    runs: usize,
-    evidence: Arc<Mutex<Evidence>>,
-    said: Arc<Mutex<Vec<Said>>>,
-) {
-    let result: Result<(), ArchiveError> = async {
-        let mut snapshot = None;
-        for _ in 0..runs {
-            let (play, start) = (tape.at(truth.now()), clock.now());
-            let response = Response::parse(&tape.plays[play].body).unwrap();
-            let events = tape.plays[play].events.len();
-            let seen = tape.plays[play].events.iter().map(|event| (event.id, event.day));
-            {
-                // Events are seen when the response arrives, whatever becomes of the run.
-                let mut evidence = evidence.lock().unwrap();
-                evidence.note_response(start, response.elements().len(), events);
-                evidence.note_unsettled(start, seen);
-            }
-            said.lock().unwrap().push(Said::Fetched(play));
-            let before = match snapshot.take() {
-                Some(before) => before,
-                None => archive.open().await?,
-            };
-            let deposited = archive.deposit(&response, before, start).await;
-            let unsettled = evidence.lock().unwrap().unsettled_events.clone();
-            let stored = stored_before(&archive, &deposited, &unsettled).await;
-            note_deposited(&deposited, &response, start, &stored, &mut evidence.lock().unwrap());
-            let (deposit, after) = deposited?;
-            if deposit.outcome == Outcome::Stored {
-                said.lock().unwrap().push(Said::Stored(play));
-                snapshot = Some(after);
-            } else {
-                said.lock().unwrap().push(Said::LeftToAnother);
-            }
-        }
-        Ok(())
-    }
-    .await;
-    if let Err(error) = result {
-        said.lock().unwrap().push(Said::Failed(error.to_string()));
-    }
-}
-
-async fn repair(archive: Archive, said: Arc<Mutex<Vec<Said>>>) {
-    if let Err(error) = archive.repair(false, |_, _| {}).await {
-        said.lock().unwrap().push(Said::Failed(error.to_string()));
     }
 }

@@ -190,7 +190,9 @@ fn journal(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
         lineage.follow(record.clone());
         let cursor = format!("{}:{}:{}", record.archive, record.sequence, record.commit);
         let parsed = cursor.parse::<ChangesCursor>().map(|cursor| cursor.to_string());
-        ensure(parsed.as_ref() == Ok(&cursor), || format!("{cursor} is no cursor: {parsed:?}"))?;
+        ensure(parsed.as_ref() == Ok(&cursor), || {
+            format!("{cursor} is not read back as a cursor: {parsed:?}")
+        })?;
         let mut ledger = Ledger::default();
         ledger.lineage = lineage;
         continues(ledger)?;

@@ -96,12 +96,12 @@ async fn read(client: &Client, name: &'static str, id: &str) -> Result<String, V
 /// The text in a secret bundle.
 pub(crate) fn secret_in(body: &[u8]) -> Result<String, &'static str> {
     let Bundle { secret_bundle_content: Content { content_type, content } } =
-        from_object(body).map_err(|_| "is no secret bundle")?;
+        from_object(body).map_err(|_| "is not a secret bundle")?;
     if content_type != "BASE64" {
         return Err("is not in base64");
     }
     let bytes = BASE64.decode(content).map_err(|_| "is not in base64")?;
-    String::from_utf8(bytes).map_err(|_| "is no text")
+    String::from_utf8(bytes).map_err(|_| "is not text")
 }
 
 #[derive(Deserialize)]

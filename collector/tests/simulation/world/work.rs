@@ -1,0 +1,77 @@
+//! What a process of the simulation does: it collects, or it repairs.
+
+use std::sync::{Arc, Mutex};
+
+use collector::archive::{Archive, ArchiveError, Outcome};
+use collector::clock::Clock as _;
+use collector::event::Response;
+use collector::record::Evidence;
+use collector::run::{note_deposited, stored_before};
+
+use crate::machine::{MachineClock, TrueClock};
+use crate::tape::Tape;
+
+/// What a collector tells the world while it works.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// All of the response of this number is stored.
+    Stored(usize),
+    /// The response of this number has arrived.
+    Fetched(usize),
+    LeftToAnother,
+    Failed(#[expect(dead_code, reason = "the story shows it")] String),
+}
+
+/// A process: one or several runs, one after the other.
+pub(super) async fn collect(
+    archive: Archive,
+    clock: MachineClock,
+    truth: TrueClock,
+    tape: &Tape,
+    runs: usize,
+    evidence: Arc<Mutex<Evidence>>,
+    said: Arc<Mutex<Vec<Said>>>,
+) {
+    let result: Result<(), ArchiveError> = async {
+        let mut snapshot = None;
+        for _ in 0..runs {
+            let (play, start) = (tape.at(truth.now()), clock.now());
+            let response = Response::parse(&tape.plays[play].body).unwrap();
+            let events = tape.plays[play].events.len();
+            let seen = tape.plays[play].events.iter().map(|event| (event.id, event.day));
+            {
+                // Events are seen when the response arrives, whatever becomes of the run.
+                let mut evidence = evidence.lock().unwrap();
+                evidence.note_response(start, response.elements().len(), events);
+                evidence.note_unsettled(start, seen);
+            }
+            said.lock().unwrap().push(Said::Fetched(play));
+            let before = match snapshot.take() {
+                Some(before) => before,
+                None => archive.open().await?,
+            };
+            let deposited = archive.deposit(&response, before, start).await;
+            let unsettled = evidence.lock().unwrap().unsettled_events.clone();
+            let stored = stored_before(&archive, &deposited, &unsettled).await;
+            note_deposited(&deposited, &response, start, &stored, &mut evidence.lock().unwrap());
+            let (deposit, after) = deposited?;
+            if deposit.outcome == Outcome::Stored {
+                said.lock().unwrap().push(Said::Stored(play));
+                snapshot = Some(after);
+            } else {
+                said.lock().unwrap().push(Said::LeftToAnother);
+            }
+        }
+        Ok(())
+    }
+    .await;
+    if let Err(error) = result {
+        said.lock().unwrap().push(Said::Failed(error.to_string()));
+    }
+}
+
+pub(super) async fn repair(archive: Archive, said: Arc<Mutex<Vec<Said>>>) {
+    if let Err(error) = archive.repair(false, |_, _| {}).await {
+        said.lock().unwrap().push(Said::Failed(error.to_string()));
+    }
+}
