@@ -43,23 +43,31 @@ impl Archive {
     /// Compares ledger and objects, if that was not done within a day or the ledger is not a later state of the one
     /// that this machine saw last.
     pub(super) async fn compare_if_due(&self, snapshot: &mut Snapshot) -> Result<(), ArchiveError> {
-        if matches!(snapshot.agreement, Agreement::Open | Agreement::Doubtful) {
-            let is_recent = snapshot.agreement == Agreement::Open
-                && self.descends_from_memory(&snapshot.ledger.lineage).await?
-                && self.has_last_objects(&snapshot.ledger.lineage).await?;
-            if is_recent {
-                snapshot.agreement = Agreement::Recent;
-            } else {
-                self.compare_now(snapshot).await?;
-            }
+        if !matches!(snapshot.agreement, Agreement::Open | Agreement::Doubtful) {
+            return Ok(());
         }
-        Ok(())
+        let descent = self.descent_from_memory(&snapshot.ledger.lineage).await?;
+        let is_recent = snapshot.agreement == Agreement::Open
+            && descent == Descent::Descends
+            && self.was_compared_lately(&snapshot.ledger.lineage)
+            && self.has_last_objects(&snapshot.ledger.lineage).await?;
+        if is_recent {
+            snapshot.agreement = Agreement::Recent;
+            return Ok(());
+        }
+        self.compare_after(snapshot, descent).await
     }
 
     /// Compares ledger and objects, whatever is remembered.
     pub(super) async fn compare_now(&self, snapshot: &mut Snapshot) -> Result<(), ArchiveError> {
+        let descent = self.descent_from_memory(&snapshot.ledger.lineage).await?;
+        self.compare_after(snapshot, descent).await
+    }
+
+    async fn compare_after(&self, snapshot: &mut Snapshot, descent: Descent) -> Result<(), ArchiveError> {
         debug!("comparing ledger and objects");
-        snapshot.healing = Box::pin(self.compare(&snapshot.ledger)).await?.map(Box::new);
+        let has_gone_back = descent == Descent::Diverged;
+        snapshot.healing = Box::pin(self.compare(&snapshot.ledger, has_gone_back)).await?.map(Box::new);
         snapshot.agreement = Agreement::Compared;
         Ok(())
     }
@@ -98,41 +106,49 @@ impl Archive {
 
     /// Gives a ledger the history and the tallies of what is stored, while a claim is held.
     pub(super) async fn reconciled(&self, ledger: Ledger) -> Result<Ledger, ArchiveError> {
-        let Some(Healing { mut ledger, beyond }) = self.compare(&ledger).await? else { return Ok(ledger) };
+        let Some(Healing { mut ledger, beyond }) = self.compare(&ledger, true).await? else {
+            return Ok(ledger);
+        };
         self.append_unjournaled(&mut ledger.lineage, beyond).await?;
         Ok(ledger)
     }
 
-    async fn descends_from_memory(&self, lineage: &Lineage) -> Result<bool, ArchiveError> {
+    /// What this machine remembers of the archive with this history.
+    fn remembered(&self, lineage: &Lineage) -> Option<Remembered> {
         let known = self.memory.recall(&self.store.identity());
-        let of_archive = |known: &&Remembered| known.mark.archive == lineage.archive;
-        let Some(known) = known.iter().rev().find(of_archive).filter(|_| lineage.is_known()) else {
-            if let Some(other) = known.last() {
+        known.into_iter().rev().find(|known| lineage.is_known() && known.mark.archive == lineage.archive)
+    }
+
+    fn was_compared_lately(&self, lineage: &Lineage) -> bool {
+        self.remembered(lineage).is_some_and(|known| known.is_fresh(self.now()))
+    }
+
+    /// Whether the ledger is a later state of the one that this machine saw last; unknown if it saw none of this archive.
+    async fn descent_from_memory(&self, lineage: &Lineage) -> Result<Descent, ArchiveError> {
+        let Some(known) = self.remembered(lineage) else {
+            if let Some(other) = self.memory.recall(&self.store.identity()).last() {
                 warn!(
                     seen = other.mark.archive,
                     found = lineage.archive,
                     "another archive is at this location than before"
                 );
             }
-            return Ok(false);
+            return Ok(Descent::Unknown);
         };
-        if !known.is_fresh(self.now()) {
-            return Ok(false);
-        }
-        let descends = match lineage.descends_from(&known.mark) {
-            Descent::Descends => true,
-            Descent::Diverged => false,
+        let descent = match lineage.descends_from(&known.mark) {
             Descent::Unknown => {
                 let record = self.record_at(known.mark.sequence).await?;
-                record.is_some_and(|record| record.commit == known.mark.commit)
+                let is_named = record.is_some_and(|record| record.commit == known.mark.commit);
+                if is_named { Descent::Descends } else { Descent::Diverged }
             }
+            decided => decided,
         };
-        if !descends {
+        if descent == Descent::Diverged {
             warn!(
                 "the ledger is not a later state of the one that was seen last; comparing it with the objects"
             );
         }
-        Ok(descends)
+        Ok(descent)
     }
 
     /// Whether what was committed last is there as it was written. Where a request costs time, one object a run is looked
@@ -170,11 +186,12 @@ impl Archive {
         self.memory.note(&location, Remembered { mark, checked_at });
     }
 
-    /// What makes the ledger agree with the objects; nothing if it does.
+    /// What makes the ledger agree with the objects; nothing if it does. A ledger that has gone back is compared with
+    /// the days that it does not vouch for as well: commits that it lost may have written to them.
     ///
     /// # Errors
     /// [`ArchiveError::Incomplete`] if objects are missing that the ledger vouches for.
-    async fn compare(&self, ledger: &Ledger) -> Result<Option<Healing>, ArchiveError> {
+    async fn compare(&self, ledger: &Ledger, has_gone_back: bool) -> Result<Option<Healing>, ArchiveError> {
         let survey = self.survey(ledger).await?;
         let mut healed = ledger.clone();
         let mut beyond = Vec::new();
@@ -202,6 +219,9 @@ impl Archive {
             beyond = self.everything().await?;
         }
         beyond.extend(self.adopt_records(&mut healed.lineage).await?);
+        if has_gone_back && ledger.lineage.sequence() > 0 {
+            beyond.extend(self.beyond_the_journal(&healed.lineage, &survey).await?);
+        }
         if beyond.is_empty() && healed.lineage == ledger.lineage && healed.tallies == ledger.tallies {
             return Ok(None);
         }
@@ -256,15 +276,36 @@ impl Archive {
 
     /// All objects, for a journal that begins.
     async fn everything(&self) -> Result<Vec<CommittedObject>, ArchiveError> {
+        let all = self.list_everything().await?;
+        if !all.is_empty() {
+            info!(objects = all.len(), "the journal of the archive begins with what it holds");
+        }
+        Ok(unread(&all))
+    }
+
+    /// The objects of days outside the survey that no record of the journal names.
+    async fn beyond_the_journal(
+        &self,
+        lineage: &Lineage,
+        survey: &Survey,
+    ) -> Result<Vec<CommittedObject>, ArchiveError> {
+        let mut outside = self.list_everything().await?;
+        outside.retain(|object| !survey.contains_key(prefix_of(object.key.as_str())));
+        let unnamed = self.unjournaled(lineage, unread(&outside)).await?;
+        let unnamed: FxHashSet<&str> = unnamed.iter().map(|object| object.key.as_str()).collect();
+        outside.retain(|object| unnamed.contains(object.key.as_str()));
+        let contents = self.read_objects(&outside).await?;
+        Ok(contents.iter().map(|(key, bytes)| committed(key, bytes)).collect())
+    }
+
+    /// All objects under the names of the archive.
+    async fn list_everything(&self) -> Result<Vec<Listed>, ArchiveError> {
         let mut all = Vec::new();
         for kind in Kind::ALL {
             all.extend(self.store.list(&format!("{kind}/")).await?);
         }
         all.retain(|object| Place::of(object.key.as_str()).is_some());
-        if !all.is_empty() {
-            info!(objects = all.len(), "the journal of the archive begins with what it holds");
-        }
-        Ok(unread(&all))
+        Ok(all)
     }
 
     /// The history of an archive whose ledger has none: that of its journal, or a new one.

@@ -18,6 +18,8 @@ use crate::store::{Key, Listed, Write};
 
 /// Maximum number of objects in a record that lists what an archive held before it had a journal.
 const OBJECTS_PER_RECORD: usize = 1_000;
+/// Number of absent records in a row beyond which the journal is taken to have ended.
+const ABSENT_RECORDS: usize = 64;
 
 /// The name of a record.
 pub(super) fn journal_key(sequence: u64) -> Key {
@@ -100,12 +102,22 @@ impl Archive {
         objects: Vec<CommittedObject>,
     ) -> Result<(), ArchiveError> {
         let unnamed = self.unjournaled(lineage, objects).await?;
-        for chunk in unnamed.chunks(OBJECTS_PER_RECORD) {
+        let kind = if lineage.sequence() == 0 { CommitKind::Base } else { CommitKind::Heal };
+        self.append_to_journal(lineage, kind, &unnamed).await
+    }
+
+    /// Appends commits of the objects. The caller holds a claim.
+    pub(super) async fn append_to_journal(
+        &self,
+        lineage: &mut Lineage,
+        kind: CommitKind,
+        objects: &[CommittedObject],
+    ) -> Result<(), ArchiveError> {
+        for chunk in objects.chunks(OBJECTS_PER_RECORD) {
             self.flush_or_interrupt(lineage).await?;
-            let kind = if lineage.sequence() == 0 { CommitKind::Base } else { CommitKind::Heal };
             lineage.append(kind, &self.liveness.name(), self.now().timestamp(), chunk.to_vec());
         }
-        if !unnamed.is_empty() {
+        if !objects.is_empty() {
             // It may be too much for the ledger, so the journal has it at once.
             self.flush_or_interrupt(lineage).await?;
             lineage.note_written();
@@ -149,8 +161,9 @@ impl Archive {
         }
     }
 
-    /// Those of the objects that no record names.
-    async fn unjournaled(
+    /// Those of the objects that no record names. It reads the journal backwards to where it ends, or to where more
+    /// records are absent than a lost answer explains: then the number in the ledger is wrong.
+    pub(super) async fn unjournaled(
         &self,
         lineage: &Lineage,
         objects: Vec<CommittedObject>,
@@ -161,9 +174,12 @@ impl Archive {
         let numbers = (1..=lineage.sequence()).rev();
         let mut reads =
             stream::iter(numbers.map(|sequence| self.record_at(sequence))).buffered(self.parallel());
+        let mut absent_in_a_row = 0;
         while !unnamed.is_empty()
+            && absent_in_a_row < ABSENT_RECORDS
             && let Some(record) = reads.try_next().await?
         {
+            absent_in_a_row = if record.is_some() { 0 } else { absent_in_a_row + 1 };
             for object in record.iter().flat_map(|record| &record.objects) {
                 unnamed.remove(&object.key);
             }

@@ -275,6 +275,8 @@ struct Hold<'a> {
     held: Snapshot,
     /// Whether the ledger that was found is to be replaced by one made from the archive.
     rebuild: bool,
+    /// Objects that changed while the journal and the ledger told different histories.
+    uncommitted: Vec<CommittedObject>,
 }
 
 impl<'a> Hold<'a> {
@@ -309,7 +311,7 @@ impl<'a> Hold<'a> {
             }
             let swap = archive.swap(&snapshot, ledger).await?;
             if let Swap::Done(held) = swap {
-                return Ok(Self { archive, run, held: *held, rebuild });
+                return Ok(Self { archive, run, held: *held, rebuild, uncommitted: Vec::new() });
             }
         }
     }
@@ -336,8 +338,9 @@ impl<'a> Hold<'a> {
         }
         let mut ledger = self.held.ledger.with_claim(self.archive.claim_of_run(&self.run, Vec::new()));
         if !ledger.lineage.is_known() || !self.archive.flush_journal(&ledger.lineage).await? {
-            // Which history this is becomes clear when the ledger is made anew.
+            // Which history this is becomes clear when the ledger is made anew. What was added is found then.
             self.rebuild = true;
+            self.uncommitted.extend(objects.into_iter().filter(|object| object.replaces.is_some()));
             return self.change(ledger).await;
         }
         let added = objects.iter().filter(|object| object.replaces.is_none());
@@ -368,10 +371,12 @@ impl<'a> Hold<'a> {
             };
         }
         repair.ledger_rebuilt = ledger.is_none();
-        let ledger = match ledger {
+        let mut ledger = match ledger {
             Some(ledger) => ledger,
             None => self.archive.rebuild_after(&held).await?,
         };
+        let uncommitted = std::mem::take(&mut self.uncommitted);
+        self.archive.append_to_journal(&mut ledger.lineage, CommitKind::Repair, &uncommitted).await?;
         self.change(ledger).await
     }
 }

@@ -24,6 +24,7 @@ struct Site {
     store: Arc<MemoryStore>,
     memory: Arc<ProcessMemory>,
     now: DateTime<Utc>,
+    options: ArchiveOptions,
     runtime: Runtime,
 }
 
@@ -33,13 +34,14 @@ impl Site {
             store: Arc::default(),
             memory: Arc::default(),
             now: DateTime::from_timestamp(1_767_366_000, 0).unwrap(),
+            options: ArchiveOptions::default(),
             runtime: Builder::new_current_thread().build().unwrap(),
         }
     }
 
     fn archive(&self) -> Archive {
         let clock = Arc::new(VirtualClock::at(self.now));
-        Archive::new(self.store.clone(), clock, ArchiveOptions::default()).with_memory(self.memory.clone())
+        Archive::new(self.store.clone(), clock, self.options.clone()).with_memory(self.memory.clone())
     }
 
     fn run(&mut self, body: &[u8]) -> Result<Deposit, ArchiveError> {
@@ -79,12 +81,18 @@ impl Site {
     }
 }
 
+fn event(id: i64, day: i64) -> Value {
+    json!({"id": id, "datetime": format!("2026-01-{day:02} 12:{:02}:00 +01:00", id % 40), "type": "Brand"})
+}
+
 fn body(ids: impl IntoIterator<Item = i64>) -> Vec<u8> {
-    let events = ids.into_iter().map(|id| {
-        let (day, minute) = (1 + (id / 40) % 2, id % 40);
-        json!({"id": id, "datetime": format!("2026-01-{day:02} 12:{minute:02}:00 +01:00"), "type": "Brand"})
-    });
+    let events = ids.into_iter().map(|id| event(id, 1 + (id / 40) % 2));
     serde_json::to_vec(&events.collect::<Vec<_>>()).unwrap()
+}
+
+/// Events that fill more days than a ledger of 60 events remembers, the first day last.
+fn four_days() -> Vec<Value> {
+    (0..120).map(|id| event(id, 4 - id / 40)).collect()
 }
 
 #[test]
@@ -112,6 +120,36 @@ fn older_ledger_that_was_continued_elsewhere_is_healed_without_a_duplicate() {
     assert!(site.run(&body(50..80)).unwrap().ledger_healed);
     assert_eq!(site.run(&body(0..80)).unwrap().events, 0);
     site.assert_sound(80);
+}
+
+#[test]
+fn late_event_of_a_lost_commit_is_journaled_again() {
+    let mut site = Site::new();
+    site.options.capacity = 60;
+    site.run(&serde_json::to_vec(&four_days()).unwrap()).unwrap();
+    site.run(&serde_json::to_vec(&[vec![event(200, 4)], four_days()].concat()).unwrap()).unwrap();
+    let older = site.get(LEDGER);
+    let mut late = [vec![event(200, 4)], four_days()].concat();
+    late.push(event(300, 1));
+    assert_eq!(site.run(&serde_json::to_vec(&late).unwrap()).unwrap().events, 1);
+    site.set(LEDGER, older.as_deref());
+    assert!(site.run(&serde_json::to_vec(&late).unwrap()).unwrap().ledger_healed);
+    site.assert_sound(122);
+}
+
+#[test]
+fn loss_is_journaled_by_one_repair_also_where_ledger_and_journal_differ() {
+    let mut site = Site::new();
+    site.run(&body(0..30)).unwrap();
+    // A run that began the history at the same time and was stopped.
+    let ledger: Value = serde_json::from_slice(&site.get(LEDGER).unwrap()).unwrap();
+    let mut other = ledger["lineage"]["last"].clone();
+    other["kind"] = json!("base");
+    other["commit"] = json!("0123456789abcdef");
+    site.set("metadata/journal/000000/001.json", Some(&serde_json::to_vec(&other).unwrap()));
+    site.set(&site.objects()[0], None);
+    site.runtime.block_on(site.archive().repair(false, |_, _| {})).unwrap();
+    site.assert_sound(0);
 }
 
 #[test]
