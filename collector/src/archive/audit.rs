@@ -132,6 +132,8 @@ pub struct Audit {
     pub(super) altered: Vec<CommittedObject>,
     /// Whether records of the journal are absent or cannot be read.
     pub(super) journal_is_broken: bool,
+    /// The numbers of absent records between those that are there.
+    pub(super) journal_gaps: Vec<u64>,
     pub(super) events: FxHashMap<EventId, Home>,
     /// The versions under `revisions/`.
     pub(super) revisions: FxHashSet<(EventId, Fingerprint)>,

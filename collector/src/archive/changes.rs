@@ -165,7 +165,8 @@ impl Archive {
             };
             if records.is_empty() {
                 let key = super::journal::journal_key(next);
-                let reason = "it is missing".to_owned();
+                let reason =
+                    "it is missing; `collector repair` puts a record without objects in its place".to_owned();
                 return Err(ArchiveError::Journal { key, reason }.into());
             }
             for record in records {

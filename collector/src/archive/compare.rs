@@ -66,8 +66,9 @@ impl Archive {
 
     async fn compare_after(&self, snapshot: &mut Snapshot, descent: Descent) -> Result<(), ArchiveError> {
         debug!("comparing ledger and objects");
-        let has_gone_back = descent == Descent::Diverged;
-        snapshot.healing = Box::pin(self.compare(&snapshot.ledger, has_gone_back)).await?.map(Box::new);
+        snapshot.has_gone_back |= descent == Descent::Diverged;
+        let compared = Box::pin(self.compare(&snapshot.ledger, snapshot.has_gone_back)).await?;
+        snapshot.healing = compared.map(Box::new);
         snapshot.agreement = Agreement::Compared;
         Ok(())
     }
@@ -123,17 +124,17 @@ impl Archive {
         self.remembered(lineage).is_some_and(|known| known.is_fresh(self.now()))
     }
 
-    /// Whether the ledger is a later state of the one that this machine saw last; unknown if it saw none of this archive.
+    /// Whether the ledger is a later state of the one that this machine saw last; unknown if it saw none here.
     async fn descent_from_memory(&self, lineage: &Lineage) -> Result<Descent, ArchiveError> {
         let Some(known) = self.remembered(lineage) else {
-            if let Some(other) = self.memory.recall(&self.store.identity()).last() {
-                warn!(
-                    seen = other.mark.archive,
-                    found = lineage.archive,
-                    "another archive is at this location than before"
-                );
-            }
-            return Ok(Descent::Unknown);
+            let others = self.memory.recall(&self.store.identity());
+            let Some(other) = others.last() else { return Ok(Descent::Unknown) };
+            warn!(
+                seen = other.mark.archive,
+                found = lineage.archive,
+                "another archive is at this location than before"
+            );
+            return Ok(Descent::Diverged);
         };
         let descent = match lineage.descends_from(&known.mark) {
             Descent::Unknown => {
@@ -186,8 +187,8 @@ impl Archive {
         self.memory.note(&location, Remembered { mark, checked_at });
     }
 
-    /// What makes the ledger agree with the objects; nothing if it does. A ledger that has gone back is compared with
-    /// the days that it does not vouch for as well: commits that it lost may have written to them.
+    /// What makes the ledger agree with the objects; nothing if it does. If it has gone back, so is the journal: the
+    /// commits that it lost may have written to days that the ledger does not vouch for.
     ///
     /// # Errors
     /// [`ArchiveError::Incomplete`] if objects are missing that the ledger vouches for.
@@ -220,7 +221,7 @@ impl Archive {
         }
         beyond.extend(self.adopt_records(&mut healed.lineage).await?);
         if has_gone_back && ledger.lineage.sequence() > 0 {
-            beyond.extend(self.beyond_the_journal(&healed.lineage, &survey).await?);
+            beyond.extend(self.beyond_the_journal(&healed.lineage).await?);
         }
         if beyond.is_empty() && healed.lineage == ledger.lineage && healed.tallies == ledger.tallies {
             return Ok(None);
@@ -283,18 +284,13 @@ impl Archive {
         Ok(unread(&all))
     }
 
-    /// The objects of days outside the survey that no record of the journal names.
-    async fn beyond_the_journal(
-        &self,
-        lineage: &Lineage,
-        survey: &Survey,
-    ) -> Result<Vec<CommittedObject>, ArchiveError> {
-        let mut outside = self.list_everything().await?;
-        outside.retain(|object| !survey.contains_key(prefix_of(object.key.as_str())));
-        let unnamed = self.unjournaled(lineage, unread(&outside)).await?;
+    /// The objects of all days that no record of the journal names.
+    async fn beyond_the_journal(&self, lineage: &Lineage) -> Result<Vec<CommittedObject>, ArchiveError> {
+        let mut objects = self.list_everything().await?;
+        let unnamed = self.unjournaled(lineage, unread(&objects)).await?;
         let unnamed: FxHashSet<&str> = unnamed.iter().map(|object| object.key.as_str()).collect();
-        outside.retain(|object| unnamed.contains(object.key.as_str()));
-        let contents = self.read_objects(&outside).await?;
+        objects.retain(|object| unnamed.contains(object.key.as_str()));
+        let contents = self.read_objects(&objects).await?;
         Ok(contents.iter().map(|(key, bytes)| committed(key, bytes)).collect())
     }
 

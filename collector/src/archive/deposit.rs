@@ -98,7 +98,8 @@ pub struct Deposit {
     pub days_looked_up: usize,
     /// The objects written: name, size in bytes.
     pub objects: Vec<(Key, usize)>,
-    /// The ledger did not know all that is stored, and was healed from the archive.
+    /// The ledger was an earlier state than the one that this machine saw last, so that what was stored in between may be
+    /// missing; or it did not know all that is stored. It was healed from the archive.
     pub ledger_healed: bool,
     /// How long the steps took.
     pub times: StepTimes,
@@ -167,6 +168,7 @@ impl Run<'_> {
                 continue;
             }
             self.compare(&mut snapshot).await?;
+            self.report.ledger_healed |= snapshot.has_gone_back;
             if let Some(healing) = snapshot.healing.take() {
                 self.report.ledger_healed |= snapshot.ledger.lineage.is_known();
                 let healed = Box::pin(self.archive.heal(snapshot, *healing, &self.active)).await?;

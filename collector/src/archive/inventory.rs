@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt as _};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::audit::{Audit, LedgerState};
-use super::journal::journal_key;
+use super::journal::{ABSENT_RECORDS, journal_key};
 use super::layout::Place;
 use super::{Archive, ArchiveError};
 use crate::ledger::{CommitRecord, CommittedObject, Ledger};
@@ -72,15 +72,29 @@ impl Audit {
         let reads = (1..=written).map(|sequence| archive.record_at(sequence));
         let mut reads = stream::iter(reads).buffered(archive.parallel());
         let mut named = Named::default();
+        let mut absent_in_a_row = 0;
         for sequence in 1..=written {
             progress(sequence);
+            if absent_in_a_row == ABSENT_RECORDS {
+                let problem =
+                    format!("the journal ends here, and the ledger is at commit {}", lineage.sequence());
+                self.findings.blame(&journal_key(sequence), None, problem);
+                self.ledger_is_wrong = true;
+                self.journal_gaps.truncate(self.journal_gaps.len() - ABSENT_RECORDS);
+                break;
+            }
             let problem = match reads.next().await {
                 Some(Ok(Some(record))) if record.archive == lineage.archive => {
                     take_record(&mut named, &record);
+                    absent_in_a_row = 0;
                     continue;
                 }
                 Some(Ok(Some(record))) => format!("it is a record of archive {}", record.archive),
-                Some(Ok(None)) | None => "this record of the journal is absent".to_owned(),
+                Some(Ok(None)) | None => {
+                    absent_in_a_row += 1;
+                    self.journal_gaps.push(sequence);
+                    "this record of the journal is absent".to_owned()
+                }
                 Some(Err(ArchiveError::Journal { reason, .. })) => reason,
                 Some(Err(error)) => return Err(error),
             };

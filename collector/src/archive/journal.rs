@@ -19,7 +19,7 @@ use crate::store::{Key, Listed, Write};
 /// Maximum number of objects in a record that lists what an archive held before it had a journal.
 const OBJECTS_PER_RECORD: usize = 1_000;
 /// Number of absent records in a row beyond which the journal is taken to have ended.
-const ABSENT_RECORDS: usize = 64;
+pub(super) const ABSENT_RECORDS: usize = 64;
 
 /// The name of a record.
 pub(super) fn journal_key(sequence: u64) -> Key {
@@ -104,6 +104,15 @@ impl Archive {
         let unnamed = self.unjournaled(lineage, objects).await?;
         let kind = if lineage.sequence() == 0 { CommitKind::Base } else { CommitKind::Heal };
         self.append_to_journal(lineage, kind, &unnamed).await
+    }
+
+    /// Writes a record without objects in the place of each that is absent, so that readers pass it. What the absent
+    /// records named is appended as what no record names.
+    pub(super) async fn fill_gaps(&self, lineage: &Lineage, gaps: &[u64]) -> Result<(), ArchiveError> {
+        for &sequence in gaps {
+            self.write_record(&lineage.placeholder(sequence, self.now().timestamp())).await?;
+        }
+        Ok(())
     }
 
     /// Appends commits of the objects. The caller holds a claim.

@@ -27,11 +27,13 @@ pub struct Snapshot {
     pub(super) is_made_up: bool,
     /// What is to be done before anything else, where the ledger does not agree with the objects.
     pub(super) healing: Option<Box<Healing>>,
+    /// Whether it is an earlier state than the one that this machine saw last.
+    pub(super) has_gone_back: bool,
 }
 
 impl Snapshot {
     pub(super) fn new(ledger: Ledger, version: LedgerVersion, agreement: Agreement) -> Self {
-        Self { ledger, version, agreement, is_made_up: false, healing: None }
+        Self { ledger, version, agreement, is_made_up: false, healing: None, has_gone_back: false }
     }
 }
 

@@ -76,6 +76,7 @@ impl Archive {
         let mut hold = Hold::take(self, &mut repair).await?;
         let audit = self.audit(progress).await?;
         repair.survey(&audit);
+        self.fill_gaps(&hold.held.ledger.lineage, &audit.journal_gaps).await?;
         // What is not as it was committed goes into the journal as it is, before it is changed once more.
         for objects in audit.altered.chunks(OBJECTS_PER_COMMIT) {
             hold.commit(objects.to_vec()).await?;

@@ -87,6 +87,11 @@ impl CommitRecord {
         Ok(record)
     }
 
+    /// An id made of everything else in the record.
+    fn derived_id(&self) -> String {
+        format!("{:016x}", XxHash3_64::oneshot(&self.to_document()))
+    }
+
     /// The record as the journal stores it: compact JSON with a line break at its end.
     #[must_use]
     pub fn to_document(&self) -> Vec<u8> {
@@ -212,9 +217,26 @@ impl Lineage {
             kind,
             objects,
         };
-        record.commit = format!("{:016x}", XxHash3_64::oneshot(&record.to_document()));
+        record.commit = record.derived_id();
         self.follow(record.clone());
         (self.last, self.in_journal) = (Some(record), false);
+    }
+
+    /// A record without objects for a number whose record is lost. It has the id of that commit, where that is known.
+    #[must_use]
+    pub fn placeholder(&self, sequence: u64, committed_at: i64) -> CommitRecord {
+        let mut record = CommitRecord {
+            sequence,
+            epoch: self.epoch,
+            archive: self.archive.clone(),
+            commit: String::new(),
+            committed_at,
+            kind: CommitKind::Repair,
+            objects: Vec::new(),
+        };
+        let known = self.commits.iter().find(|(number, _)| *number == sequence);
+        record.commit = known.map_or_else(|| record.derived_id(), |(_, commit)| commit.clone());
+        record
     }
 
     /// The last commit, if the journal may not have it yet.
@@ -226,7 +248,9 @@ impl Lineage {
     /// Notes that the journal has the last commit.
     pub fn note_written(&mut self) {
         self.in_journal = true;
-        self.last.iter_mut().for_each(|last| last.objects.truncate(OBJECTS_KEPT));
+        if let Some(last) = &mut self.last {
+            last.objects.drain(..last.objects.len().saturating_sub(OBJECTS_KEPT));
+        }
     }
 
     /// Takes a record of the journal for the last commit.

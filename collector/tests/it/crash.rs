@@ -14,7 +14,7 @@ use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::support::{Ended, Home, fixture};
 
-/// How often the program is killed. Each time at another moment of its work.
+/// Number of kills, unless the variable `KILLS` is set. Each comes at another moment of the program's work.
 const KILLS: u32 = 300;
 /// How often several are started at once.
 const RACES: usize = 200;
@@ -90,8 +90,9 @@ fn killed_at_any_moment_and_started_again_it_comes_to_the_same_archive() {
     assert_eq!(all_ids(&undisturbed), seen.keys().copied().collect::<Vec<_>>());
 
     let mut dice = Pcg64Mcg::seed_from_u64(1);
+    let wanted = std::env::var("KILLS").map_or(KILLS, |text| text.parse().unwrap());
     let mut kills = 0;
-    while kills < KILLS {
+    while kills < wanted {
         let home = Home::new();
         loop {
             let mut command = home.command(&["import", polls]);

@@ -18,6 +18,7 @@ mod lies;
 mod printing;
 mod properties;
 mod query;
+mod random_restores;
 mod reading;
 mod record_schema;
 mod restores;
