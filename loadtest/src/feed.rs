@@ -3,6 +3,7 @@
 //! It keeps the provider's rules in virtual time (who does not say who calls gets 403, who calls too often 429),
 //! holds a buffer of 500 events, compresses, and goes wrong as it is told to.
 
+pub mod changes;
 pub mod faults;
 pub mod recording;
 mod rules;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::event::{Event, Response};
 
-use super::source::Changes;
+use super::changes::Changes;
 
 /// Days between the first and the last tenth of a sparse response; an ordinary one spans a week.
 const SPARSE_SPAN_DAYS: i64 = 30;

@@ -1,10 +1,11 @@
 //! What a feed publishes: events made from a seed, or a history that was recorded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use fixtures::{Feed, What};
 
+use super::changes::Changes;
 use super::recording::Recording;
 
 /// Where the events come from.
@@ -14,17 +15,6 @@ pub enum Source {
     Simulated(Box<Feed>),
     /// Recorded responses, played back.
     Recorded(Recording),
-}
-
-/// What changed in a feed since it was last asked, by the events' ids.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Changes {
-    /// Put into the feed, for the first time or again, and when.
-    pub appeared: BTreeMap<u64, DateTime<Utc>>,
-    /// Taken out of it, and not put back.
-    pub withdrawn: BTreeSet<u64>,
-    /// Edited, and so moved to the front; empty for a recording.
-    pub moved: BTreeSet<u64>,
 }
 
 impl Source {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::BUFFER;
 use super::setup::Stored;
 use crate::feed::Source;
-use crate::feed::source::Changes;
+use crate::feed::changes::Changes;
 use crate::latency::{self, Percentiles};
 
 /// Points of a chart of the buffer's fill.

@@ -5,7 +5,6 @@ use std::fmt;
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockCipherDecrypt, BlockModeDecrypt as _, KeyInit, KeyIvInit as _};
 use aes::{Aes128, Aes192, Aes256};
-use async_trait::async_trait;
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -16,12 +15,9 @@ use md5::{Digest as _, Md5};
 use pkcs8::EncryptedPrivateKeyInfoRef;
 use pkcs8::der::Document;
 use pkcs8::pkcs5::pbes2::Kdf;
-use reqwest::header::{AUTHORIZATION, HeaderMap};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use thiserror::Error;
-
-use super::signature::{SignError, Signed, Signer};
 
 /// Maximum number of PBKDF2 rounds: about a second. `OpenSSL` makes 2,048, and cautious people a million.
 const MOST_ROUNDS: u32 = 2_000_000;
@@ -104,7 +100,6 @@ impl PrivateKey {
         Self { key_id, pair }
     }
 
-    #[cfg(feature = "oci-rust-sdk")]
     pub(super) fn key_id(&self) -> &str {
         &self.key_id
     }
@@ -131,33 +126,12 @@ impl PrivateKey {
             .map_err(|_| KeyError::Rejected("it does not sign".to_owned()))?;
         Ok(BASE64.encode(signature))
     }
-
-    /// The `Authorization` header for a request.
-    ///
-    /// # Errors
-    /// [`KeyError`] if the key does not sign.
-    pub fn authorization(&self, request: &Signed<'_>) -> Result<String, KeyError> {
-        let (names, text) = request.text();
-        let (key_id, signature) = (&self.key_id, self.sign_text(text.as_bytes())?);
-        Ok(format!(
-            "Signature version=\"1\",keyId=\"{key_id}\",algorithm=\"rsa-sha256\",headers=\"{names}\",signature=\"{signature}\"",
-        ))
-    }
 }
 
 /// The public half as the service takes it: `SubjectPublicKeyInfo` in base64.
 pub(super) fn public_key_base64(pair: &KeyPair) -> Result<String, KeyError> {
     let der = pair.public_key().as_der().map_err(|_| KeyError::NoKey)?;
     Ok(BASE64.encode(der.as_ref()))
-}
-
-#[async_trait]
-impl Signer for PrivateKey {
-    async fn sign(&self, request: &Signed<'_>) -> Result<HeaderMap, SignError> {
-        let mut headers = request.body_headers();
-        headers.insert(AUTHORIZATION, super::signature::secret_header(&self.authorization(request)?)?);
-        Ok(headers)
-    }
 }
 
 /// Decrypts a PKCS#8 key.

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
-use super::key::KeyError;
+use super::key::{KeyError, PrivateKey};
 
 /// Why a request could not be signed. Never says anything of a key, a token or a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -115,6 +115,29 @@ impl Signed<'_> {
             headers.extend(hash.map(|hash| (HeaderName::from_static("x-content-sha256"), hash)));
         }
         headers
+    }
+}
+
+impl PrivateKey {
+    /// The `Authorization` header for a request.
+    ///
+    /// # Errors
+    /// [`KeyError`] if the key does not sign.
+    pub fn authorization(&self, request: &Signed<'_>) -> Result<String, KeyError> {
+        let (names, text) = request.text();
+        let (key_id, signature) = (self.key_id(), self.sign_text(text.as_bytes())?);
+        Ok(format!(
+            "Signature version=\"1\",keyId=\"{key_id}\",algorithm=\"rsa-sha256\",headers=\"{names}\",signature=\"{signature}\"",
+        ))
+    }
+}
+
+#[async_trait]
+impl Signer for PrivateKey {
+    async fn sign(&self, request: &Signed<'_>) -> Result<HeaderMap, SignError> {
+        let mut headers = request.body_headers();
+        headers.insert(AUTHORIZATION, secret_header(&self.authorization(request)?)?);
+        Ok(headers)
     }
 }
 
