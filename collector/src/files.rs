@@ -14,6 +14,27 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+/// Checks that a path is that of a folder, or can become one.
+///
+/// # Errors
+/// What is there instead.
+pub fn check_folder(path: &Path) -> io::Result<()> {
+    let error = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(metadata) if metadata.is_file() => return Err(io::Error::other("it is a file, not a folder")),
+        Ok(_) => return Err(io::Error::other("it is a FIFO, socket or device, not a folder")),
+        Err(error) => error,
+    };
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    match error.kind() {
+        io::ErrorKind::NotFound if is_link => {
+            Err(io::Error::other("it is a symbolic link that leads nowhere"))
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {

@@ -11,6 +11,7 @@ pub(crate) mod listing;
 mod local;
 mod memory;
 pub mod oci;
+mod open;
 pub mod probe;
 pub mod remote;
 pub mod s3;
@@ -28,6 +29,9 @@ pub use key::{InvalidKey, Key};
 pub use local::{Folder, FolderError, LocalStore};
 pub use memory::MemoryStore;
 pub use oci::OciStore;
+pub use open::{
+    AddressError, Addressing, Auth, OpenError, OpenStore, SignerKind, StoreAddress, StoreOptions,
+};
 pub use s3::S3Store;
 pub use secret_file::Environment;
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::commands::{runtime, system_clock};
 use super::output::{self, bytes};
 use super::settings::Settings;
-use super::stores::open_store;
+use super::stores::{cache_options, open_store};
 use super::{Exit, Failure};
 
 /// What can be done.
@@ -28,8 +28,8 @@ pub(super) fn cache(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
     let clears = matches.get_one::<String>("action").is_some_and(|action| action == "clear");
     let clock = system_clock();
     runtime()?.block_on(async {
-        let opened = open_store(settings, &clock).await.map_err(Failure::Usage)?;
-        let of_store = opened.cache_options(settings)?;
+        let opened = open_store(settings, &clock).await?;
+        let of_store = cache_options(&opened, settings)?;
         if of_store.is_none() && settings.is_chosen("store") {
             Archive::new(Arc::clone(&opened.store), Arc::clone(&clock), settings.archive_options()?)
                 .require_existing()

@@ -11,9 +11,9 @@ use collector::archive::{Archive, ArchiveOptions, ledger_key};
 use collector::clock::{CLOCK_TOLERANCE, SharedClock};
 use collector::event::Response;
 use collector::feed::{Feed, FeedError, Source};
-use collector::store::LocalStore;
 use collector::store::probe::{self, Probe};
 use collector::store::remote::clock_ahead_of;
+use collector::store::{LocalStore, OpenStore};
 use collector::text::printable;
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
@@ -21,7 +21,6 @@ use url::Url;
 
 use super::commands::{runtime, system_clock};
 use super::settings::Settings;
-use super::stores::{Opened, open_store};
 use super::{Exit, Failure, output};
 
 /// A clock offset that is worth a warning; beyond [`CLOCK_TOLERANCE`] it is an error.
@@ -137,15 +136,17 @@ async fn examine(settings: &Settings, clock: &SharedClock, round: &mut Round) ->
 }
 
 async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Round) -> Result<(), Failure> {
-    let Opened { store, endpoint, identity } = match open_store(settings, clock).await {
+    let options = settings.store_options()?;
+    let OpenStore { store, endpoint, identity } = match options.open(clock).await {
         Ok(opened) => opened,
         Err(error) => {
-            let (name, advice) = if settings.text("store").contains("://") {
+            let (name, advice) = if options.address.folder().is_none() {
                 ("credentials", "without credentials and an address nothing can be stored")
             } else {
                 ("store", "name a folder that exists or can be made")
             };
-            return Ok(round.advise(name, Verdict::Failed, output::one_line(&error), advice)?);
+            let advice = error.hint().unwrap_or(advice);
+            return Ok(round.advise(name, Verdict::Failed, output::one_line(&error.into()), advice)?);
         }
     };
     if let Some(endpoint) = &endpoint {

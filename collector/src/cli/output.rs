@@ -9,6 +9,7 @@ use collector::import::ImportSummary;
 use collector::record::check::Verdict;
 use collector::record::{HttpUse, RunRecord};
 use collector::run::RunReport;
+use collector::store::OpenError;
 use collector::text::{json_for_terminal, printable};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -32,8 +33,11 @@ pub(crate) fn write_json(out: &mut dyn io::Write, value: &impl Serialize) -> any
 pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
     let priority = if logging::goes_to_journal() { "<3>" } else { "" };
     let _ = writeln!(io::stderr(), "{priority}error: {}", one_line(error));
-    let archive = error.chain().find_map(|cause| cause.downcast_ref::<ArchiveError>());
-    if let Some(hint) = archive.and_then(ArchiveError::hint) {
+    let hint = error.chain().find_map(|cause| {
+        let archive = || cause.downcast_ref::<ArchiveError>().and_then(ArchiveError::hint);
+        archive().or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
+    });
+    if let Some(hint) = hint {
         let _ = writeln!(io::stderr(), "{priority}hint: {hint}");
     }
     exit

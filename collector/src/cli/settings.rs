@@ -22,9 +22,11 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use collector::archive::ArchiveOptions;
 use collector::feed::{CallLimits, FeedOptions, Source, is_loopback};
+use collector::files::check_folder;
 use collector::ledger::CAPACITY;
 use collector::record::{Limits, RecordPaths};
 use collector::store::oci::vault::SecretIds;
+use collector::store::{Addressing, Auth, SignerKind, StoreAddress, StoreOptions};
 use url::Url;
 
 use config_file::ConfigFile;
@@ -77,7 +79,7 @@ impl Settings {
         settings.json()?;
         settings.dry_run()?;
         settings.offline()?;
-        settings.bucket_options()?;
+        settings.store_options()?;
         settings.uses_cache()?;
         settings.cache_settings()?;
         settings.service()?;
@@ -115,7 +117,7 @@ impl Settings {
 
     /// A folder that exists, or can be made.
     pub(crate) fn folder(&self, key: &str) -> anyhow::Result<PathBuf> {
-        self.parse(key, |text| folders::check(Path::new(text)).map(|()| PathBuf::from(text)))
+        self.parse(key, |text| check_folder(Path::new(text)).map(|()| PathBuf::from(text)))
     }
 
     fn parse<T, E: Display>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> anyhow::Result<T> {
@@ -178,8 +180,7 @@ impl Settings {
         let takes = |key: &str| matches.try_get_one::<String>(key).is_ok();
         let is_away = |url: &Url| !is_loopback(url);
         let feed = || matches!(self.source(), Ok(Source::Http(url)) if is_away(&url));
-        let endpoint = || self.bucket_options().ok().and_then(|options| options.endpoint);
-        let store = || self.text("store").contains("://") && endpoint().is_none_or(|url| is_away(&url));
+        let store = || self.store_options().is_ok_and(|options| options.is_on_network());
         (takes("feed") && feed()) || (takes("store") && store())
     }
 
@@ -273,53 +274,61 @@ impl Settings {
         Some(self.text("prometheus_file")).filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
-    /// How a store in a bucket is reached.
-    pub(crate) fn bucket_options(&self) -> anyhow::Result<BucketOptions> {
-        let is_instance = self.parse("auth", |text| match text {
-            "api-key" | "api_key" => Ok(false),
-            "instance" | "instance_principal" => Ok(true),
+    /// The store, and how it is reached.
+    pub(crate) fn store_options(&self) -> anyhow::Result<StoreOptions> {
+        let address: StoreAddress = self.parse("store", str::parse)?;
+        let auth = self.parse("auth", |text| match text {
+            "api-key" | "api_key" => Ok(Auth::ApiKey),
+            "instance" | "instance_principal" => Ok(Auth::Instance),
             _ => Err("not one of api-key, instance"),
         })?;
-        let virtual_hosts = self.parse("s3_addressing", |text| match text {
-            "path" => Ok(false),
-            "host" => Ok(true),
+        let addressing = self.parse("s3_addressing", |text| match text {
+            "path" => Ok(Addressing::Path),
+            "host" => Ok(Addressing::Host),
             _ => Err("not one of path, host"),
         })?;
-        let sdk_signs = self.parse("signer", |text| match text {
-            "built-in" => Ok(false),
-            "oci-rust-sdk" if cfg!(feature = "oci-rust-sdk") => Ok(true),
+        let signer = self.parse("signer", |text| match text {
+            "built-in" => Ok(SignerKind::BuiltIn),
+            "oci-rust-sdk" if cfg!(feature = "oci-rust-sdk") => Ok(SignerKind::OciRustSdk),
             "oci-rust-sdk" => Err("this program was built without the feature oci-rust-sdk"),
             _ => Err("not one of built-in, oci-rust-sdk"),
         })?;
-        let keys = ["secret_user", "secret_tenancy", "secret_fingerprint", "secret_private_key"];
-        let named = keys.map(|key| self.text(key).to_owned());
-        let secrets = match named.iter().filter(|id| !id.is_empty()).count() {
-            0 => None,
-            4 => {
-                for key in keys {
-                    self.parse(key, |text| {
-                        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-                        if text.bytes().all(plain) { Ok(()) } else { Err("not an OCID") }
-                    })?;
-                }
-                let [user, tenancy, fingerprint, private_key] = named;
-                Some(SecretIds { user, tenancy, fingerprint, private_key })
-            }
-            _ => bail!("of the four secrets (secret_user, …) some are named and some are not"),
-        };
-        let address = |key| -> anyhow::Result<Option<Url>> {
+        let url = |key| -> anyhow::Result<Option<Url>> {
             self.parse(key, |text| if text.is_empty() { Ok(None) } else { text.parse().map(Some) })
         };
-        Ok(BucketOptions {
-            is_instance,
-            virtual_hosts,
-            sdk_signs,
-            secrets,
-            endpoint: address("endpoint")?,
-            vault_endpoint: address("vault_endpoint")?,
-            auth_endpoint: address("auth_endpoint")?,
-            metadata: address("metadata_url")?,
+        // The variables `OCI_…` are not meant for S3.
+        let foreign = if matches!(address, StoreAddress::S3(_)) { "OCI_" } else { "" };
+        let endpoint = url("endpoint")?.filter(|_| self.chosen("endpoint", foreign).is_some());
+        Ok(StoreOptions {
+            region: self.chosen("region", foreign).map(str::to_owned),
+            endpoint,
+            addressing,
+            auth,
+            signer,
+            secrets: self.secrets()?,
+            vault_endpoint: url("vault_endpoint")?,
+            auth_endpoint: url("auth_endpoint")?,
+            metadata: url("metadata_url")?,
+            address,
         })
+    }
+
+    fn secrets(&self) -> anyhow::Result<Option<SecretIds>> {
+        let keys = ["secret_user", "secret_tenancy", "secret_fingerprint", "secret_private_key"];
+        let named = keys.map(|key| self.text(key).to_owned());
+        match named.iter().filter(|id| !id.is_empty()).count() {
+            0 => return Ok(None),
+            4 => {}
+            _ => bail!("of the four secrets (secret_user, …) some are named and some are not"),
+        }
+        for key in keys {
+            self.parse(key, |text| {
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+                if text.bytes().all(plain) { Ok(()) } else { Err("not an OCID") }
+            })?;
+        }
+        let [user, tenancy, fingerprint, private_key] = named;
+        Ok(Some(SecretIds { user, tenancy, fingerprint, private_key }))
     }
 
     /// The User-Agent, with the contact if it does not name it already.
@@ -371,23 +380,6 @@ pub(crate) struct CacheSettings {
     pub(crate) folder: PathBuf,
     pub(crate) size_bytes: u64,
     pub(crate) ttl: Duration,
-}
-
-/// How a store in a bucket is reached.
-#[derive(Debug)]
-pub(crate) struct BucketOptions {
-    /// Whether the instance this runs on signs, and not a user.
-    pub(crate) is_instance: bool,
-    /// Whether an S3 bucket is a part of the host's name.
-    pub(crate) virtual_hosts: bool,
-    /// Whether `oci-rust-sdk` signs.
-    pub(crate) sdk_signs: bool,
-    /// Where the key is in the Vault, if it is there.
-    pub(crate) secrets: Option<SecretIds>,
-    pub(crate) endpoint: Option<Url>,
-    pub(crate) vault_endpoint: Option<Url>,
-    pub(crate) auth_endpoint: Option<Url>,
-    pub(crate) metadata: Option<Url>,
 }
 
 /// A text as it may be shown: what stands before the `@` of an address may be a password.
