@@ -163,6 +163,7 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
         _ => Settings::resolve(matches).map_err(Failure::Usage).and_then(|settings| {
             logging::start(&settings).map_err(Failure::Usage)?;
             environment::warn_of_ignored();
+            settings::warn_of_unknown();
             if settings.uses_network(matches) {
                 environment::check_network().map_err(Failure::Usage)?;
             }

@@ -249,3 +249,38 @@ fn without_keys(text: &str) -> String {
     }
     safe
 }
+
+/// A text in which what stands before the `@` of an address is hidden: it may be a password.
+#[must_use]
+pub fn without_password(text: &str) -> Cow<'_, str> {
+    if !(text.contains("//") && text.contains('@')) {
+        return Cow::Borrowed(text);
+    }
+    let hidden =
+        text.split_inclusive(char::is_whitespace).map(|word| match (word.find("//"), word.rfind('@')) {
+            (Some(slashes), Some(at)) if slashes < at => format!("{}//***{}", &word[..slashes], &word[at..]),
+            _ => word.to_owned(),
+        });
+    Cow::Owned(hidden.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_addresses_are_hidden() {
+        for (text, shown) in [
+            ("https://user:secret@host:9/x", "https://***@host:9/x"),
+            ("https://user:se@cr/et@host", "https://***@host"),
+            ("cannot call `s3://key:secret@b` now", "cannot call `s3://***@b` now"),
+            (
+                "agent/1 (+https://example.org; me@example.org)",
+                "agent/1 (+https://example.org; me@example.org)",
+            ),
+            ("me@example.org", "me@example.org"),
+        ] {
+            assert_eq!(without_password(text), shown);
+        }
+    }
+}

@@ -10,7 +10,7 @@ use collector::record::check::Verdict;
 use collector::record::{HttpUse, RunRecord};
 use collector::run::RunReport;
 use collector::store::OpenError;
-use collector::text::{json_for_terminal, printable};
+use collector::text::{json_for_terminal, printable, without_password};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
             line += &cause;
         }
     }
-    printable(line).to_string()
+    without_password(&printable(line).to_string()).into_owned()
 }
 
 /// A run as JSON: its record, and what it wrote where.
@@ -316,7 +316,10 @@ pub(crate) fn config_json(settings: &Settings) -> impl Serialize {
     let rows = settings.iter().map(|(setting, value)| {
         (
             setting.key.to_owned(),
-            serde_json::json!(SettingOutput { value: &value.text, source: value.origin.to_string() }),
+            serde_json::json!(SettingOutput {
+                value: &without_password(&value.text),
+                source: value.origin.to_string()
+            }),
         )
     });
     rows.collect::<serde_json::Map<_, _>>()
@@ -325,12 +328,22 @@ pub(crate) fn config_json(settings: &Settings) -> impl Serialize {
 /// The same for people.
 pub(crate) fn print_config(settings: &Settings) -> anyhow::Result<()> {
     let width = |cell: fn(&str, &str) -> usize| {
-        settings.iter().map(|(setting, value)| cell(setting.key, &value.text)).max().unwrap_or(0)
+        settings
+            .iter()
+            .map(|(setting, value)| cell(setting.key, &without_password(&value.text)))
+            .max()
+            .unwrap_or(0)
     };
     let (keys, values) = (width(|key, _| key.len()), width(|_, value| value.len()));
     let mut text = String::new();
     for (setting, value) in settings.iter() {
-        let _ = writeln!(text, "{:keys$}  {:values$}  {}", setting.key, value.text, value.origin);
+        let _ = writeln!(
+            text,
+            "{:keys$}  {:values$}  {}",
+            setting.key,
+            without_password(&value.text),
+            value.origin
+        );
     }
     let _ = writeln!(text, "\nCalls are counted in {}", settings.state_dir()?.display());
     Ok(io::stdout().write_all(text.as_bytes())?)

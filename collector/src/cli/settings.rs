@@ -7,8 +7,8 @@
 mod config_file;
 mod folders;
 mod table;
+mod variables;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::{self, Display};
@@ -27,10 +27,15 @@ use collector::ledger::CAPACITY;
 use collector::record::{Limits, RecordPaths};
 use collector::store::oci::vault::SecretIds;
 use collector::store::{Addressing, Auth, SignerKind, StoreAddress, StoreOptions};
+use collector::text::without_password;
 use url::Url;
 
 use config_file::ConfigFile;
 pub(crate) use table::{SETTINGS, Setting, Usage};
+pub(super) use variables::warn_of_unknown;
+
+/// The bucket that the documented collector stores into, where `OCI_NAMESPACE` is set and `OCI_BUCKET_NAME` is not.
+const DOCUMENTED_BUCKET: &str = "polisen-events-collector";
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +73,16 @@ pub(crate) struct Settings {
 impl Settings {
     /// Option beats variable beats file beats default. Every value is checked, used or not.
     pub(crate) fn resolve(matches: &ArgMatches) -> anyhow::Result<Self> {
+        variables::refuse_near_misses()?;
         let file = ConfigFile::read(matches)?;
-        let values = SETTINGS.iter().map(|setting| Ok((setting.key, value_of(setting, matches, &file)?)));
+        let values = SETTINGS.iter().map(|setting| {
+            let mut value = value_of(setting, matches, &file)?;
+            if setting.is_path() {
+                value.text = folders::with_home(&value.text)
+                    .map_err(|reason| anyhow!("{}: `{}`: {reason}", setting.key, value.text))?;
+            }
+            Ok((setting.key, value))
+        });
         let settings = Self { values: values.collect::<anyhow::Result<_>>()? };
         settings.check_empty()?;
         settings.source()?;
@@ -127,7 +140,7 @@ impl Settings {
                 Origin::File(path) => format!("{key} in {}", path.display()),
                 origin => origin.to_string(),
             };
-            anyhow!("{place}: `{}`: {reason}", without_user(&value.text))
+            anyhow!("{place}: `{}`: {reason}", without_password(&value.text))
         })
     }
 
@@ -382,16 +395,6 @@ pub(crate) struct CacheSettings {
     pub(crate) ttl: Duration,
 }
 
-/// A text as it may be shown: what stands before the `@` of an address may be a password.
-fn without_user(text: &str) -> Cow<'_, str> {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            Cow::Owned(format!("{}://***{}", &text[..scheme], &text[at..]))
-        }
-        _ => Cow::Borrowed(text),
-    }
-}
-
 fn value_of(setting: &Setting, matches: &ArgMatches, file: &ConfigFile) -> anyhow::Result<Value> {
     let option = || Origin::Option(setting.option());
     if setting.is_flag() {
@@ -410,15 +413,25 @@ fn value_of(setting: &Setting, matches: &ArgMatches, file: &ConfigFile) -> anyho
         }
     }
     if setting.key == "store"
-        && let (Some(namespace), Some(bucket)) = (variable("OCI_NAMESPACE")?, variable("OCI_BUCKET_NAME")?)
+        && let Some(value) = documented_bucket()?
     {
-        let origin = Origin::Environment("OCI_NAMESPACE, $OCI_BUCKET_NAME".to_owned());
-        return Ok(Value { text: format!("oci://{namespace}/{bucket}"), origin });
+        return Ok(value);
     }
     if let Some(text) = file.values.get(setting.key) {
         return Ok(Value { text: text.clone(), origin: Origin::File(file.path.clone()) });
     }
     Ok(Value { text: setting.default.to_owned(), origin: Origin::Default })
+}
+
+/// The store that the variables of the documented collector name.
+fn documented_bucket() -> anyhow::Result<Option<Value>> {
+    let Some(namespace) = variable("OCI_NAMESPACE")? else { return Ok(None) };
+    let (bucket, names) = match variable("OCI_BUCKET_NAME")? {
+        Some(bucket) => (bucket, "OCI_NAMESPACE, $OCI_BUCKET_NAME"),
+        None => (DOCUMENTED_BUCKET.to_owned(), "OCI_NAMESPACE"),
+    };
+    let origin = Origin::Environment(names.to_owned());
+    Ok(Some(Value { text: format!("oci://{namespace}/{bucket}"), origin }))
 }
 
 /// An environment variable. An empty one is not ignored: its value is the empty text.

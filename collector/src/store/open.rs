@@ -23,6 +23,7 @@ use super::{LocalStore, SharedStore};
 use crate::clock::SharedClock;
 use crate::feed::is_loopback;
 use crate::files::check_folder;
+use crate::text::without_password;
 
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,14 +41,23 @@ pub enum StoreAddress {
 #[error("{0}")]
 pub struct AddressError(String);
 
+impl AddressError {
+    /// The reason may repeat the text, and with it a password.
+    fn new(reason: &str) -> Self {
+        Self(without_password(reason).into_owned())
+    }
+}
+
 impl FromStr for StoreAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         match text.split_once("://") {
             None => Ok(Self::Folder(PathBuf::from(text))),
-            Some(("oci", _)) => BucketPath::parse(text).map(Self::ObjectStorage).map_err(AddressError),
-            Some(("s3", _)) => S3Path::parse(text).map(Self::S3).map_err(AddressError),
+            Some(("oci", _)) => {
+                BucketPath::parse(text).map(Self::ObjectStorage).map_err(|reason| AddressError::new(&reason))
+            }
+            Some(("s3", _)) => S3Path::parse(text).map(Self::S3).map_err(|reason| AddressError::new(&reason)),
             Some((scheme, _)) => Err(AddressError(format!(
                 "`{scheme}://` is not supported; name a local folder, oci://NAMESPACE/BUCKET or s3://BUCKET"
             ))),

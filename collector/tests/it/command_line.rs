@@ -73,6 +73,62 @@ fn variables_of_the_documented_collector_are_understood() {
 }
 
 #[test]
+fn documented_default_bucket_is_used_where_only_the_namespace_is_set() {
+    let home = Home::new();
+    let config = config_with(&home, &[("OCI_NAMESPACE", "ns")]).with(0).json();
+    let store = ("oci://ns/polisen-events-collector".to_owned(), "$OCI_NAMESPACE".to_owned());
+    assert_eq!(value(&config, "store"), store);
+}
+
+fn config_with(home: &Home, variables: &[(&str, &str)]) -> Ended {
+    let mut command = home.command(&["config", "--json"]);
+    Ended::from(command.envs(variables.iter().copied()).output().unwrap())
+}
+
+#[test]
+fn unknown_variable_is_reported_and_a_near_miss_is_refused() {
+    let home = Home::new();
+    for near in ["COLLECTOR_STOER", "COLLECTOR_STOR", "COLLECTOR_STORES", "COLLECTOR_CONFG"] {
+        let error = config_with(&home, &[(near, "x")]).with(2).error_line().to_owned();
+        assert!(error.contains(near) && error.contains("did you mean COLLECTOR_"), "{error}");
+    }
+    let ended = config_with(&home, &[("COLLECTOR_HEALTH_PATH", "x")]).with(0);
+    assert!(ended.stderr.contains("COLLECTOR_HEALTH_PATH"), "{}", ended.stderr);
+    let injected =
+        [("COLLECTOR_SERVICE_HOST", "10.0.0.1"), ("COLLECTOR_PORT_9464_TCP", "tcp://10.0.0.1:9464")];
+    assert_eq!(config_with(&home, &injected).with(0).stderr, "");
+}
+
+#[test]
+fn tilde_is_the_home_folder_or_refused() {
+    let home = Home::new();
+    let config = config_with(&home, &[("HOME", "/home/me"), ("COLLECTOR_STORE", "~/data")]).with(0).json();
+    assert_eq!(value(&config, "store").0, "/home/me/data");
+    home.write("c.toml", "metrics_dir = \"~\"\n");
+    let config = config_with(&home, &[("HOME", "/home/me"), ("COLLECTOR_CONFIG", "c.toml")]).with(0).json();
+    assert_eq!(value(&config, "metrics_dir").0, "/home/me");
+    let refused = config_with(&home, &[("COLLECTOR_HEALTH_FILE", "~other/h.json")]).with(2);
+    assert!(refused.error_line().contains("health_file: `~other/h.json`"), "{}", refused.stderr);
+    config_with(&home, &[("HOME", ""), ("COLLECTOR_STATE_DIR", "~/state")]).with(2);
+}
+
+#[test]
+fn password_in_an_address_of_a_store_is_hidden() {
+    let home = Home::new();
+    let endpoint = ["--endpoint", "https://user:topsecret@127.0.0.1:9"];
+    let shown = home.collector(&[&["config", "--store", "s3://b"], &endpoint[..]].concat()).with(0);
+    assert!(shown.stdout.contains("https://***@127.0.0.1:9"), "{}", shown.stdout);
+    let keys = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+    let mut command = home.command(&[&["verify", "--store", "s3://b"], &endpoint[..]].concat());
+    let refused = Ended::from(command.envs(keys).output().unwrap()).with(2);
+    assert!(refused.error_line().contains("must not hold a user name or password"), "{}", refused.stderr);
+    let store = home.collector(&["run", "--store", "s3://user:topsecret@b"]).with(2);
+    for ended in [&shown, &refused, &store] {
+        assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("topsecret"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn every_setting_is_listed_with_its_source() {
     let home = Home::new();
     let listed = home.collector(&["config"]).with(0).stdout;

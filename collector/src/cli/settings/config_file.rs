@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::ArgMatches;
 
+use super::folders::with_home;
 use super::{SETTINGS, variable};
 
 /// Maximum size of the file.
@@ -29,6 +30,7 @@ impl ConfigFile {
         let Some(path) = named.map_or_else(|| variable("COLLECTOR_CONFIG"), |path| Ok(Some(path)))? else {
             return Ok(Self::default());
         };
+        let path = with_home(&path).map_err(|reason| anyhow!("--config: `{path}`: {reason}"))?;
         let path = PathBuf::from(path);
         let text = collector::files::read_text(&path, LIMIT_BYTES, PATIENCE)
             .with_context(|| format!("cannot read {}", path.display()))?;

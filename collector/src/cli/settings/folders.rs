@@ -16,6 +16,18 @@ pub(super) fn cache() -> anyhow::Result<PathBuf> {
     default_folder("CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache")
 }
 
+/// A path in which `~` at the beginning is replaced by the home folder, as a shell does.
+pub(super) fn with_home(path: &str) -> Result<String, &'static str> {
+    let Some(rest) = path.strip_prefix('~') else { return Ok(path.to_owned()) };
+    if !(rest.is_empty() || rest.starts_with('/')) {
+        return Err("the home folder of another user is not looked up; write the path in full");
+    }
+    match env::var("HOME") {
+        Ok(home) if home.starts_with('/') => Ok(format!("{}{rest}", home.trim_end_matches('/'))),
+        _ => Err("~ is the home folder, but HOME is not an absolute path; write the path in full"),
+    }
+}
+
 fn default_folder(of_service: &'static str, of_user: &'static str, in_home: &str) -> anyhow::Result<PathBuf> {
     const NAME: &str = "polisen-events-collector";
     // systemd lists them all where a service has several.

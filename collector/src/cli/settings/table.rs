@@ -133,6 +133,11 @@ impl Setting {
         self.value_name.is_empty()
     }
 
+    /// Whether its value is a path, or an address that may be a path.
+    pub(super) fn is_path(&self) -> bool {
+        ["DIR", "FILE", "DIR|URL", "URL|FILE|-"].contains(&self.value_name)
+    }
+
     pub(crate) fn help_text(&self) -> String {
         if self.is_flag() || self.default.is_empty() {
             return self.help.to_owned();
