@@ -2,7 +2,8 @@
 
 use bench::counts::Heap;
 use chrono::{DateTime, TimeDelta};
-use collector::record::{Counts, DepositCounts, Limits, RunRecord};
+use collector::quantity::Quantity;
+use collector::record::{Limits, RunRecord};
 use collector::watch::status::{MOST_RUNS, Status};
 
 #[global_allocator]
@@ -17,10 +18,9 @@ fn a_year_of_runs_takes_no_more_memory_than_a_month() {
         let (status, heap) = Heap::of(|| {
             let status = Status::new(start, 500, Limits::default()).unwrap();
             for run in 0..runs {
-                let mut record = RunRecord::begin(start + TimeDelta::minutes(30) * run);
-                let deposit =
-                    DepositCounts { new_events_count: 2, buffer_overlap: 498, ..DepositCounts::default() };
-                record.counts = Counts { deposit: Some(deposit), ..Counts::default() };
+                let mut record = RunRecord::new(start + TimeDelta::minutes(30) * run);
+                record.quantities.set(Quantity::NewEventsCount, 2_usize);
+                record.quantities.set(Quantity::BufferOverlap, 498_usize);
                 if run % 10 == 0 {
                     record.note_error("http_status", "the feed answered HTTP 503".repeat(4), start);
                 }

@@ -1,7 +1,7 @@
 //! Reports that people act on, from the records that runs leave: what is usual, what changed and when, what comes next.
 //!
-//! [`runs`] reads records, whoever wrote them; [`quantity`] says what is followed; [`change_points`] and [`statistics`] say
-//! what numbers mean; each report makes a [`document`], which is shown as text, JSON, Markdown, CSV or HTML.
+//! [`crate::record::history`] reads records, whoever wrote them; [`crate::quantity`] defines what is followed; [`change_points`]
+//! and [`statistics`] say what numbers mean; each report makes a [`document`], which is shown as text, JSON, Markdown, CSV or HTML.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -15,8 +15,6 @@ pub mod compare;
 pub mod condition;
 pub mod document;
 pub mod pack;
-pub mod quantity;
 pub mod report;
-pub mod runs;
 pub mod series;
 pub mod statistics;

@@ -27,7 +27,7 @@ use thiserror::Error;
 
 pub use audit::{Audit, Fault, Findings, LineAt, MOST_PROBLEMS, Problem};
 pub use changes::{Change, Changes, ChangesError, Cursor};
-pub use deposit::{Deposit, Outcome, StepTimes};
+pub use deposit::{Deposit, Outcome};
 pub use journal::content_digest;
 pub use layout::{Kind, Place, ledger_key};
 pub use ledger_file::Snapshot;

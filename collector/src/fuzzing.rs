@@ -8,7 +8,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt as _;
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
-use crate::analysis::runs::{History, Run};
 use crate::archive::memory::{self, Document};
 use crate::archive::partition::{RejectedLine, rejected_in};
 use crate::archive::takeover::withdrawn_in;
@@ -20,6 +19,8 @@ use crate::feed::rules::State;
 use crate::feed::{CallLimits, body, http};
 use crate::ledger::Ledger;
 use crate::python::{Moment, parse};
+use crate::record::RunRecord;
+use crate::record::history::History;
 use crate::record::{Evidence, Limits, check, health};
 use crate::store::listing::{self, Pages};
 use crate::store::oci::credentials::{Credentials, CredentialsError};
@@ -27,7 +28,7 @@ use crate::store::oci::instance::{Identity, renewal_of};
 use crate::store::oci::vault::secret_in;
 use crate::store::{Key, Listed, cached, oci, s3, secret_file};
 use crate::trends::Sample;
-use crate::watch::metrics::figure;
+use crate::watch::metrics::sample;
 
 /// The delay that a `Retry-After` header asks for.
 #[must_use]
@@ -61,8 +62,8 @@ pub fn decode_body(bytes: &[u8], encoding: &str) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// If it is not a record.
-pub fn read_record(text: &[u8], now: DateTime<Utc>) -> Result<Run, String> {
-    Run::parse(text, now)
+pub fn read_record(text: &[u8], now: DateTime<Utc>) -> Result<RunRecord, String> {
+    RunRecord::parse(text, now)
 }
 
 /// A document as Python's `json.load` reads it, printed as `str` prints it.
@@ -281,7 +282,7 @@ pub fn read_trend(text: &[u8]) -> Result<(), String> {
 /// The name with labels and the value in a line of Prometheus' text format.
 #[must_use]
 pub fn metric_line(line: &str) -> Option<(&str, f64)> {
-    figure(line)
+    sample(line)
 }
 
 /// The text in a secret bundle of the Vault.

@@ -17,6 +17,7 @@ use crate::clock::{CLOCK_TOLERANCE, SharedClock};
 use crate::event::Response;
 use crate::feed::BODY_LIMIT_BYTES;
 use crate::files::{self, FileKind};
+use crate::quantity::{Quantity, seconds};
 
 /// How long to wait before looking again whether another run is done.
 const WAIT_FOR_ANOTHER: Duration = Duration::from_millis(500);
@@ -184,16 +185,16 @@ pub async fn import(
             Ok(response) => {
                 let (deposit, after) = deposit(archive, clock, &response, snapshot, recording.time).await?;
                 snapshot = after;
-                summary.events_new += deposit.events;
-                summary.revisions += deposit.revisions;
-                summary.rejected += deposit.rejected;
+                summary.events_new += deposit.count(Quantity::NewEventsCount);
+                summary.revisions += deposit.count(Quantity::RevisionsCount);
+                summary.rejected += deposit.count(Quantity::RejectedCount);
             }
             Err(error) => {
                 warn!(path = %recording.path.display(), %error, "not imported");
                 summary.failed += 1;
             }
         }
-        summary.elapsed_s = crate::record::seconds(clock.since(began));
+        summary.elapsed_s = seconds(clock.since(began));
         progress(&summary);
     }
     Ok(summary)

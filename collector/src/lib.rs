@@ -10,7 +10,7 @@
 //! ```
 //!
 //! [`query`] reads what is stored, through a [`cache`] where there is one; [`fetch`] asks the feed by its own filters. [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`analysis`] and
-//! [`trends`] read the records that runs leave. No step knows the command line, only [`feed`] and [`store`] know the network,
+//! [`trends`] read the records that runs leave, whose values [`quantity`] defines. No step knows the command line, only [`feed`] and [`store`] know the network,
 //! and only [`clock`] knows what time it is.
 
 pub mod analysis;
@@ -28,6 +28,7 @@ pub mod import;
 mod json;
 pub mod ledger;
 mod python;
+pub mod quantity;
 pub mod query;
 pub mod record;
 pub mod run;

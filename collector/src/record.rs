@@ -7,6 +7,8 @@
 pub mod check;
 mod evidence;
 pub mod health;
+pub mod history;
+mod parse;
 mod process;
 mod run_record;
 
@@ -16,8 +18,7 @@ pub(crate) use crate::files::output::stage;
 pub(crate) use evidence::events_in;
 pub use evidence::{Evidence, Fact, Limits, MAX_UNSETTLED, Reason, is_in_the_future};
 pub use process::{ProcessUse, resident_bytes};
-pub(crate) use run_record::seconds;
-pub use run_record::{Counts, DepositCounts, ErrorEntry, HttpUse, RunRecord, Status, Timings};
+pub use run_record::{ErrorEntry, HttpUse, RunRecord, Status};
 
 /// Where the last step of a run writes.
 #[derive(Debug, Clone, PartialEq, Eq)]

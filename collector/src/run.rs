@@ -13,10 +13,11 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug_span, error, warn};
 
 use crate::archive::{Archive, ArchiveError, Deposit, Outcome, Snapshot};
-use crate::clock::{CLOCK_TOLERANCE, SharedClock};
+use crate::clock::{CLOCK_TOLERANCE, SharedClock, iso};
 use crate::event::{EventId, Response, ResponseError};
 use crate::feed::{Feed, FetchFailure, Fetched, HttpReport};
 use crate::http_span;
+use crate::quantity::Quantity;
 use crate::record::{Evidence, Limits, RecordPaths, RunRecord, events_in, health};
 use crate::text::printable;
 
@@ -136,7 +137,7 @@ impl Collector {
 
     async fn run_once(&self) -> RunReport {
         let (start, began) = (self.clock.now(), self.clock.elapsed());
-        let mut record = RunRecord::begin(start);
+        let mut record = RunRecord::new(start);
         let mut evidence = health::read_evidence(&self.paths.health_file);
         let result = self.collect(start, &mut record, &mut evidence).await;
         match &result {
@@ -145,7 +146,7 @@ impl Collector {
                 if let Outcome::LeftToAnother { owner, .. } = &deposit.outcome {
                     record.left_to = Some(printable(owner).to_string());
                 }
-                if deposit.possible_gap {
+                if deposit.quantities.is_set(Quantity::PossibleGap) {
                     evidence.last_possible_gap = Some(start);
                 }
             }
@@ -171,16 +172,16 @@ impl Collector {
             self.timed(debug_span!("fetch"), self.feed.fetch()),
             self.timed(debug_span!("read_ledger"), self.archive.open())
         );
-        record.timings.api_fetch = Some(crate::record::seconds(fetch_time));
-        record.timings.metadata_fetch = Some(crate::record::seconds(ledger_time));
+        record.quantities.set(Quantity::ApiFetch, fetch_time);
+        record.quantities.set(Quantity::MetadataFetch, ledger_time);
         let body = note_fetched(fetched, record)?;
 
         let (response, parse_time) = self.timed(debug_span!("parse"), async { Response::parse(&body) }).await;
-        record.timings.parse = Some(crate::record::seconds(parse_time));
+        record.quantities.set(Quantity::Parse, parse_time);
         let response = response?;
         let (elements, events) = (response.elements().len(), events_in(&response).count());
-        record.counts.api_events_total = Some(elements);
-        record.counts.api_events_valid = Some(events);
+        record.quantities.set(Quantity::ApiEventsTotal, elements);
+        record.quantities.set(Quantity::ApiEventsValid, events);
         evidence.note_response(start, elements, events);
 
         let deposited = self.deposit(&response, snapshot, start).await;
@@ -264,10 +265,10 @@ fn note_result(span: &Span, result: &Result<Deposit, RunError>) {
             span.record("left_to", owner.as_str());
         }
         Ok(deposit) => {
-            span.record("new", deposit.events);
-            span.record("revised", deposit.revisions);
-            span.record("known", deposit.overlap);
-            span.record("possible_gap", deposit.possible_gap);
+            span.record("new", deposit.count(Quantity::NewEventsCount));
+            span.record("revised", deposit.count(Quantity::RevisionsCount));
+            span.record("known", deposit.count(Quantity::BufferOverlap));
+            span.record("possible_gap", deposit.quantities.is_set(Quantity::PossibleGap));
         }
         Err(error) => {
             http_span::note_error(span, error.kind(), error);
@@ -298,6 +299,6 @@ fn note_http(report: &HttpReport, record: &mut RunRecord) {
     record.note_fetch(report);
     if let Some(offset) = report.clock_offset.filter(|offset| offset.abs() > CLOCK_TOLERANCE) {
         let offset_s = offset.num_seconds();
-        warn!(offset_s, local = %record.timestamp, "the clock of this machine differs from that of the feed");
+        warn!(offset_s, local = %iso(record.start), "the clock of this machine differs from that of the feed");
     }
 }

@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::archive::{Deposit, Outcome};
 use crate::clock::SharedClock;
+use crate::quantity::Quantity;
 use crate::run::RunReport;
 use pace::{Pace, Ran, Reason};
 use schedule::{Moment, Schedule};
@@ -117,7 +118,7 @@ impl Watch {
         let ran = match &report.result {
             Ok(deposit) => {
                 let since = self.succeeded.replace(now).map(|before| now.saturating_sub(before));
-                Ran::Well { news: deposit.events, since }
+                Ran::Well { news: deposit.count(Quantity::NewEventsCount), since }
             }
             Err(_) => Ran::Badly,
         };
@@ -141,16 +142,20 @@ impl Watch {
 }
 
 fn tell(report: &RunReport) {
-    let took_s = report.record.total_time;
+    let took_s = report.record.get(Quantity::TotalTime);
     match &report.result {
         Ok(Deposit { outcome: Outcome::LeftToAnother { owner, .. }, .. }) => {
             info!(%owner, took_s, "another run is at work; it was left to that one");
         }
-        Ok(Deposit { events, revisions, overlap, possible_gap: false, .. }) => {
-            info!(new = events, revised = revisions, known = overlap, took_s, "polled");
-        }
-        Ok(Deposit { events, revisions, .. }) => {
-            warn!(new = events, revised = revisions, took_s, "polled; events may have been missed before");
+        Ok(deposit) => {
+            let new = deposit.count(Quantity::NewEventsCount);
+            let revised = deposit.count(Quantity::RevisionsCount);
+            if deposit.quantities.is_set(Quantity::PossibleGap) {
+                warn!(new, revised, took_s, "polled; events may have been missed before");
+            } else {
+                let known = deposit.count(Quantity::BufferOverlap);
+                info!(new, revised, known, took_s, "polled");
+            }
         }
         Err(error) => error!(%error, took_s, "the poll failed"),
     }

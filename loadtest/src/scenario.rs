@@ -15,6 +15,7 @@ use anyhow::{Context as _, anyhow};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::ValueEnum;
 use collector::archive::Outcome;
+use collector::quantity::Quantity;
 use collector::run::RunReport;
 use fixtures::{Feed, FeedConfig};
 use serde::Serialize;
@@ -195,7 +196,7 @@ pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Pl
         } else {
             let report = setup.collector.run().await;
             let poll = poll_of(&report, due);
-            feed.look(|source| tally.note_poll(&poll, source, &report.record.timings));
+            feed.look(|source| tally.note_poll(&poll, source, &report.record.quantities));
         }
         if number % CALLS_KEPT == 0 {
             server.forget_calls().await;
@@ -313,10 +314,10 @@ fn poll_of(report: &RunReport, due: DateTime<Utc>) -> Poll {
     Poll {
         due,
         succeeded: deposit.is_some(),
-        total: report.record.counts.api_events_total.unwrap_or(0),
-        new: deposit.map_or(0, |deposit| deposit.events),
-        overlap: deposit.map_or(0, |deposit| deposit.overlap),
-        possible_gap: deposit.is_some_and(|deposit| deposit.possible_gap),
-        sparse: deposit.is_some_and(|deposit| deposit.sparse),
+        total: report.record.quantities.count(Quantity::ApiEventsTotal).unwrap_or(0),
+        new: deposit.map_or(0, |deposit| deposit.count(Quantity::NewEventsCount)),
+        overlap: deposit.map_or(0, |deposit| deposit.count(Quantity::BufferOverlap)),
+        possible_gap: deposit.is_some_and(|deposit| deposit.quantities.is_set(Quantity::PossibleGap)),
+        sparse: deposit.is_some_and(|deposit| deposit.quantities.is_set(Quantity::SparseResponse)),
     }
 }

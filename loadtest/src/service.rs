@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::clock::{Clock as _, SharedClock, VirtualClock};
+use collector::quantity::Quantity;
 use collector::record::{Limits, resident_bytes};
 use collector::run::RunReport;
 use collector::watch::http::{self, Pages};
@@ -237,7 +238,7 @@ impl Diary {
     fn note(&mut self, report: &RunReport, age: TimeDelta) {
         self.polls += 1;
         self.failed += u64::from(report.result.is_err());
-        self.possible_gaps += u64::from(report.record.possible_gap);
+        self.possible_gaps += u64::from(report.record.quantities.is_set(Quantity::PossibleGap));
         let months = i32::try_from(self.rss_by_month.len()).unwrap_or(i32::MAX);
         let due = if months == 0 { TimeDelta::days(1) } else { TimeDelta::days(30) * months };
         if age >= due {

@@ -15,6 +15,7 @@ use chrono::TimeDelta;
 use collector::archive::{Archive, ArchiveOptions, StateFolder};
 use collector::clock::{SharedClock, SystemClock};
 use collector::feed::{CallLimits, Feed, FeedOptions, Source};
+use collector::quantity::Quantity;
 use collector::record::RecordPaths;
 use collector::run::Collector;
 use collector::store::OciStore;
@@ -166,12 +167,12 @@ impl Bench<'_> {
         let report = collector.run().await;
         let total_s = began.elapsed().as_secs_f64();
         let deposit = report.result.context(name)?;
-        let fetch_s = report.record.timings.api_fetch.unwrap_or_default();
+        let fetch_s = report.record.get(Quantity::ApiFetch).unwrap_or_default();
         let feed = Wait { what: "GET the feed".to_owned(), from_s: 0.0, took_s: fetch_s };
         let waits = self.service.served().into_iter().map(|served| wait_for(&served, began));
         Ok(Timeline {
             name,
-            new_events: deposit.events,
+            new_events: deposit.count(Quantity::NewEventsCount),
             total_s,
             limit_s,
             waits: std::iter::once(feed).chain(waits).collect(),

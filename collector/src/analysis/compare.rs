@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Months, NaiveDate, NaiveTime, Utc};
 
-use super::runs::{History, Input, Period};
+use crate::record::history::{History, Input, Period};
 
 /// One side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]

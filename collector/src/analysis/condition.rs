@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::document::Cell;
-use super::quantity::{QUANTITIES, Quantity, Unit};
-use super::runs::Run;
 use super::statistics::Sorted;
+use crate::quantity::{Quantity, Unit};
+use crate::record::RunRecord;
 
 /// A figure of a quantity over runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,10 +59,11 @@ impl FromStr for Condition {
         let (left, right) = (text[..at].trim(), text[at + sign.len()..].trim());
         let (figure, name) =
             left.strip_suffix(')').and_then(|left| left.split_once('(')).ok_or_else(wrong)?;
-        let quantity = Quantity::named(name.trim()).ok_or_else(|| {
-            let names: Vec<&str> = QUANTITIES.iter().map(|quantity| quantity.name).collect();
-            format!("there is no `{}`; there are {}", name.trim(), names.join(", "))
-        })?;
+        let quantity =
+            Quantity::reported().find(|quantity| quantity.key() == name.trim()).ok_or_else(|| {
+                let names: Vec<&str> = Quantity::reported().map(Quantity::key).collect();
+                format!("there is no `{}`; there are {}", name.trim(), names.join(", "))
+            })?;
         let figure = match figure.trim() {
             "mean" => Figure::Mean,
             "min" => Figure::Least,
@@ -74,7 +75,7 @@ impl FromStr for Condition {
                 _ => return Err(format!("`{other}` is none of p0 to p100, mean, min, max, sum, last")),
             },
         };
-        let bound = bound(right, quantity.unit)?;
+        let bound = bound(right, quantity.unit())?;
         Ok(Self { text: text.trim().to_owned(), figure, quantity, comparison, bound })
     }
 }
@@ -86,7 +87,10 @@ fn bound(text: &str, unit: Unit) -> Result<f64, String> {
         .unwrap_or(text.len());
     let (number, suffix) = (text[..split].trim(), text[split..].trim());
     let scale = match (unit, suffix) {
-        (Unit::Seconds, "s") | (Unit::Bytes, "B") | (Unit::Count | Unit::Share, "") => 1.0,
+        (Unit::Seconds | Unit::SignedSeconds, "s")
+        | (Unit::Bytes, "B")
+        | (Unit::Kibibytes, "KiB")
+        | (Unit::Count | Unit::Share, "") => 1.0,
         (Unit::Seconds, "ms") => 1e-3,
         (Unit::Seconds, "us" | "µs") => 1e-6,
         (Unit::Seconds, "min") => 60.0,
@@ -94,8 +98,10 @@ fn bound(text: &str, unit: Unit) -> Result<f64, String> {
         (Unit::Bytes, "MB") => 1e6,
         (Unit::Bytes, "GB") => 1e9,
         (Unit::Share, "%") => 0.01,
-        (Unit::Seconds, _) => return Err(format!("`{text}` is no time such as 2s or 150ms")),
-        (Unit::Bytes, _) => return Err(format!("`{text}` is no size such as 12MB")),
+        (Unit::Seconds | Unit::SignedSeconds, _) => {
+            return Err(format!("`{text}` is not a time such as 2s or 150ms"));
+        }
+        (Unit::Bytes | Unit::Kibibytes, _) => return Err(format!("`{text}` is no size such as 12MB")),
         (Unit::Share, _) => return Err(format!("`{text}` is no share such as 5%")),
         (Unit::Count, _) => return Err(format!("`{text}` is no number")),
     };
@@ -112,7 +118,7 @@ pub struct Met<'a> {
 
 impl fmt::Display for Met<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = Cell::of(Some(self.found), self.condition.quantity.unit);
+        let found = Cell::of(Some(self.found), self.condition.quantity.unit());
         write!(formatter, "{}: it is {found}", self.condition.text)
     }
 }
@@ -122,7 +128,7 @@ impl Condition {
     ///
     /// # Errors
     /// If no run says anything about the quantity: that is no reason to be content.
-    pub fn judge(&self, runs: &[Run]) -> Result<Option<Met<'_>>, String> {
+    pub fn judge(&self, runs: &[RunRecord]) -> Result<Option<Met<'_>>, String> {
         let values: Vec<f64> = runs.iter().filter_map(|run| run.get(self.quantity)).collect();
         let last = values.last().copied();
         let sum = values.iter().sum();
@@ -136,7 +142,7 @@ impl Condition {
             Figure::Last => last,
         };
         let found = found
-            .ok_or_else(|| format!("{}: no run says anything about {}", self.text, self.quantity.name))?;
+            .ok_or_else(|| format!("{}: no run says anything about {}", self.text, self.quantity.key()))?;
         let holds = match self.comparison {
             Comparison::Greater => found > self.bound,
             Comparison::GreaterOrEqual => found >= self.bound,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Map, Value, json};
 
-use super::quantity::Unit;
+use crate::quantity::Unit;
 use crate::text::{json_for_terminal, printable};
 
 mod csv;
@@ -166,8 +166,9 @@ impl Cell {
     pub fn of(value: Option<f64>, unit: Unit) -> Self {
         match (value, unit) {
             (None, _) => Self::Missing,
-            (Some(value), Unit::Seconds) => Self::Seconds(value),
+            (Some(value), Unit::Seconds | Unit::SignedSeconds) => Self::Seconds(value),
             (Some(value), Unit::Bytes) => Self::Bytes(value),
+            (Some(value), Unit::Kibibytes) => Self::Bytes(value * 1024.0),
             (Some(value), Unit::Count) => Self::Count(value),
             (Some(value), Unit::Share) => Self::Share(value),
         }

@@ -13,8 +13,9 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-use super::runs::{MOST_RECORD_BYTES, Run, Skipped, record_files};
 use crate::files::read_regular;
+use crate::record::RunRecord;
+use crate::record::history::{MAX_RECORD_BYTES, Skipped, record_files};
 
 /// What packing did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,15 +38,15 @@ const MAX_MONTH_BYTES: u64 = 256 << 20;
 pub fn pack(folder: &Path, before: DateTime<Utc>, now: DateTime<Utc>) -> io::Result<Packed> {
     let mut packed = Packed::default();
     let mut months: BTreeMap<String, Vec<(PathBuf, String)>> = BTreeMap::new();
-    for path in record_files(folder)? {
-        let text = match read_regular(&path, MOST_RECORD_BYTES) {
+    for path in record_files(folder, |_| true)? {
+        let text = match read_regular(&path, MAX_RECORD_BYTES) {
             Ok(text) => text,
             Err(error) => {
                 packed.left.push(Skipped { place: path.display().to_string(), reason: error.to_string() });
                 continue;
             }
         };
-        match Run::parse(&text, now) {
+        match RunRecord::parse(&text, now) {
             Ok(run) if run.start < before => {
                 let month = run.start.format("metrics_%Y-%m.jsonl.gz").to_string();
                 months.entry(month).or_default().push((path, one_line(&text)));

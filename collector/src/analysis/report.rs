@@ -11,10 +11,11 @@ pub use comparison::compare;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::document::{Cell, Document, Fact, Section};
-use super::quantity::Quantity;
-use super::runs::{History, Run};
 use super::series::Schedule;
 use super::statistics::{Share, Sorted};
+use crate::quantity::Quantity;
+use crate::record::RunRecord;
+use crate::record::history::History;
 
 /// What the provider allows: a call a minute, and so many events in a response.
 const CALLS_A_DAY: f64 = 1_440.0;
@@ -53,25 +54,25 @@ fn fact(name: &'static str, label: &'static str, value: Cell) -> Fact {
 }
 
 /// All values of a quantity.
-fn sorted(runs: &[Run], name: &str) -> Sorted {
-    let quantity = Quantity::named(name);
-    Sorted::of(runs.iter().filter_map(|run| run.get(quantity?)))
+fn sorted(runs: &[RunRecord], quantity: Quantity) -> Sorted {
+    Sorted::of(runs.iter().filter_map(|run| run.get(quantity)))
 }
 
 /// New events of runs that knew others already: the first one finds a whole buffer of them.
-fn later_news(runs: &[Run]) -> impl Iterator<Item = (DateTime<Utc>, f64)> {
-    let knew =
-        |number: usize, run: &Run| run.counts.buffer_overlap.map_or(number > 0, |overlap| overlap > 0.0);
+fn later_news(runs: &[RunRecord]) -> impl Iterator<Item = (DateTime<Utc>, f64)> {
+    let knew = |number: usize, run: &RunRecord| {
+        run.get(Quantity::BufferOverlap).map_or(number > 0, |overlap| overlap > 0.0)
+    };
     let later = runs.iter().enumerate().filter(move |(number, run)| knew(*number, run));
-    later.filter_map(|(_, run)| Some((run.start, run.counts.new_events_count.filter(|new| *new >= 0.0)?)))
+    later.filter_map(|(_, run)| Some((run.start, run.get(Quantity::NewEventsCount)?)))
 }
 
 /// From when to when.
-fn period(runs: &[Run]) -> Option<[DateTime<Utc>; 2]> {
+fn period(runs: &[RunRecord]) -> Option<[DateTime<Utc>; 2]> {
     Some([runs.first()?.start, runs.last()?.start])
 }
 
-fn title(what: &str, runs: &[Run]) -> String {
+fn title(what: &str, runs: &[RunRecord]) -> String {
     match period(runs) {
         Some([from, to]) => format!("{what}, {} to {}", from.date_naive(), to.date_naive()),
         None => format!("{what}: no runs"),
@@ -81,7 +82,7 @@ fn title(what: &str, runs: &[Run]) -> String {
 /// What every report begins with.
 fn overview(history: &History, schedule: Option<&Schedule>) -> Section {
     let runs = &history.runs;
-    let failed = runs.iter().filter(|run| run.failed).count();
+    let failed = runs.iter().filter(|run| run.has_failed()).count();
     let reliability = Share::of(runs.len() - failed, runs.len());
     let known = |cell: Cell| if runs.is_empty() { Cell::Missing } else { cell };
     let ends = period(runs);
@@ -105,7 +106,7 @@ fn overview(history: &History, schedule: Option<&Schedule>) -> Section {
         fact(
             "possible_gaps",
             "runs before which events may have been missed",
-            Cell::count(runs.iter().filter(|run| run.possible_gap).count()),
+            Cell::count(runs.iter().filter(|run| run.quantities.is_set(Quantity::PossibleGap)).count()),
         ),
         fact("skipped_records", "records that cannot be read", Cell::count(history.skipped.len())),
     ];

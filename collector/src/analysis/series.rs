@@ -3,9 +3,9 @@
 use chrono::{DateTime, NaiveDate, TimeDelta, Timelike as _, Utc};
 
 use super::change_points::{ChangePoint, Settings, change_points};
-use super::quantity::Quantity;
-use super::runs::Run;
 use super::statistics::Sorted;
+use crate::quantity::Quantity;
+use crate::record::RunRecord;
 
 /// Points that are taken for usual together, and how many on either side of them as well.
 const BLOCK: usize = 24;
@@ -54,7 +54,7 @@ pub struct LevelChange {
 impl Series {
     /// A quantity of all runs that have it.
     #[must_use]
-    pub fn of(runs: &[Run], quantity: Quantity) -> Self {
+    pub fn of(runs: &[RunRecord], quantity: Quantity) -> Self {
         let (times, values) = runs.iter().filter_map(|run| Some((run.start, run.get(quantity)?))).unzip();
         Self { times, values }
     }
@@ -229,7 +229,7 @@ fn locate(values: &[f64]) -> [usize; 3] {
 /// Changes of a quantity: of times, sizes and memory from run to run; of what comes with new events from day to day, because
 /// it follows the rhythm of the day.
 #[must_use]
-pub fn level_changes(runs: &[Run], quantity: Quantity) -> Vec<LevelChange> {
+pub fn level_changes(runs: &[RunRecord], quantity: Quantity) -> Vec<LevelChange> {
     let series = Series::of(runs, quantity);
     if quantity.follows_the_day() { series.by_day().level_changes() } else { series.level_changes() }
 }
@@ -246,11 +246,11 @@ pub struct Schedule {
 impl Schedule {
     /// As the starts of runs have it; nothing for fewer than three.
     #[must_use]
-    pub fn of(runs: &[Run], interval: Option<TimeDelta>) -> Option<Self> {
+    pub fn of(runs: &[RunRecord], interval: Option<TimeDelta>) -> Option<Self> {
         let apart = || runs.windows(2).map(|pair| (pair[1].start - pair[0].start).as_seconds_f64());
         let usual = Sorted::of(apart()).median().filter(|_| runs.len() > 2);
         let seconds = interval.map(TimeDelta::as_seconds_f64).or(usual).filter(|seconds| *seconds >= 1.0)?;
-        let missing = |pair: &[Run]| {
+        let missing = |pair: &[RunRecord]| {
             let [one, next] = pair else { return None };
             let intervals = (next.start - one.start).as_seconds_f64() / seconds;
             (intervals > 1.5).then(|| (one.start, next.start, intervals.round() as usize - 1))

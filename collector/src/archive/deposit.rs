@@ -26,6 +26,7 @@ use super::{Archive, ArchiveError};
 use crate::clock::iso;
 use crate::event::Response;
 use crate::ledger::{Claim, ClaimedObject, CommitKind, Ledger, News, SIZE_LIMIT_BYTES, Tallies};
+use crate::quantity::{Quantities, Quantity};
 use crate::store::{Key, StoreError, Write};
 
 /// Room that stays free in a ledger's document.
@@ -52,57 +53,15 @@ pub enum Outcome {
     },
 }
 
-/// How long the steps took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StepTimes {
-    /// Deciding what is new by the ledger.
-    pub deduplication: Duration,
-    /// Looking up in the archive what the ledger could not tell.
-    pub lookup: Duration,
-    /// Finishing what dead runs had claimed.
-    pub takeover: Duration,
-    /// Claiming.
-    pub claim: Duration,
-    /// Writing objects.
-    pub save: Duration,
-    /// Committing.
-    pub commit: Duration,
-}
-
 /// What a deposit did.
 #[derive(Debug, Clone, Default)]
 pub struct Deposit {
     /// How it ended.
     pub outcome: Outcome,
-    /// Events the ledger remembered at the start.
-    pub seen_ids: usize,
-    /// Events of the response that were known before.
-    pub overlap: usize,
-    /// New events, stored now.
-    pub events: usize,
-    /// New versions of known events, stored now.
-    pub revisions: usize,
-    /// Elements that are no events, stored now.
-    pub rejected: usize,
-    /// Elements of the response that are no events.
-    pub rejected_total: usize,
-    /// Events found withdrawn.
-    pub withdrawn: usize,
-    /// Withdrawn events that are back.
-    pub returned: usize,
-    /// Events may have been missed before this response.
-    pub possible_gap: bool,
-    /// The response is no image of the last days.
-    pub sparse: bool,
-    /// Days looked up in the archive.
-    pub days_looked_up: usize,
+    /// What was measured and counted.
+    pub quantities: Quantities,
     /// The objects written: name, size in bytes.
     pub objects: Vec<(Key, usize)>,
-    /// The ledger was an earlier state than the one that this machine saw last, so that what was stored in between may be
-    /// missing; or it did not know all that is stored. It was healed from the archive.
-    pub ledger_healed: bool,
-    /// How long the steps took.
-    pub times: StepTimes,
 }
 
 /// One deposit under way.
@@ -143,7 +102,7 @@ impl Archive {
             began: self.clock.elapsed(),
             active: ActiveRun::begin(start),
             names: Names::of_run(start),
-            report: Deposit { seen_ids: snapshot.ledger.len(), ..Deposit::default() },
+            report: Deposit::new(&snapshot.ledger),
             planned: false,
             contradicted: false,
             contradictions: 0,
@@ -164,13 +123,17 @@ impl Run<'_> {
                 let since = self.archive.clock.elapsed();
                 let finished = Box::pin(self.archive.finish(&snapshot, self.claim_on(claim.objects.clone())));
                 snapshot = finished.instrument(debug_span!("take_over")).await?;
-                self.report.times.takeover += self.archive.clock.since(since);
+                self.add_time(Quantity::Takeover, since);
                 continue;
             }
             self.compare(&mut snapshot).await?;
-            self.report.ledger_healed |= snapshot.has_gone_back;
+            if snapshot.has_gone_back {
+                self.report.quantities.set(Quantity::LedgerHealed, 1_usize);
+            }
             if let Some(healing) = snapshot.healing.take() {
-                self.report.ledger_healed |= snapshot.ledger.lineage.is_known();
+                if snapshot.ledger.lineage.is_known() {
+                    self.report.quantities.set(Quantity::LedgerHealed, 1_usize);
+                }
                 let healed = Box::pin(self.archive.heal(snapshot, *healing, &self.active)).await?;
                 snapshot = match healed {
                     Some(healed) => healed,
@@ -192,6 +155,10 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    fn add_time(&mut self, step: Quantity, since: Duration) {
+        self.report.quantities.add(step, self.archive.clock.since(since));
     }
 
     fn settled(self, snapshot: Snapshot) -> (Deposit, Snapshot) {
@@ -226,21 +193,24 @@ impl Run<'_> {
         let clock = &self.archive.clock;
         let since = clock.elapsed();
         let mut news = debug_span!("deduplicate").in_scope(|| News::find(self.response, ledger, self.start));
-        self.report.times.deduplication += clock.since(since);
+        self.add_time(Quantity::Deduplication, since);
         let since = clock.elapsed();
         let settled = self.archive.settle(self.response, &mut news);
         let looked_up = settled.instrument(debug_span!("look_up")).await?;
         self.listed = looked_up.tallies;
-        self.report.times.lookup += clock.since(since);
+        if looked_up.days > 0 {
+            self.add_time(Quantity::ArchiveLookup, since);
+        }
         if !self.planned {
             // What a later round finds known may be what this run stored itself.
             self.planned = true;
-            let report = &mut self.report;
-            report.days_looked_up = looked_up.days;
-            report.overlap = news.known;
-            report.rejected_total = news.rejected_total;
-            report.sparse = news.window.sparse;
-            report.possible_gap = news.possible_gap(self.response, ledger, self.archive.options.buffer);
+            let possible_gap = news.possible_gap(self.response, ledger, self.archive.options.buffer);
+            let quantities = &mut self.report.quantities;
+            quantities.set(Quantity::DaysLookedUp, looked_up.days);
+            quantities.set(Quantity::BufferOverlap, news.known);
+            quantities.set(Quantity::RejectedInResponse, news.rejected_total);
+            quantities.set(Quantity::SparseResponse, news.window.sparse);
+            quantities.set(Quantity::PossibleGap, possible_gap);
         }
         Ok(news)
     }
@@ -269,7 +239,7 @@ impl Run<'_> {
             after.commit(CommitKind::Run, self.active.name(), self.start.timestamp(), objects);
             let since = self.archive.clock.elapsed();
             let swap = self.archive.swap(&claimed, after).instrument(debug_span!("commit")).await?;
-            self.report.times.commit += self.archive.clock.since(since);
+            self.add_time(Quantity::MetadataUpdate, since);
             let Swap::Done(committed) = swap else { return Ok(Swap::Lost) };
             if waiting.is_empty() {
                 return Ok(Swap::Done(committed));
@@ -296,7 +266,7 @@ impl Run<'_> {
             self.list_days(batch, &held.ledger, &known),
             archive.flush_journal(&held.ledger.lineage)
         );
-        self.report.times.claim += archive.clock.since(since);
+        self.add_time(Quantity::Claim, since);
         // Once something is written to a day, its listing is another one.
         let is_written =
             |prefix: &str| batch.iter().any(|draft| draft.place.kind.day_prefix(draft.place.day) == prefix);
@@ -383,13 +353,13 @@ impl Run<'_> {
         let writes = batch.iter().map(|draft| self.archive.create_once(draft));
         let writes = stream::iter(writes).buffered(self.archive.options.parallel).collect();
         let results: Vec<_> = writes.instrument(debug_span!("save", objects = batch.len())).await;
-        self.report.times.save += self.archive.clock.since(since);
+        self.add_time(Quantity::SaveEvents, since);
         let traceless =
             results.iter().all(|result| result.as_ref().is_err_and(|error| !error.outcome_unknown));
         let mut ours = true;
         for result in results {
             match result.map_err(|error| WriteFailure { error, traceless })? {
-                Some(draft) => self.report.count(draft, news),
+                Some(draft) => self.report.note_object(draft, news),
                 None => ours = false,
             }
         }
@@ -409,16 +379,44 @@ impl Run<'_> {
 }
 
 impl Deposit {
-    fn count(&mut self, draft: &Draft, news: &News) {
+    /// Nothing is stored yet.
+    fn new(ledger: &Ledger) -> Self {
+        let mut quantities = Quantities::default();
+        quantities.set(Quantity::SeenIdsCount, ledger.len());
+        for quantity in [
+            Quantity::NewEventsCount,
+            Quantity::RevisionsCount,
+            Quantity::RejectedCount,
+            Quantity::WithdrawnCount,
+            Quantity::ReturnedCount,
+            Quantity::ObjectsWritten,
+            Quantity::BytesWritten,
+            Quantity::LedgerHealed,
+        ] {
+            quantities.set(quantity, 0_usize);
+        }
+        Self { quantities, ..Self::default() }
+    }
+
+    /// A number of things that were counted; 0 if the deposit did not come to that.
+    #[must_use]
+    pub fn count(&self, quantity: Quantity) -> usize {
+        self.quantities.count(quantity).unwrap_or(0)
+    }
+
+    fn note_object(&mut self, draft: &Draft, news: &News) {
         self.objects.push((draft.key.clone(), draft.bytes.len()));
+        let quantities = &mut self.quantities;
+        quantities.add(Quantity::ObjectsWritten, 1_usize);
+        quantities.add(Quantity::BytesWritten, draft.bytes.len());
         match draft.place.kind {
-            Kind::Events => self.events += draft.events.len(),
-            Kind::Revisions => self.revisions += draft.events.len(),
-            Kind::Rejected => self.rejected += draft.fingerprints.len(),
+            Kind::Events => quantities.add(Quantity::NewEventsCount, draft.events.len()),
+            Kind::Revisions => quantities.add(Quantity::RevisionsCount, draft.events.len()),
+            Kind::Rejected => quantities.add(Quantity::RejectedCount, draft.fingerprints.len()),
             Kind::Withdrawn => {
                 let back = draft.ids.iter().filter(|id| news.window.returned.contains(id)).count();
-                self.returned += back;
-                self.withdrawn += draft.ids.len() - back;
+                quantities.add(Quantity::ReturnedCount, back);
+                quantities.add(Quantity::WithdrawnCount, draft.ids.len() - back);
             }
         }
     }

@@ -13,7 +13,7 @@ use collector::analysis::condition::Condition;
 use collector::analysis::document::Format;
 use collector::analysis::pack::pack;
 use collector::analysis::report::{self, Report};
-use collector::analysis::runs::{History, Input, Period};
+use collector::record::history::{History, Input, Period};
 use collector::text::printable;
 use collector::trends;
 

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use collector::archive::{ArchiveError, Deposit, Findings, Outcome, Problem, Repair};
 use collector::feed::Source;
 use collector::import::ImportSummary;
+use collector::quantity::Quantity;
 use collector::record::check::Verdict;
 use collector::record::{HttpUse, RunRecord};
 use collector::run::RunReport;
@@ -92,16 +93,21 @@ pub(crate) fn print_run(report: &RunReport, source: &Source, store: &str) -> io:
 }
 
 fn fetched(record: &RunRecord) -> String {
-    let events = record.counts.api_events_total.unwrap_or(0);
-    let size = bytes(record.counts.api_response_bytes.unwrap_or(0) as u64);
-    let Some(HttpUse { attempts, status, encoding, wire_bytes, .. }) = &record.http else {
+    let count = |quantity| record.quantities.count(quantity).unwrap_or(0);
+    let events = count(Quantity::ApiEventsTotal);
+    let size = bytes(count(Quantity::ApiResponseBytes) as u64);
+    let Some(HttpUse { status, encoding }) = &record.http else {
         return format!("{} in {size}", counted(events, "event"));
     };
     let status = status.map_or_else(String::new, |status| format!("HTTP {status}, "));
     let wire = encoding.as_ref().map_or_else(String::new, |encoding| {
-        format!("{} on the wire ({}), ", bytes(*wire_bytes), printable(encoding))
+        format!("{} on the wire ({}), ", bytes(count(Quantity::WireBytes) as u64), printable(encoding))
     });
-    format!("{} in {size}; {wire}{status}{}", counted(events, "event"), counted(*attempts as usize, "call"))
+    format!(
+        "{} in {size}; {wire}{status}{}",
+        counted(events, "event"),
+        counted(count(Quantity::Attempts), "call")
+    )
 }
 
 fn describe_deposit(text: &mut String, deposit: &Deposit, store: &str) {
@@ -113,23 +119,28 @@ fn describe_deposit(text: &mut String, deposit: &Deposit, store: &str) {
         );
         return;
     }
-    let Deposit { overlap, events, revisions, rejected, withdrawn, returned, .. } = deposit;
-    let _ = writeln!(text, "  known     {}", counted(*overlap, "event"));
-    let _ = write!(text, "  new       {}", counted(*events, "event"));
-    for (count, name) in [(revisions, "revision"), (withdrawn, "withdrawal"), (returned, "return")] {
-        if *count > 0 {
-            let _ = write!(text, ", {}", counted(*count, name));
+    let count = |quantity| deposit.count(quantity);
+    let _ = writeln!(text, "  known     {}", counted(count(Quantity::BufferOverlap), "event"));
+    let _ = write!(text, "  new       {}", counted(count(Quantity::NewEventsCount), "event"));
+    for (quantity, name) in [
+        (Quantity::RevisionsCount, "revision"),
+        (Quantity::WithdrawnCount, "withdrawal"),
+        (Quantity::ReturnedCount, "return"),
+    ] {
+        if count(quantity) > 0 {
+            let _ = write!(text, ", {}", counted(count(quantity), name));
         }
     }
     text.push('\n');
-    if deposit.rejected_total > 0 {
-        let total = counted(deposit.rejected_total, "element");
-        let _ = writeln!(text, "  rejected  {total} that are no events, {rejected} of them stored now");
+    let rejected = count(Quantity::RejectedInResponse);
+    if rejected > 0 {
+        let (total, stored) = (counted(rejected, "element"), count(Quantity::RejectedCount));
+        let _ = writeln!(text, "  rejected  {total} that are no events, {stored} of them stored now");
     }
-    if deposit.possible_gap {
+    if deposit.quantities.is_set(Quantity::PossibleGap) {
         text.push_str("  gap       this full response does not reach back to the last one: events may have been missed\n");
     }
-    if deposit.sparse {
+    if deposit.quantities.is_set(Quantity::SparseResponse) {
         text.push_str("  sparse    the response is spread over months; it says nothing about gaps\n");
     }
     if !deposit.objects.is_empty() {
@@ -141,27 +152,10 @@ fn describe_deposit(text: &mut String, deposit: &Deposit, store: &str) {
 }
 
 fn times(record: &RunRecord) -> String {
-    let timings = &record.timings;
-    let mut text = duration(record.total_time);
-    let steps = [
-        ("fetch", timings.api_fetch),
-        ("dns", timings.api_dns),
-        ("connect and TLS", timings.api_connect_tls),
-        ("first byte", timings.api_first_byte),
-        ("body", timings.api_body),
-        ("ledger", timings.metadata_fetch),
-        ("parse", timings.parse),
-        ("compare", timings.deduplication),
-        ("look up", timings.archive_lookup),
-        ("take over", timings.takeover),
-        ("claim", timings.claim),
-        ("save", timings.save_events),
-        ("commit", timings.metadata_update),
-    ];
-    for (index, (name, seconds)) in
-        steps.into_iter().filter_map(|(name, time)| Some((name, time?))).enumerate()
-    {
-        let _ = write!(text, "{} {name} {}", if index == 0 { ":" } else { "," }, duration(seconds));
+    let mut text = duration(record.get(Quantity::TotalTime).unwrap_or(0.0));
+    let steps = Quantity::steps().filter_map(|(quantity, step)| Some((step.label, record.get(quantity)?)));
+    for (index, (label, seconds)) in steps.enumerate() {
+        let _ = write!(text, "{} {label} {}", if index == 0 { ":" } else { "," }, duration(seconds));
     }
     text
 }

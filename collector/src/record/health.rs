@@ -7,15 +7,17 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Evidence, RunRecord, Status};
+use crate::clock::iso;
 use crate::files::{self, output};
 use crate::json::from_object;
+use crate::quantity::Quantity;
 
 /// Maximum size of a health file that is read.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Serialize)]
 struct Health<'a> {
-    last_run: &'a str,
+    last_run: String,
     status: Status,
     events_processed: usize,
     execution_time: f64,
@@ -34,12 +36,12 @@ struct Health<'a> {
 /// If the file cannot be written.
 pub fn write(path: &Path, record: &RunRecord, evidence: &Evidence) -> io::Result<()> {
     let health = Health {
-        last_run: &record.end_timestamp,
+        last_run: iso(record.end),
         status: record.status,
-        events_processed: record.counts.deposit.map_or(0, |counts| counts.new_events_count),
-        execution_time: record.total_time,
+        events_processed: record.quantities.count(Quantity::NewEventsCount).unwrap_or(0),
+        execution_time: record.get(Quantity::TotalTime).unwrap_or(0.0),
         error: record.errors.last().map(|error| error.message.as_str()),
-        possible_gap: record.possible_gap,
+        possible_gap: record.quantities.is_set(Quantity::PossibleGap),
         rejected_share: evidence.rejected_share(),
         evidence,
     };

@@ -10,7 +10,7 @@ use super::pace::{Plan, Reason};
 use super::status::{MOST_RUNS, Status, View};
 use super::summary::{Ended, RunSummary};
 use crate::analysis::document::{Cell, Chart, Document, Fact, Item, Line, Live, Section, Table};
-use crate::analysis::quantity::Unit;
+use crate::quantity::Unit;
 use crate::record::check::Verdict;
 
 const RELOAD: Duration = Duration::from_secs(30);

@@ -1,5 +1,7 @@
 //! Metrics for Prometheus: since the service began, or from run to run in a file.
 //!
+//! The metrics of a run's quantities derive from `quantity`; those of evidence, health and schedule are defined here.
+//!
 //! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
 use std::collections::BTreeMap;
@@ -17,11 +19,11 @@ use prometheus::{
 use super::pace::Plan;
 use super::summary::{Ended, RunSummary};
 use crate::files::{self, output};
+use crate::quantity::{Definition, Metric, Quantity};
 use crate::record::{Evidence, Limits, ProcessUse, RunRecord, resident_bytes};
 
 /// How all names of ours begin.
 pub const PREFIX: &str = "polisen_collector";
-const EVENT_KINDS: [&str; 5] = ["new", "revised", "rejected", "withdrawn", "returned"];
 const BUCKETS_S: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// A textfile that is read is not larger.
@@ -33,23 +35,11 @@ pub struct Metrics {
     registry: Registry,
     runs: IntCounterVec,
     failures: IntCounterVec,
-    events: IntCounterVec,
-    possible_gaps: IntCounter,
-    sparse_responses: IntCounter,
-    response_bytes: IntCounter,
-    wire_bytes: IntCounter,
-    written_bytes: IntCounter,
-    written_objects: IntCounter,
-    response_events: IntGauge,
-    response_valid: IntGauge,
-    overlap: IntGauge,
-    ledger_events: IntGauge,
+    quantities: Vec<(Quantity, QuantityMetric)>,
     rejected_share: Gauge,
-    clock_offset: Gauge,
     run_duration: Histogram,
     step_duration: HistogramVec,
     last_run: Gauge,
-    last_run_duration: Gauge,
     last_success: Gauge,
     last_valid_response: Gauge,
     last_response_with_events: Gauge,
@@ -85,27 +75,9 @@ impl Metrics {
                 "Runs that failed, by the kind of error.",
                 "kind",
             )?,
-            events: new.counters("events_total", "What runs stored, by kind.", "kind")?,
-            possible_gaps: new
-                .counter("possible_gaps_total", "Runs before which events may have been missed.")?,
-            sparse_responses: new
-                .counter("sparse_responses_total", "Responses that were spread over months.")?,
-            response_bytes: new.counter("response_bytes_total", "Bytes of responses, decompressed.")?,
-            wire_bytes: new.counter("wire_bytes_total", "Bytes of responses as they were sent.")?,
-            written_bytes: new.counter("written_bytes_total", "Bytes of objects that were written.")?,
-            written_objects: new.counter("written_objects_total", "Objects that were written.")?,
-            response_events: new.whole("response_events", "Elements of the last response.")?,
-            response_valid: new.whole("response_valid_events", "Valid events in the last response.")?,
-            overlap: new
-                .whole("buffer_overlap_events", "Events of the last response that were known before.")?,
-            ledger_events: new
-                .whole("ledger_events", "Events that the ledger held at the start of the last run.")?,
+            quantities: new.quantities()?,
             rejected_share: new
                 .gauge("rejected_share", "Share of the last response that is not valid events, 0 to 1.")?,
-            clock_offset: new.gauge(
-                "clock_offset_seconds",
-                "How far the clock was ahead of the feed's, by the last answer that stated a time.",
-            )?,
             run_duration: new.histogram("run_duration_seconds", "How long runs took.")?,
             step_duration: new.histograms(
                 "step_duration_seconds",
@@ -113,7 +85,6 @@ impl Metrics {
                 "step",
             )?,
             last_run: new.gauge("last_run_timestamp_seconds", "When the last run ended.")?,
-            last_run_duration: new.gauge("last_run_duration_seconds", "How long the last run took.")?,
             last_success: new.gauge("last_success_timestamp_seconds", "When the last good run ended.")?,
             last_valid_response: new
                 .gauge("last_valid_response_timestamp_seconds", "When a JSON array was last fetched.")?,
@@ -142,9 +113,6 @@ impl Metrics {
         for ended in Ended::ALL {
             metrics.runs.with_label_values(&[ended.name()]);
         }
-        for kind in EVENT_KINDS {
-            metrics.events.with_label_values(&[kind]);
-        }
         Ok(metrics)
     }
 
@@ -166,7 +134,8 @@ impl Metrics {
         }
         // A process of its own that failed knows the last good run from the evidence only.
         self.last_success.set(if last_success > 0.0 { last_success } else { self.last_settled.get() });
-        self.response_valid.set(whole(evidence.events_in_last_response.unwrap_or(0)));
+        let valid = u32::try_from(evidence.events_in_last_response.unwrap_or(0)).unwrap_or(u32::MAX);
+        self.set_gauge(Quantity::ApiEventsValid, valid.into());
         self.rejected_share.set(evidence.rejected_share());
         self.consecutive_failures.set(i64::from(evidence.consecutive_failures));
     }
@@ -178,49 +147,35 @@ impl Metrics {
             self.failures.with_label_values(&[&error.kind]).inc();
         }
         self.note_last(record, summary);
-        self.run_duration.observe(record.total_time);
-        for (step, seconds) in steps(record) {
-            self.step_duration.with_label_values(&[&step]).observe(seconds);
+        self.run_duration.observe(summary.total_s);
+        for (quantity, seconds) in Quantity::steps().filter_map(|(step, _)| Some((step, record.get(step)?))) {
+            self.step_duration.with_label_values(&[quantity.key()]).observe(seconds);
         }
-        self.possible_gaps.inc_by(u64::from(summary.possible_gap));
-        self.sparse_responses.inc_by(u64::from(summary.sparse));
-        self.response_bytes.inc_by(record.counts.api_response_bytes.unwrap_or(0) as u64);
-        self.wire_bytes.inc_by(record.http.as_ref().map_or(0, |http| http.wire_bytes));
-        let Some(counts) = record.counts.deposit.filter(|_| summary.ended == Ended::Success) else { return };
-        let stored = [
-            counts.new_events_count,
-            counts.revisions_count,
-            counts.rejected_count,
-            counts.withdrawn_count,
-            counts.returned_count,
-        ];
-        for (kind, count) in EVENT_KINDS.into_iter().zip(stored) {
-            self.events.with_label_values(&[kind]).inc_by(count as u64);
+        for (quantity, metric) in &self.quantities {
+            if let (QuantityMetric::Counter(counter), Some(count)) =
+                (metric, record.quantities.count(*quantity))
+            {
+                counter.inc_by(count as u64);
+            }
         }
-        self.written_bytes.inc_by(counts.bytes_written as u64);
-        self.written_objects.inc_by(counts.objects_written as u64);
     }
 
     /// Takes a run for the last one, without counting it.
     pub(super) fn note_last(&self, record: &RunRecord, summary: &RunSummary) {
-        let ended_at = record.start_time + record.total_time;
+        let ended_at = record.start_time() + summary.total_s;
         self.last_run.set(ended_at);
-        self.last_run_duration.set(record.total_time);
         if summary.ended == Ended::Success {
             self.last_success.set(ended_at);
         }
-        if let Some(events) = summary.events {
-            self.response_events.set(whole(events));
+        for (quantity, value) in record.quantities.iter() {
+            self.set_gauge(quantity, value);
         }
-        if let Some(overlap) = summary.overlap {
-            self.overlap.set(whole(overlap));
-        }
-        if let Some(counts) = record.counts.deposit {
-            self.ledger_events.set(whole(counts.seen_ids_count));
-        }
-        if let Some(offset_s) = record.http.as_ref().and_then(|http| http.clock_offset_s) {
-            #[expect(clippy::cast_precision_loss, reason = "seconds")]
-            self.clock_offset.set(offset_s as f64);
+    }
+
+    fn set_gauge(&self, quantity: Quantity, value: f64) {
+        let metric = self.quantities.iter().find(|(known, _)| *known == quantity);
+        if let Some((_, QuantityMetric::Gauge(gauge))) = metric {
+            gauge.set(value);
         }
     }
 
@@ -229,14 +184,14 @@ impl Metrics {
         self.healthy.set(i64::from(is_healthy));
     }
 
-    /// All figures, in the text format of Prometheus.
+    /// All metrics, in the text format of Prometheus.
     #[must_use]
     pub fn to_text(&self) -> String {
         let used = ProcessUse::so_far();
         self.cpu.inc_by((used.cpu_user_s + used.cpu_system_s - self.cpu.get()).max(0.0));
         self.memory.set(i64::try_from(resident_bytes().unwrap_or(0)).unwrap_or(0));
         let mut text = Vec::new();
-        // Writing plain figures into memory cannot fail.
+        // Writing metrics into memory cannot fail.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         String::from_utf8_lossy(&text).into_owned()
     }
@@ -244,16 +199,17 @@ impl Metrics {
     /// Takes over from the file of an earlier run what a run without a response does not set.
     pub fn resume(&self, path: &Path) {
         let text = read_textfile(path);
-        for (name, value) in text.lines().filter_map(figure) {
-            #[expect(clippy::cast_possible_truncation, reason = "counts of events")]
-            match name.strip_prefix(PREFIX).unwrap_or_default() {
-                "_response_events" => self.response_events.set(value as i64),
-                "_buffer_overlap_events" => self.overlap.set(value as i64),
-                "_ledger_events" => self.ledger_events.set(value as i64),
-                "_clock_offset_seconds" => self.clock_offset.set(value),
-                "_last_success_timestamp_seconds" => self.last_success.set(value),
-                _ => {}
+        let before: BTreeMap<&str, f64> = text.lines().filter_map(sample).collect();
+        let value_of = |name: &str| before.get(full_name(name).as_str()).copied();
+        for quantity in Quantity::ALL {
+            if let Some(Metric::Gauge(name)) = quantity.definition().metric
+                && let Some(value) = value_of(name)
+            {
+                self.set_gauge(quantity, value);
             }
+        }
+        if let Some(value) = value_of("last_success_timestamp_seconds") {
+            self.last_success.set(value);
         }
     }
 
@@ -264,7 +220,7 @@ impl Metrics {
     /// If the file cannot be written.
     pub fn write_to(&self, path: &Path) -> io::Result<()> {
         let before = read_textfile(path);
-        let before: BTreeMap<&str, f64> = before.lines().filter_map(figure).collect();
+        let before: BTreeMap<&str, f64> = before.lines().filter_map(sample).collect();
         let mut text = String::new();
         let (mut is_counter, mut is_wanted) = (false, true);
         for line in self.to_text().lines() {
@@ -278,7 +234,7 @@ impl Metrics {
             if !is_wanted {
                 continue;
             }
-            match figure(line).filter(|_| is_counter) {
+            match sample(line).filter(|_| is_counter) {
                 Some((name, value)) => {
                     let sum = value + before.get(name).copied().unwrap_or(0.0);
                     let _ = writeln!(text, "{name} {sum}");
@@ -296,6 +252,13 @@ impl Metrics {
     }
 }
 
+/// The metric of a quantity.
+#[derive(Debug)]
+enum QuantityMetric {
+    Counter(IntCounter),
+    Gauge(Gauge),
+}
+
 /// Makes metrics and registers them.
 struct Registrar<'a>(&'a Registry);
 
@@ -303,6 +266,30 @@ impl Registrar<'_> {
     fn add<M: Collector + Clone + 'static>(&self, metric: M) -> Result<M, prometheus::Error> {
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
+    }
+
+    /// The metrics of all quantities that have one of their own. Steps share `step_duration_seconds`.
+    fn quantities(&self) -> Result<Vec<(Quantity, QuantityMetric)>, prometheus::Error> {
+        let events =
+            self.counters("events_total", "Elements of responses that runs stored, by kind.", "kind")?;
+        let mut metrics = Vec::new();
+        for quantity in Quantity::ALL {
+            let Definition { metric, description, .. } = quantity.definition();
+            let metric = match metric {
+                Some(Metric::Counter(name)) => QuantityMetric::Counter(
+                    self.counter(name, &format!("{description}: sum over all runs."))?,
+                ),
+                Some(Metric::EventsOfKind(kind)) => {
+                    QuantityMetric::Counter(events.with_label_values(&[kind]))
+                }
+                Some(Metric::Gauge(name)) => QuantityMetric::Gauge(
+                    self.gauge(name, &format!("{description}: value of the last run."))?,
+                ),
+                Some(Metric::StepDuration) | None => continue,
+            };
+            metrics.push((quantity, metric));
+        }
+        Ok(metrics)
     }
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
@@ -340,9 +327,13 @@ impl Registrar<'_> {
     }
 }
 
-/// A name of ours, but for those that all programs share.
 fn named(name: &str, help: &str) -> Opts {
-    Opts::new(if name.starts_with("process_") { name.to_owned() } else { format!("{PREFIX}_{name}") }, help)
+    Opts::new(full_name(name), help)
+}
+
+/// A name with the prefix of this program, unless all programs share it.
+fn full_name(name: &str) -> String {
+    if name.starts_with("process_") { name.to_owned() } else { format!("{PREFIX}_{name}") }
 }
 
 fn durations(name: &str, help: &str) -> HistogramOpts {
@@ -355,13 +346,13 @@ fn read_textfile(path: &Path) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// A line's name with its labels, and its figure.
-pub(crate) fn figure(line: &str) -> Option<(&str, f64)> {
+/// The name with labels and the value in a line of the text format.
+pub(crate) fn sample(line: &str) -> Option<(&str, f64)> {
     let (name, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
     Some((name, value.parse().ok()?))
 }
 
-/// Whether a figure is of no use from a process that ends at once.
+/// Whether a metric is of no use from a process that ends at once.
 fn is_of_service(name: &str) -> bool {
     let own = name.strip_prefix(PREFIX).map_or(name, |rest| rest.trim_start_matches('_'));
     matches!(
@@ -374,13 +365,6 @@ fn is_of_service(name: &str) -> bool {
             | "process_resident_memory_bytes"
             | "process_cpu_seconds_total"
     )
-}
-
-/// The steps that a record times, by their names in it.
-fn steps(record: &RunRecord) -> Vec<(String, f64)> {
-    let timings = serde_json::to_value(record.timings).unwrap_or_default();
-    let timings = timings.as_object().into_iter().flatten();
-    timings.filter_map(|(step, seconds)| Some((step.clone(), seconds.as_f64()?))).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970")]

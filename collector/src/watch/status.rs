@@ -111,7 +111,7 @@ impl Status {
 
     /// Takes a run into account.
     pub fn note(&self, record: &RunRecord) {
-        let summary = RunSummary::of(record);
+        let summary = RunSummary::new(record);
         self.metrics.note_run(record, &summary);
         self.state().remember(summary);
     }
@@ -125,7 +125,7 @@ impl Status {
     /// Takes over what earlier processes did, the oldest run first. What is counted since the service began does not count them.
     pub fn recall(&self, records: impl IntoIterator<Item = RunRecord>) {
         for record in records {
-            let summary = RunSummary::of(&record);
+            let summary = RunSummary::new(&record);
             self.metrics.note_last(&record, &summary);
             self.state().remember(summary);
         }

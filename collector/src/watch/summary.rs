@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::quantity::Quantity;
 use crate::record::{self, RunRecord};
 
 /// How a run ended.
@@ -60,26 +61,26 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    pub(super) fn of(record: &RunRecord) -> Self {
-        let RunRecord { total_time, counts, errors, possible_gap, sparse_response, .. } = record;
+    pub(super) fn new(record: &RunRecord) -> Self {
         let ended = match (record.status, &record.left_to) {
             (record::Status::Failed, _) => Ended::Failed,
             (record::Status::Success, Some(_)) => Ended::LeftToAnother,
             (record::Status::Success, None) => Ended::Success,
         };
-        let deposit = counts.deposit.filter(|_| ended == Ended::Success);
+        let quantities = &record.quantities;
+        let count = |quantity| quantities.count(quantity);
         Self {
-            start: record.start(),
-            total_s: *total_time,
+            start: record.start,
+            total_s: quantities.get(Quantity::TotalTime).unwrap_or(0.0),
             ended,
-            error: errors.last().map(|error| error.message.clone()),
-            events: counts.api_events_total,
-            new: deposit.map_or(0, |counts| counts.new_events_count),
-            revised: deposit.map_or(0, |counts| counts.revisions_count),
-            rejected: deposit.map_or(0, |counts| counts.rejected_count),
-            overlap: deposit.map(|counts| counts.buffer_overlap),
-            possible_gap: *possible_gap,
-            sparse: *sparse_response,
+            error: record.errors.last().map(|error| error.message.clone()),
+            events: count(Quantity::ApiEventsTotal),
+            new: count(Quantity::NewEventsCount).unwrap_or(0),
+            revised: count(Quantity::RevisionsCount).unwrap_or(0),
+            rejected: count(Quantity::RejectedCount).unwrap_or(0),
+            overlap: count(Quantity::BufferOverlap),
+            possible_gap: quantities.is_set(Quantity::PossibleGap),
+            sparse: quantities.is_set(Quantity::SparseResponse),
         }
     }
 }

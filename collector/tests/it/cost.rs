@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Archive, ArchiveOptions, Deposit};
 use collector::clock::VirtualClock;
 use collector::event::Response;
+use collector::quantity::Quantity;
 use collector::store::{Head, Key, Listed, MemoryStore, Object, Store, StoreError, Version, Write};
 
 use serde_json::value::RawValue;
@@ -112,7 +113,7 @@ fn run_without_news_reads_the_ledger_and_looks_at_the_last_object() {
     let mut collector = Collector::new(ArchiveOptions::default());
     collector.run(&response("response.json"));
     let (deposit, asked) = collector.run(&response("response.json"));
-    assert_eq!(deposit.overlap, 500);
+    assert_eq!(deposit.count(Quantity::BufferOverlap), 500);
     assert_eq!(asked, IDLE.into());
 }
 
@@ -122,7 +123,7 @@ fn protocol_costs_two_small_writes_and_a_listing() {
     let mut collector = Collector::new(ArchiveOptions::default());
     collector.run(&without("response.json", |position| position < 2));
     let (deposit, asked) = collector.run(&response("response.json"));
-    assert_eq!((deposit.events, deposit.objects.len()), (2, 1));
+    assert_eq!((deposit.count(Quantity::NewEventsCount), deposit.objects.len()), (2, 1));
     assert_eq!(asked, [("create", 2), ("get", 1), ("head", 1), ("list", 1), ("replace", 2)].into());
 }
 
@@ -131,17 +132,20 @@ fn only_what_the_ledger_cannot_tell_is_looked_up() {
     let mut collector = Collector::new(ArchiveOptions { capacity: 500, ..ArchiveOptions::default() });
     collector.run(&response("response.json"));
     let (deposit, asked) = collector.run(&response("response-next.json"));
-    assert_eq!((deposit.events, deposit.revisions), (14, 1));
+    assert_eq!((deposit.count(Quantity::NewEventsCount), deposit.count(Quantity::RevisionsCount)), (14, 1));
     assert!(
         asked["list"] <= 2 + deposit.objects.len(),
         "the day of the revised event, and those written: {asked:?}"
     );
     let (deposit, asked) = collector.run(&response("response-sparse.json"));
-    assert!(asked["list"] <= deposit.days_looked_up * 2 + 1);
-    assert!(deposit.days_looked_up > 30);
+    assert!(asked["list"] <= deposit.count(Quantity::DaysLookedUp) * 2 + 1);
+    assert!(deposit.count(Quantity::DaysLookedUp) > 30);
     let (again, asked) = collector.run(&response("response-sparse.json"));
-    assert_eq!((again.events, again.revisions, again.objects.len()), (0, 0, 0));
-    assert_eq!(asked["list"], again.days_looked_up * 2);
+    assert_eq!(
+        (again.count(Quantity::NewEventsCount), again.count(Quantity::RevisionsCount), again.objects.len()),
+        (0, 0, 0)
+    );
+    assert_eq!(asked["list"], again.count(Quantity::DaysLookedUp) * 2);
 }
 
 #[test]
@@ -151,7 +155,14 @@ fn members_in_another_order_are_the_same_content() {
     let values: Vec<serde_json::Value> = serde_json::from_slice(&response("response.json")).unwrap();
     let reordered = serde_json::to_vec(&values).unwrap();
     let (deposit, asked) = collector.run(&reordered);
-    assert_eq!((deposit.events, deposit.revisions, deposit.overlap), (0, 0, 500));
+    assert_eq!(
+        (
+            deposit.count(Quantity::NewEventsCount),
+            deposit.count(Quantity::RevisionsCount),
+            deposit.count(Quantity::BufferOverlap)
+        ),
+        (0, 0, 500)
+    );
     assert_eq!(asked, IDLE.into());
 }
 
@@ -160,7 +171,7 @@ fn revisions_are_left_out_if_nobody_wants_them() {
     let mut collector = Collector::new(ArchiveOptions { revisions: false, ..ArchiveOptions::default() });
     collector.run(&response("response.json"));
     let (deposit, _) = collector.run(&response("response-next.json"));
-    assert_eq!((deposit.events, deposit.revisions), (14, 0));
+    assert_eq!((deposit.count(Quantity::NewEventsCount), deposit.count(Quantity::RevisionsCount)), (14, 0));
     let (_, asked) = collector.run(&response("response-next.json"));
     assert_eq!(asked, IDLE.into(), "the change is remembered all the same");
 }
@@ -171,14 +182,24 @@ fn a_withdrawn_event_is_noted_once_and_taken_back_when_it_returns() {
     collector.run(&response("response.json"));
     let gone = without("response.json", |position| position == 200);
     let (deposit, _) = collector.run(&gone);
-    assert_eq!((deposit.withdrawn, deposit.returned), (1, 0));
+    assert_eq!((deposit.count(Quantity::WithdrawnCount), deposit.count(Quantity::ReturnedCount)), (1, 0));
     let (deposit, asked) = collector.run(&gone);
-    assert_eq!((deposit.withdrawn, deposit.returned, asked), (0, 0, IDLE.into()));
+    assert_eq!(
+        (deposit.count(Quantity::WithdrawnCount), deposit.count(Quantity::ReturnedCount), asked),
+        (0, 0, IDLE.into())
+    );
     let (deposit, _) = collector.run(&response("response.json"));
-    assert_eq!((deposit.withdrawn, deposit.returned, deposit.events), (0, 1, 0));
+    assert_eq!(
+        (
+            deposit.count(Quantity::WithdrawnCount),
+            deposit.count(Quantity::ReturnedCount),
+            deposit.count(Quantity::NewEventsCount)
+        ),
+        (0, 1, 0)
+    );
     // The end of the window jitters; what is gone there has only grown old.
     let (deposit, _) = collector.run(&without("response.json", |position| position == 490));
-    assert_eq!((deposit.withdrawn, deposit.returned), (0, 0));
+    assert_eq!((deposit.count(Quantity::WithdrawnCount), deposit.count(Quantity::ReturnedCount)), (0, 0));
 }
 
 #[test]
@@ -186,7 +207,21 @@ fn an_empty_response_says_nothing_about_what_is_gone() {
     let mut collector = Collector::new(ArchiveOptions::default());
     collector.run(&response("response.json"));
     let (deposit, _) = collector.run(b"[]");
-    assert_eq!((deposit.withdrawn, deposit.possible_gap, deposit.sparse), (0, false, false));
+    assert_eq!(
+        (
+            deposit.count(Quantity::WithdrawnCount),
+            deposit.quantities.is_set(Quantity::PossibleGap),
+            deposit.quantities.is_set(Quantity::SparseResponse)
+        ),
+        (0, false, false)
+    );
     let (deposit, _) = collector.run(&response("response.json"));
-    assert_eq!((deposit.events, deposit.overlap, deposit.possible_gap), (0, 500, false));
+    assert_eq!(
+        (
+            deposit.count(Quantity::NewEventsCount),
+            deposit.count(Quantity::BufferOverlap),
+            deposit.quantities.is_set(Quantity::PossibleGap)
+        ),
+        (0, 500, false)
+    );
 }

@@ -17,6 +17,7 @@ mod inputs;
 mod lies;
 mod printing;
 mod properties;
+mod quantities;
 mod query;
 mod random_restores;
 mod reading;

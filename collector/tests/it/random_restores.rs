@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use collector::archive::{Archive, ArchiveError, ArchiveOptions, Deposit, ProcessMemory};
 use collector::clock::VirtualClock;
 use collector::event::Response;
+use collector::quantity::Quantity;
 use collector::store::{Key, LocalStore, MemoryStore, SharedStore};
 use fixtures::{Feed, FeedConfig};
 use rand_pcg::Pcg64Mcg;
@@ -197,8 +198,8 @@ impl Site {
         let story = format!("{}, parts {parts}: {outcome:?}", self.store.location());
         match outcome {
             Ok(deposit) => {
-                is_reported |= deposit.ledger_healed;
-                report.healed += usize::from(deposit.ledger_healed);
+                is_reported |= deposit.count(Quantity::LedgerHealed) > 0;
+                report.healed += deposit.count(Quantity::LedgerHealed);
             }
             Err(error) => {
                 is_reported = true;

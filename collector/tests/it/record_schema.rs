@@ -79,14 +79,17 @@ fn check(value: &Value, schema: &Value, place: &str, wrong: &mut Vec<String>) {
     );
 }
 
+/// How a record differs from its schema.
+pub(crate) fn differences(record: &Value) -> Vec<String> {
+    let schema = json(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/run-record.schema.json"));
+    let mut wrong = Vec::new();
+    check(record, &schema, "", &mut wrong);
+    wrong
+}
+
 #[test]
 fn every_record_is_as_its_schema_says() {
-    let schema = json(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/run-record.schema.json"));
-    let wrong = |record: &Value| {
-        let mut wrong = Vec::new();
-        check(record, &schema, "", &mut wrong);
-        wrong
-    };
+    let wrong = differences;
     let home = Home::new();
     home.run(fixture("response.json")).with(0);
     home.run(fixture("response-next.json")).with(0);

@@ -11,6 +11,7 @@ use collector::archive::{
 };
 use collector::clock::VirtualClock;
 use collector::event::Response;
+use collector::quantity::Quantity;
 use collector::store::{Key, MemoryStore, Store as _};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
@@ -104,8 +105,8 @@ fn older_ledger_is_healed_also_when_nothing_is_new() {
     site.set(LEDGER, older.as_deref());
     // Everything in this response is known to the older ledger, too. Only the memory shows that it is older.
     let deposit = site.run(&body(0..30)).unwrap();
-    assert!(deposit.ledger_healed);
-    assert_eq!(site.run(&body(20..60)).unwrap().events, 0);
+    assert!(deposit.count(Quantity::LedgerHealed) == 1);
+    assert_eq!(site.run(&body(20..60)).unwrap().count(Quantity::NewEventsCount), 0);
     site.assert_sound(60);
 }
 
@@ -117,8 +118,8 @@ fn older_ledger_that_was_continued_elsewhere_is_healed_without_a_duplicate() {
     site.run(&body(20..60)).unwrap();
     site.set(LEDGER, older.as_deref());
     site.memory = Arc::default(); // another machine
-    assert!(site.run(&body(50..80)).unwrap().ledger_healed);
-    assert_eq!(site.run(&body(0..80)).unwrap().events, 0);
+    assert!(site.run(&body(50..80)).unwrap().count(Quantity::LedgerHealed) == 1);
+    assert_eq!(site.run(&body(0..80)).unwrap().count(Quantity::NewEventsCount), 0);
     site.assert_sound(80);
 }
 
@@ -131,9 +132,9 @@ fn late_event_of_a_lost_commit_is_journaled_again() {
     let older = site.get(LEDGER);
     let mut late = [vec![event(200, 4)], four_days()].concat();
     late.push(event(300, 1));
-    assert_eq!(site.run(&serde_json::to_vec(&late).unwrap()).unwrap().events, 1);
+    assert_eq!(site.run(&serde_json::to_vec(&late).unwrap()).unwrap().count(Quantity::NewEventsCount), 1);
     site.set(LEDGER, older.as_deref());
-    assert!(site.run(&serde_json::to_vec(&late).unwrap()).unwrap().ledger_healed);
+    assert!(site.run(&serde_json::to_vec(&late).unwrap()).unwrap().count(Quantity::LedgerHealed) == 1);
     site.assert_sound(122);
 }
 
@@ -176,7 +177,7 @@ fn listing_before_writing_finds_what_a_memory_does_not() {
     site.run(&body(20..60)).unwrap();
     site.set(LEDGER, older.as_deref());
     site.memory = memory; // as of the first run
-    assert!(site.run(&body(20..60)).unwrap().ledger_healed);
+    assert!(site.run(&body(20..60)).unwrap().count(Quantity::LedgerHealed) == 1);
     site.assert_sound(60);
 }
 
@@ -198,12 +199,12 @@ fn newer_ledger_fails_the_run_until_the_objects_arrive_or_are_given_up() {
         }
         if gives_up {
             site.runtime.block_on(site.archive().repair(false, |_, _| {})).unwrap();
-            assert_eq!(site.run(&body(20..60)).unwrap().events, 30);
+            assert_eq!(site.run(&body(20..60)).unwrap().count(Quantity::NewEventsCount), 30);
         } else {
             for (key, bytes) in missing.iter().zip(&contents) {
                 site.set(key, bytes.as_deref());
             }
-            assert_eq!(site.run(&body(20..60)).unwrap().events, 0);
+            assert_eq!(site.run(&body(20..60)).unwrap().count(Quantity::NewEventsCount), 0);
         }
         site.assert_sound(60);
     }
@@ -216,7 +217,7 @@ fn lost_ledger_keeps_archive_and_journal() {
     site.run(&body(20..60)).unwrap();
     let before = site.runtime.block_on(site.archive().changes(None, usize::MAX)).unwrap();
     site.set(LEDGER, None);
-    assert_eq!(site.run(&body(0..60)).unwrap().events, 0);
+    assert_eq!(site.run(&body(0..60)).unwrap().count(Quantity::NewEventsCount), 0);
     let after = site.runtime.block_on(site.archive().changes(None, usize::MAX)).unwrap();
     assert_eq!(after.archive, before.archive);
     let keys = |changes: &collector::archive::Changes| {

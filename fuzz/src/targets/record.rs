@@ -1,10 +1,10 @@
 //! Records of runs, metrics, and the health file with what it takes from Python.
 
 use chrono::DateTime;
-use collector::analysis::quantity::QUANTITIES;
 use collector::fuzzing::{
     check_health, evidence_in, metric_line, python_age, python_json, read_packed, read_record, read_trend,
 };
+use collector::quantity::Quantity;
 use collector::record::{Evidence, Limits, MAX_UNSETTLED, RunRecord};
 use collector::watch::status::Status;
 use serde::de::IgnoredAny;
@@ -161,10 +161,10 @@ pub(super) const TARGETS: &[Target] = &[
 fn record(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
     let run = meter.measure(|| read_record(input, now()));
     if let Ok(run) = &run {
-        for quantity in QUANTITIES {
+        for quantity in Quantity::reported() {
             let value = run.get(quantity);
             let is_usual = value.is_none_or(|value| value.is_finite() && value >= 0.0);
-            ensure(is_usual, || format!("{} is {value:?}", quantity.name))?;
+            ensure(is_usual, || format!("{} is {value:?}", quantity.key()))?;
         }
     }
     Ok(kind_of_result(&run, |run| size_of(run.errors.len())))
@@ -172,7 +172,7 @@ fn record(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
 
 /// What the service takes over from earlier processes, and shows.
 fn recall(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
-    let record = meter.measure(|| serde_json::from_slice::<RunRecord>(input));
+    let record = meter.measure(|| RunRecord::parse(input, now()));
     if let Ok(record) = &record {
         let shown = meter.measure(|| {
             let status = Status::new(now(), 500, Limits::default()).map_err(|error| error.to_string())?;
@@ -182,7 +182,7 @@ fn recall(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
         })?;
         ensure(shown.contains("# TYPE"), || "no metrics are shown".to_owned())?;
         let written = serde_json::to_vec(record).map_err(|error| error.to_string())?;
-        let again = serde_json::from_slice::<RunRecord>(&written);
+        let again = RunRecord::parse(&written, now());
         ensure(again.is_ok(), || format!("{record:?} is not read again: {again:?}"))?;
     }
     Ok(kind_of_result(&record, |record| size_of(record.errors.len())))

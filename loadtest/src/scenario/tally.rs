@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Timelike as _, Utc};
-use collector::record::Timings as RunTimings;
+use collector::quantity::{Quantities, Quantity, StepKind};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -154,11 +154,11 @@ impl Tally {
     }
 
     /// A poll was made. Until its response was sent, the feed may have changed since the poll was due.
-    pub(super) fn note_poll(&mut self, poll: &Poll, source: &mut Source, times: &RunTimings) {
+    pub(super) fn note_poll(&mut self, poll: &Poll, source: &mut Source, quantities: &Quantities) {
         self.note(&source.changes());
         let in_feed = source.ids();
         self.polls += 1;
-        self.note_times(times);
+        self.note_times(quantities);
         if !poll.succeeded {
             self.failed_polls += 1;
             return;
@@ -193,19 +193,12 @@ impl Tally {
         }
     }
 
-    fn note_times(&mut self, times: &RunTimings) {
-        let steps = [
-            ("api_fetch", times.api_fetch),
-            ("metadata_fetch", times.metadata_fetch),
-            ("parse", times.parse),
-            ("deduplication", times.deduplication),
-            ("archive_lookup", times.archive_lookup),
-            ("claim", times.claim),
-            ("save_events", times.save_events),
-            ("metadata_update", times.metadata_update),
-        ];
-        for (name, seconds) in steps.into_iter().filter_map(|(name, time)| Some((name, time?))) {
-            let histogram = self.times.entry(name).or_insert_with(latency::histogram);
+    fn note_times(&mut self, quantities: &Quantities) {
+        let steps = Quantity::steps().filter(|(_, step)| step.kind != StepKind::Phase);
+        for (quantity, seconds) in
+            steps.filter_map(|(quantity, _)| Some((quantity, quantities.get(quantity)?)))
+        {
+            let histogram = self.times.entry(quantity.key()).or_insert_with(latency::histogram);
             histogram.saturating_record(latency::nanoseconds(seconds));
         }
     }

@@ -4,10 +4,11 @@ use chrono::TimeDelta;
 
 use super::{BUFFER, CALLS_A_DAY, MEMORY_BYTES, fact, later_news, overview, sorted, title};
 use crate::analysis::document::{Cell, Document, Item, Section, Table};
-use crate::analysis::quantity::{Kind, OPERATIONS, Quantity, Unit};
-use crate::analysis::runs::{History, Run};
 use crate::analysis::series::Schedule;
 use crate::analysis::statistics::Sorted;
+use crate::quantity::{Quantity, StepKind, Unit};
+use crate::record::RunRecord;
+use crate::record::history::History;
 
 /// The line that the documents take for granted: 100 Mbit/s.
 const LINE_BYTES_A_SECOND: f64 = 100e6 / 8.0;
@@ -27,36 +28,35 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
 }
 
 /// The mean over all runs, those without the operation included: what an operation costs a run.
-fn mean_cost(runs: &[Run], quantity: Quantity) -> f64 {
+fn mean_cost(runs: &[RunRecord], quantity: Quantity) -> f64 {
     runs.iter().filter_map(|run| run.get(quantity)).sum::<f64>() / runs.len().max(1) as f64
 }
 
-fn operations(of: impl Fn(Kind) -> bool) -> impl Iterator<Item = (Quantity, &'static str, Kind)> {
-    let wanted = OPERATIONS.into_iter().filter(move |(.., kind)| of(*kind));
-    wanted.filter_map(|(name, what, kind)| Some((Quantity::named(name)?, what, kind)))
+fn operations(of: impl Fn(StepKind) -> bool) -> impl Iterator<Item = (Quantity, StepKind)> {
+    Quantity::steps().map(|(quantity, step)| (quantity, step.kind)).filter(move |(_, kind)| of(*kind))
 }
 
-fn total(runs: &[Run]) -> f64 {
-    Quantity::named("total_time").map_or(0.0, |quantity| mean_cost(runs, quantity))
+fn total(runs: &[RunRecord]) -> f64 {
+    mean_cost(runs, Quantity::TotalTime)
 }
 
 /// A mean run as a bar, and what of it waits and what computes.
-fn timeline(runs: &[Run]) -> Section {
+fn timeline(runs: &[RunRecord]) -> Section {
     let whole = total(runs);
     let share = |seconds: f64| if whole > 0.0 { seconds / whole } else { 0.0 };
-    let cost = |wanted: Kind| {
+    let cost = |wanted: StepKind| {
         operations(move |kind| kind == wanted).map(|(it, ..)| mean_cost(runs, it)).sum::<f64>()
     };
     // The ledger is read while the response is fetched, so that parts may be more than the whole.
-    let parts: Vec<(String, f64)> = operations(|kind| kind != Kind::Phase)
-        .map(|(quantity, ..)| (quantity.name.to_owned(), share(mean_cost(runs, quantity))))
+    let parts: Vec<(String, f64)> = operations(|kind| kind != StepKind::Phase)
+        .map(|(quantity, ..)| (quantity.key().to_owned(), share(mean_cost(runs, quantity))))
         .filter(|(_, share)| *share >= 0.001)
         .collect();
     let sum: f64 = parts.iter().map(|(_, share)| share).sum();
     let facts = vec![
         fact("mean_run_s", "a mean run", Cell::Seconds(whole)),
-        fact("waiting", "waiting for the network and the store", Cell::Share(share(cost(Kind::Io)))),
-        fact("computing", "computing", Cell::Share(share(cost(Kind::Cpu)))),
+        fact("waiting", "waiting for the network and the store", Cell::Share(share(cost(StepKind::Io)))),
+        fact("computing", "computing", Cell::Share(share(cost(StepKind::Cpu)))),
         fact("named", "in operations that are named", Cell::Share(sum)),
     ];
     let note = "Operations that are done at the same time count twice, so that the shares may be more than the whole.";
@@ -64,19 +64,19 @@ fn timeline(runs: &[Run]) -> Section {
     Section::new("timeline", "A mean run", items)
 }
 
-fn ranking(runs: &[Run]) -> Section {
+fn ranking(runs: &[RunRecord]) -> Section {
     let whole = total(runs);
-    let mut ranked: Vec<_> = operations(|kind| kind != Kind::Phase)
-        .map(|(quantity, what, kind)| (mean_cost(runs, quantity), quantity, what, kind))
+    let mut ranked: Vec<_> = operations(|kind| kind != StepKind::Phase)
+        .map(|(quantity, kind)| (mean_cost(runs, quantity), quantity, kind))
         .filter(|(cost, ..)| *cost > 0.0)
         .collect();
     ranked.sort_by(|one, other| other.0.total_cmp(&one.0));
-    let rows = ranked.into_iter().map(|(cost, quantity, what, kind)| {
+    let rows = ranked.into_iter().map(|(cost, quantity, kind)| {
         let sorted = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
         vec![
-            Cell::text(quantity.name),
-            Cell::text(what),
-            Cell::text(if kind == Kind::Cpu { "processor" } else { "network or store" }),
+            Cell::text(quantity.key()),
+            Cell::text(quantity.definition().description),
+            Cell::text(if kind == StepKind::Cpu { "processor" } else { "network or store" }),
             Cell::Seconds(cost),
             Cell::Share(if whole > 0.0 { cost / whole } else { 0.0 }),
             Cell::maybe(sorted.quantile(0.95), Cell::Seconds),
@@ -94,14 +94,14 @@ fn ranking(runs: &[Run]) -> Section {
     Section::new("operations", "Operations by their cost", vec![Item::Table(table)])
 }
 
-fn network(runs: &[Run]) -> Section {
-    let whole: f64 = operations(|kind| kind == Kind::Phase).map(|(it, ..)| mean_cost(runs, it)).sum();
-    let rows = operations(|kind| kind == Kind::Phase).filter_map(|(quantity, what, _)| {
+fn network(runs: &[RunRecord]) -> Section {
+    let whole: f64 = operations(|kind| kind == StepKind::Phase).map(|(it, ..)| mean_cost(runs, it)).sum();
+    let rows = operations(|kind| kind == StepKind::Phase).filter_map(|(quantity, _)| {
         let sorted = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
         let cost = mean_cost(runs, quantity);
         Some(vec![
-            Cell::text(quantity.name),
-            Cell::text(what),
+            Cell::text(quantity.key()),
+            Cell::text(quantity.definition().description),
             Cell::Seconds(sorted.median()?),
             Cell::Seconds(sorted.quantile(0.95)?),
             Cell::Share(if whole > 0.0 { cost / whole } else { 0.0 }),
@@ -119,14 +119,14 @@ fn network(runs: &[Run]) -> Section {
 }
 
 /// What is used of what there is.
-fn resources(runs: &[Run], schedule: Option<&Schedule>) -> Section {
+fn resources(runs: &[RunRecord], schedule: Option<&Schedule>) -> Section {
     let interval_s = schedule.map(|schedule| schedule.interval.as_seconds_f64());
     let a_day = |figure: Option<f64>| Some(figure? * DAY_S / interval_s?);
-    let attempts = sorted(runs, "attempts").mean().or((!runs.is_empty()).then_some(1.0));
+    let attempts = sorted(runs, Quantity::Attempts).mean().or((!runs.is_empty()).then_some(1.0));
     let per_second = |figure: Option<f64>| Some(figure? / interval_s?);
     let rows = [
-        ("cpu", "processor", per_second(sorted(runs, "cpu").mean()), 1.0, Unit::Share),
-        ("memory", "memory, at most", sorted(runs, "peak_memory_bytes").max(), MEMORY_BYTES, Unit::Bytes),
+        ("cpu", "processor", per_second(sorted(runs, Quantity::CpuTime).mean()), 1.0, Unit::Share),
+        ("memory", "memory, at most", sorted(runs, Quantity::PeakMemory).max(), MEMORY_BYTES, Unit::Bytes),
         ("calls_a_day", "calls of the feed a day", a_day(attempts), CALLS_A_DAY, Unit::Count),
         (
             "buffer",
@@ -138,7 +138,7 @@ fn resources(runs: &[Run], schedule: Option<&Schedule>) -> Section {
         (
             "network",
             "bytes a second",
-            per_second(sorted(runs, "wire_bytes").mean()),
+            per_second(sorted(runs, Quantity::WireBytes).mean()),
             LINE_BYTES_A_SECOND,
             Unit::Bytes,
         ),

@@ -2,9 +2,10 @@
 
 use super::{fact, title};
 use crate::analysis::document::{Cell, Document, Item, Section, Table};
-use crate::analysis::quantity::{QUANTITIES, Quantity, Unit};
-use crate::analysis::runs::{History, Run};
 use crate::analysis::statistics::{Share, Sorted, mann_whitney};
+use crate::quantity::{Quantity, Unit};
+use crate::record::RunRecord;
+use crate::record::history::History;
 
 /// A smaller chance is no chance.
 const SIGNIFICANT: f64 = 0.01;
@@ -22,7 +23,7 @@ pub fn compare(before: &History, after: &History) -> Document {
 }
 
 fn sides(before: &History, after: &History) -> Section {
-    let ends = |runs: &[Run]| {
+    let ends = |runs: &[RunRecord]| {
         Cell::maybe(super::period(runs), |[from, to]| Cell::range(Cell::Time(from), Cell::Time(to)))
     };
     let facts = vec![
@@ -48,7 +49,7 @@ struct Bounded {
 
 impl Bounded {
     /// What is usual: the median, of numbers of events the mean.
-    fn usual(runs: &[Run], quantity: Quantity) -> Option<Self> {
+    fn usual(runs: &[RunRecord], quantity: Quantity) -> Option<Self> {
         let sorted = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
         Some(if quantity.follows_the_day() {
             Self { value: sorted.mean()?, bounds: sorted.mean_bounds() }
@@ -57,16 +58,16 @@ impl Bounded {
         })
     }
 
-    fn reliability(runs: &[Run]) -> Option<Self> {
-        let failed = runs.iter().filter(|run| run.failed).count();
+    fn reliability(runs: &[RunRecord]) -> Option<Self> {
+        let failed = runs.iter().filter(|run| run.has_failed()).count();
         let Share { value, low, high } = Share::of(runs.len() - failed, runs.len());
         (!runs.is_empty()).then_some(Self { value, bounds: Some([low, high]) })
     }
 
     /// Bytes a month, if the calls go on as they do.
-    fn bandwidth(runs: &[Run]) -> Option<Self> {
-        let wire = Quantity::named("wire_bytes").and_then(|quantity| Self::usual(runs, quantity));
-        let whole = || Quantity::named("api_response_bytes").and_then(|quantity| Self::usual(runs, quantity));
+    fn bandwidth(runs: &[RunRecord]) -> Option<Self> {
+        let wire = Self::usual(runs, Quantity::WireBytes);
+        let whole = || Self::usual(runs, Quantity::ApiResponseBytes);
         let bytes = wire.or_else(whole)?;
         let [from, to] = super::period(runs)?;
         let days = (to - from).as_seconds_f64() / 86_400.0;
@@ -109,14 +110,11 @@ fn row(first: Vec<Cell>, before: Option<Bounded>, after: Option<Bounded>, unit: 
 }
 
 /// The documents' table: its rows, and what it promises.
-fn expected(before: &[Run], after: &[Run]) -> Section {
-    let of = |name: &str| {
-        let quantity = Quantity::named(name);
-        [before, after].map(|runs| quantity.and_then(|quantity| Bounded::usual(runs, quantity)))
-    };
+fn expected(before: &[RunRecord], after: &[RunRecord]) -> Section {
+    let of = |quantity: Quantity| [before, after].map(|runs| Bounded::usual(runs, quantity));
     let rows = [
-        ("Execution Time", "3.12 s to 2.82 s", of("total_time"), Unit::Seconds),
-        ("API Fetch Time", "1.5 s to 1.2 s", of("api_fetch"), Unit::Seconds),
+        ("Execution Time", "3.12 s to 2.82 s", of(Quantity::TotalTime), Unit::Seconds),
+        ("API Fetch Time", "1.5 s to 1.2 s", of(Quantity::ApiFetch), Unit::Seconds),
         ("Reliability", "95 % to 99.7 %", [before, after].map(Bounded::reliability), Unit::Share),
         ("Monthly Bandwidth", "474 MB to 237 MB", [before, after].map(Bounded::bandwidth), Unit::Bytes),
     ];
@@ -128,10 +126,11 @@ fn expected(before: &[Run], after: &[Run]) -> Section {
     Section::new("expected_results", "Expected results", vec![Item::Table(table)])
 }
 
-fn quantities(before: &[Run], after: &[Run]) -> Section {
+fn quantities(before: &[RunRecord], after: &[RunRecord]) -> Section {
     let rows =
-        QUANTITIES.into_iter().filter(|quantity| quantity.unit != Unit::Share).filter_map(|quantity| {
-            let values = |runs: &[Run]| runs.iter().filter_map(|run| run.get(quantity)).collect::<Vec<f64>>();
+        Quantity::reported().filter(|quantity| quantity.unit() != Unit::Share).filter_map(|quantity| {
+            let values =
+                |runs: &[RunRecord]| runs.iter().filter_map(|run| run.get(quantity)).collect::<Vec<f64>>();
             let chance = mann_whitney(&values(before), &values(after))?;
             let [before, after] = [before, after].map(|runs| Bounded::usual(runs, quantity));
             let more = after?.value > before?.value;
@@ -140,7 +139,7 @@ fn quantities(before: &[Run], after: &[Run]) -> Section {
                 (true, true) => "more",
                 (true, false) => "less",
             };
-            let mut cells = row(vec![Cell::text(quantity.name)], before, after, quantity.unit);
+            let mut cells = row(vec![Cell::text(quantity.key())], before, after, quantity.unit());
             cells.extend([Cell::Chance(chance), Cell::text(verdict)]);
             Some(cells)
         });

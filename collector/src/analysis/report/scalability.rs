@@ -4,10 +4,11 @@ use chrono::{DateTime, TimeDelta, Timelike as _, Utc};
 
 use super::{BUFFER, CALLS_A_DAY, fact, later_news, overview, sorted, title};
 use crate::analysis::document::{Cell, Chart, Document, Fact, Item, Section, Table};
-use crate::analysis::quantity::{Quantity, Unit};
-use crate::analysis::runs::{History, Run};
 use crate::analysis::series::{Schedule, Series};
 use crate::analysis::statistics::{Sorted, slope};
+use crate::quantity::{Quantity, Unit};
+use crate::record::RunRecord;
+use crate::record::history::History;
 
 /// Rates of the documents' matrix.
 const FACTORS: [f64; 4] = [1.0, 10.0, 50.0, 100.0];
@@ -48,7 +49,7 @@ struct Flow {
 }
 
 impl Flow {
-    fn of(runs: &[Run], schedule: Option<&Schedule>) -> Self {
+    fn of(runs: &[RunRecord], schedule: Option<&Schedule>) -> Self {
         let news: Vec<_> = later_news(runs).collect();
         let interval_s = schedule.map(|it| it.interval.as_seconds_f64());
         let means = Series::of_points(news.iter().copied()).by_day();
@@ -128,11 +129,9 @@ fn rate(flow: &Flow) -> Section {
     )
 }
 
-fn overlap(runs: &[Run]) -> Section {
+fn overlap(runs: &[RunRecord]) -> Section {
     // The first run knows nothing.
-    let overlaps = Quantity::named("buffer_overlap")
-        .map(|quantity| Series::of(runs.get(1..).unwrap_or_default(), quantity))
-        .unwrap_or_default();
+    let overlaps = Series::of(runs.get(1..).unwrap_or_default(), Quantity::BufferOverlap);
     let least = overlaps.points().min_by(|one, other| one.1.total_cmp(&other.1));
     let sorted = Sorted::of(overlaps.values().iter().copied());
     let by_year =
@@ -161,8 +160,8 @@ fn overlap(runs: &[Run]) -> Section {
     Section::new("overlap", "How far responses reach back", vec![Item::Facts(facts)])
 }
 
-fn calls(runs: &[Run], schedule: Option<&Schedule>) -> Section {
-    let attempts = sorted(runs, "attempts").mean().or((!runs.is_empty()).then_some(1.0));
+fn calls(runs: &[RunRecord], schedule: Option<&Schedule>) -> Section {
+    let attempts = sorted(runs, Quantity::Attempts).mean().or((!runs.is_empty()).then_some(1.0));
     let a_day = attempts.zip(schedule).map(|(calls, it)| calls * 86_400.0 / it.interval.as_seconds_f64());
     let apart = Sorted::of(runs.windows(2).map(|pair| (pair[1].start - pair[0].start).as_seconds_f64()));
     let facts = vec![

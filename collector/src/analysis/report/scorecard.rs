@@ -4,10 +4,11 @@ use chrono::TimeDelta;
 
 use super::{BUFFER, MEMORY_BYTES, later_news, overview, sorted, title};
 use crate::analysis::document::{Cell, Document, Fact, Item, Section, Table};
-use crate::analysis::quantity::Unit;
-use crate::analysis::runs::{History, Run};
 use crate::analysis::series::Schedule;
 use crate::analysis::statistics::{Share, Sorted};
+use crate::quantity::{Quantity, Unit};
+use crate::record::RunRecord;
+use crate::record::history::History;
 
 /// A category: what the documents give it, the figure, and what the figure is worth.
 struct Score {
@@ -62,15 +63,15 @@ fn by_headroom(headroom: Option<f64>, powers: f64) -> Option<f64> {
     Some((10.0 * headroom?.log10() / powers).clamp(0.0, 10.0))
 }
 
-fn scores(runs: &[Run], schedule: Option<&Schedule>) -> Vec<Score> {
+fn scores(runs: &[RunRecord], schedule: Option<&Schedule>) -> Vec<Score> {
     let interval_s = schedule.map(|it| it.interval.as_seconds_f64());
-    let cpu = sorted(runs, "cpu").mean().zip(interval_s).map(|(cpu, interval)| cpu / interval);
-    let memory = sorted(runs, "peak_memory_bytes").max();
+    let cpu = sorted(runs, Quantity::CpuTime).mean().zip(interval_s).map(|(cpu, interval)| cpu / interval);
+    let memory = sorted(runs, Quantity::PeakMemory).max();
     let saved = saved_by_compression(runs);
     let objects = objects_of_a_run(runs);
     let an_event = time_of_an_event(runs);
     let room = Sorted::of(later_news(runs).map(|(_, new)| new)).max().map(|most| BUFFER / most.max(1.0));
-    let failed = runs.iter().filter(|run| run.failed).count();
+    let failed = runs.iter().filter(|run| run.has_failed()).count();
     let reliable = (!runs.is_empty()).then(|| Share::of(runs.len() - failed, runs.len()).low);
     let recorded = schedule.map(|it| runs.len() as f64 / (runs.len() + it.missed()) as f64);
     let score =
@@ -136,18 +137,21 @@ fn scores(runs: &[Run], schedule: Option<&Schedule>) -> Vec<Score> {
     ]
 }
 
-fn saved_by_compression(runs: &[Run]) -> Option<f64> {
-    let (wire, whole) = (sorted(runs, "wire_bytes").mean()?, sorted(runs, "api_response_bytes").mean()?);
+fn saved_by_compression(runs: &[RunRecord]) -> Option<f64> {
+    let (wire, whole) =
+        (sorted(runs, Quantity::WireBytes).mean()?, sorted(runs, Quantity::ApiResponseBytes).mean()?);
     (whole > 0.0).then(|| 1.0 - wire / whole)
 }
 
-fn objects_of_a_run(runs: &[Run]) -> Option<f64> {
-    let with_news = runs.iter().filter(|run| run.counts.new_events_count.is_some_and(|new| new > 0.0));
-    Sorted::of(with_news.filter_map(|run| run.counts.objects_written.filter(|objects| *objects > 0.0))).mean()
+fn objects_of_a_run(runs: &[RunRecord]) -> Option<f64> {
+    let with_news = runs.iter().filter(|run| run.quantities.is_set(Quantity::NewEventsCount));
+    Sorted::of(with_news.filter_map(|run| run.get(Quantity::ObjectsWritten).filter(|objects| *objects > 0.0)))
+        .mean()
 }
 
-fn time_of_an_event(runs: &[Run]) -> Option<f64> {
-    let events = sorted(runs, "api_events_total").median().filter(|events| *events > 0.0)?;
-    let seconds = sorted(runs, "parse").median().unwrap_or(0.0) + sorted(runs, "deduplication").median()?;
+fn time_of_an_event(runs: &[RunRecord]) -> Option<f64> {
+    let events = sorted(runs, Quantity::ApiEventsTotal).median().filter(|events| *events > 0.0)?;
+    let seconds = sorted(runs, Quantity::Parse).median().unwrap_or(0.0)
+        + sorted(runs, Quantity::Deduplication).median()?;
     (seconds > 0.0).then(|| seconds / events)
 }

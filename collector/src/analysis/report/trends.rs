@@ -7,10 +7,11 @@ use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Utc};
 
 use super::{overview, title};
 use crate::analysis::document::{Cell, Chart, Document, Item, Section, Table};
-use crate::analysis::quantity::{Kind, OPERATIONS, QUANTITIES, Quantity, Unit};
-use crate::analysis::runs::{History, Run, Skipped};
 use crate::analysis::series::{LevelChange, Schedule, Series, level_changes};
 use crate::analysis::statistics::{Sorted, mann_whitney};
+use crate::quantity::{Quantity, StepKind, Unit};
+use crate::record::RunRecord;
+use crate::record::history::{History, Skipped};
 
 /// Days that are compared, and days before them with which.
 const RECENT_DAYS: i64 = 7;
@@ -46,12 +47,11 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
 }
 
 /// The changes of every quantity, in their order; on all processors, because it takes longer than the rest.
-fn all_level_changes(runs: &[Run]) -> Vec<(Quantity, LevelChange)> {
+fn all_level_changes(runs: &[RunRecord]) -> Vec<(Quantity, LevelChange)> {
     let of = |quantity: Quantity| level_changes(runs, quantity).into_iter().map(move |it| (quantity, it));
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let of_part = |first: usize| -> Vec<_> {
-        QUANTITIES.into_iter().skip(first).step_by(threads).flat_map(of).collect()
-    };
+    let of_part =
+        |first: usize| -> Vec<_> { Quantity::reported().skip(first).step_by(threads).flat_map(of).collect() };
     let mut changes: Vec<_> = thread::scope(|scope| {
         let parts: Vec<_> = (0..threads).map(|first| scope.spawn(move || of_part(first))).collect();
         parts
@@ -59,20 +59,20 @@ fn all_level_changes(runs: &[Run]) -> Vec<(Quantity, LevelChange)> {
             .flat_map(|part| part.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
             .collect()
     });
-    changes.sort_by_key(|(quantity, change)| (QUANTITIES.iter().position(|it| it == quantity), change.time));
+    changes.sort_by_key(|(quantity, change)| (*quantity, change.time));
     changes
 }
 
-fn run_times(runs: &[Run], changes: &[(Quantity, LevelChange)]) -> Section {
-    let totals: f64 = runs.iter().filter_map(|run| run.get(QUANTITIES[0])).sum();
+fn run_times(runs: &[RunRecord], changes: &[(Quantity, LevelChange)]) -> Section {
+    let totals: f64 = runs.iter().filter_map(|run| run.get(Quantity::TotalTime)).sum();
     let rows =
-        QUANTITIES.into_iter().filter(|quantity| quantity.unit != Unit::Share).filter_map(|quantity| {
+        Quantity::reported().filter(|quantity| quantity.unit() != Unit::Share).filter_map(|quantity| {
             let all = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
             let sum = all.mean()? * all.len() as f64;
-            let cell = |value| Cell::of(value, quantity.unit);
-            let share = (quantity.unit == Unit::Seconds && totals > 0.0).then(|| Cell::Share(sum / totals));
+            let cell = |value| Cell::of(value, quantity.unit());
+            let share = (quantity.unit() == Unit::Seconds && totals > 0.0).then(|| Cell::Share(sum / totals));
             Some(vec![
-                Cell::text(quantity.name),
+                Cell::text(quantity.key()),
                 Cell::count(all.len()),
                 share.unwrap_or(Cell::Undefined),
                 cell(all.quantile(0.5)),
@@ -99,16 +99,16 @@ fn run_times(runs: &[Run], changes: &[(Quantity, LevelChange)]) -> Section {
 }
 
 /// The run time's percentiles over time, with its changes.
-fn percentiles(runs: &[Run], changes: &[(Quantity, LevelChange)]) -> Chart {
+fn percentiles(runs: &[RunRecord], changes: &[(Quantity, LevelChange)]) -> Chart {
     let line = |share: f64| {
         let group = runs.len().div_ceil(MOST_POINTS).max(1);
         let points = runs.chunks(group).filter_map(|runs| {
-            let times = Sorted::of(runs.iter().filter_map(|run| run.get(QUANTITIES[0])));
+            let times = Sorted::of(runs.iter().filter_map(|run| run.get(Quantity::TotalTime)));
             Some((runs.first()?.start, times.quantile(share)?))
         });
         points.collect()
     };
-    let marks = changes.iter().filter(|(quantity, _)| *quantity == QUANTITIES[0]);
+    let marks = changes.iter().filter(|(quantity, _)| *quantity == Quantity::TotalTime);
     Chart {
         title: "Run time and its changes".to_owned(),
         unit: Unit::Seconds,
@@ -128,17 +128,17 @@ fn change_in_words(change: &LevelChange) -> String {
 }
 
 /// What a run's time is made of, over time.
-fn operations(runs: &[Run]) -> Chart {
+fn operations(runs: &[RunRecord]) -> Chart {
     let group = runs.len().div_ceil(MOST_POINTS).max(1);
-    let lines = OPERATIONS.into_iter().filter(|(.., kind)| *kind != Kind::Phase).filter_map(|(name, ..)| {
-        let quantity = Quantity::named(name)?;
-        let points = runs.chunks(group).filter_map(|runs| {
-            let sum: f64 = runs.iter().filter_map(|run| run.get(quantity)).sum();
-            Some((runs.first()?.start, sum / runs.len() as f64))
+    let lines =
+        Quantity::steps().filter(|(_, step)| step.kind != StepKind::Phase).filter_map(|(quantity, _)| {
+            let points = runs.chunks(group).filter_map(|runs| {
+                let sum: f64 = runs.iter().filter_map(|run| run.get(quantity)).sum();
+                Some((runs.first()?.start, sum / runs.len() as f64))
+            });
+            let points: Vec<_> = points.collect();
+            points.iter().any(|(_, mean)| *mean > 0.0).then(|| (quantity.key().to_owned(), points))
         });
-        let points: Vec<_> = points.collect();
-        points.iter().any(|(_, mean)| *mean > 0.0).then(|| (name.to_owned(), points))
-    });
     Chart {
         title: "Operations of a mean run".to_owned(),
         unit: Unit::Seconds,
@@ -149,7 +149,7 @@ fn operations(runs: &[Run]) -> Chart {
 }
 
 /// The last days against those before.
-fn recent(runs: &[Run]) -> Section {
+fn recent(runs: &[RunRecord]) -> Section {
     let last = runs.last().map(|run| run.start).unwrap_or_default();
     let (since, before) =
         (last - TimeDelta::days(RECENT_DAYS), last - TimeDelta::days(RECENT_DAYS + BEFORE_DAYS));
@@ -157,7 +157,7 @@ fn recent(runs: &[Run]) -> Section {
         let within = runs.iter().filter(|run| run.start > from && run.start <= to);
         within.filter_map(|run| run.get(quantity)).collect()
     };
-    let rows = QUANTITIES.into_iter().filter_map(|quantity| {
+    let rows = Quantity::reported().filter_map(|quantity| {
         let (then, now) = (values(quantity, before, since), values(quantity, since, last));
         let chance = mann_whitney(&then, &now)?;
         // A share's median is 0 or 1.
@@ -176,9 +176,9 @@ fn recent(runs: &[Run]) -> Section {
             "less"
         };
         Some(vec![
-            Cell::text(quantity.name),
-            Cell::of(Some(then), quantity.unit),
-            Cell::of(Some(now), quantity.unit),
+            Cell::text(quantity.key()),
+            Cell::of(Some(then), quantity.unit()),
+            Cell::of(Some(now), quantity.unit()),
             relative.map_or(Cell::Undefined, Cell::Change),
             Cell::Chance(chance),
             Cell::text(verdict),
@@ -204,9 +204,9 @@ fn recent(runs: &[Run]) -> Section {
 fn level_change_section(mut changes: Vec<(Quantity, LevelChange)>) -> Section {
     changes.sort_by_key(|(_, change)| change.time);
     let rows = changes.into_iter().map(|(quantity, LevelChange { time, between: [first, last], point })| {
-        let cell = |value| Cell::of(Some(value), quantity.unit);
+        let cell = |value| Cell::of(Some(value), quantity.unit());
         vec![
-            Cell::text(quantity.name),
+            Cell::text(quantity.key()),
             Cell::Time(time),
             Cell::range(Cell::Time(first), Cell::Time(last)),
             cell(point.mean_before),
@@ -230,9 +230,8 @@ fn level_change_section(mut changes: Vec<(Quantity, LevelChange)>) -> Section {
     Section::new("changes", "When levels changed", vec![Item::Table(table), Item::Note(note.to_owned())])
 }
 
-fn outliers(runs: &[Run]) -> Section {
-    let mut all: Vec<_> = QUANTITIES
-        .into_iter()
+fn outliers(runs: &[RunRecord]) -> Section {
+    let mut all: Vec<_> = Quantity::reported()
         .filter(|quantity| !quantity.follows_the_day())
         .flat_map(|quantity| Series::of(runs, quantity).outliers().into_iter().map(move |it| (quantity, it)))
         .collect();
@@ -243,10 +242,10 @@ fn outliers(runs: &[Run]) -> Section {
     });
     let rows = all.into_iter().take(MOST_ROWS).map(|(quantity, it)| {
         vec![
-            Cell::text(quantity.name),
+            Cell::text(quantity.key()),
             Cell::Time(it.time),
-            Cell::of(Some(it.value), quantity.unit),
-            Cell::of(Some(it.usual), quantity.unit),
+            Cell::of(Some(it.value), quantity.unit()),
+            Cell::of(Some(it.usual), quantity.unit()),
         ]
     });
     let columns = [("quantity", ""), ("time", "when"), ("value", "was"), ("usual", "usual about then")];
@@ -255,11 +254,11 @@ fn outliers(runs: &[Run]) -> Section {
     Section::new("outliers", "What stood out once", vec![Item::Facts(facts), Item::Table(table)])
 }
 
-fn errors(runs: &[Run]) -> Section {
+fn errors(runs: &[RunRecord]) -> Section {
     let mut kinds: BTreeMap<&str, (usize, DateTime<Utc>)> = BTreeMap::new();
     for run in runs {
-        for kind in &run.errors {
-            let (count, last) = kinds.entry(kind).or_default();
+        for error in &run.errors {
+            let (count, last) = kinds.entry(&error.kind).or_default();
             *count += 1;
             *last = run.start;
         }
@@ -279,7 +278,7 @@ fn errors(runs: &[Run]) -> Section {
     Section::new("errors", "What failed", vec![Item::Table(table), Item::Chart(failures(runs))])
 }
 
-fn failures(runs: &[Run]) -> Chart {
+fn failures(runs: &[RunRecord]) -> Chart {
     let mut points: BTreeMap<NaiveDate, f64> = BTreeMap::new();
     for run in runs {
         *points.entry(run.start.date_naive()).or_default() += run.errors.len() as f64;
@@ -324,16 +323,14 @@ const PERIOD_COLUMNS: [(&str, &str); 6] = [
     ("least_overlap", "least overlap"),
 ];
 
-fn period_row(first: Cell, runs: &[&Run]) -> Vec<Cell> {
-    let named = |name: &str| {
-        let quantity = Quantity::named(name);
-        Sorted::of(runs.iter().filter_map(move |run| run.get(quantity?)))
-    };
-    let (times, new, overlap) = (named("total_time"), named("new_events_count"), named("buffer_overlap"));
+fn period_row(first: Cell, runs: &[&RunRecord]) -> Vec<Cell> {
+    let all = |quantity: Quantity| Sorted::of(runs.iter().filter_map(move |run| run.get(quantity)));
+    let times = all(Quantity::TotalTime);
+    let (new, overlap) = (all(Quantity::NewEventsCount), all(Quantity::BufferOverlap));
     vec![
         first,
         Cell::count(runs.len()),
-        Cell::count(runs.iter().filter(|run| run.failed).count()),
+        Cell::count(runs.iter().filter(|run| run.has_failed()).count()),
         Cell::maybe(times.quantile(0.5), Cell::Seconds),
         Cell::maybe(times.quantile(0.95), Cell::Seconds),
         Cell::maybe(new.mean(), |mean| Cell::Count((mean * new.len() as f64).round())),
@@ -341,8 +338,8 @@ fn period_row(first: Cell, runs: &[&Run]) -> Vec<Cell> {
     ]
 }
 
-fn by_period(runs: &[Run], day_of: fn(NaiveDate) -> NaiveDate, most: usize) -> Vec<Vec<Cell>> {
-    let mut periods: BTreeMap<NaiveDate, Vec<&Run>> = BTreeMap::new();
+fn by_period(runs: &[RunRecord], day_of: fn(NaiveDate) -> NaiveDate, most: usize) -> Vec<Vec<Cell>> {
+    let mut periods: BTreeMap<NaiveDate, Vec<&RunRecord>> = BTreeMap::new();
     for run in runs {
         periods.entry(day_of(run.start.date_naive())).or_default().push(run);
     }
@@ -350,13 +347,16 @@ fn by_period(runs: &[Run], day_of: fn(NaiveDate) -> NaiveDate, most: usize) -> V
     periods.into_iter().skip(earlier).map(|(day, runs)| period_row(Cell::Day(day), &runs)).collect()
 }
 
-fn by_day(runs: &[Run]) -> Section {
+fn by_day(runs: &[RunRecord]) -> Section {
     let columns = [&[("day", "day (UTC)")][..], &PERIOD_COLUMNS].concat();
     let table = Table::new("days", &columns, by_period(runs, |day| day, DAYS_SHOWN));
-    let series = |name: &str| Quantity::named(name).map(|it| Series::of(runs, it)).unwrap_or_default();
     let charts = [
-        ("new_events_count", "New events a day", series("new_events_count").sums_by_day()),
-        ("buffer_overlap", "Least overlap of a day", series("buffer_overlap").least_by_day()),
+        ("new_events_count", "New events a day", Series::of(runs, Quantity::NewEventsCount).sums_by_day()),
+        (
+            "buffer_overlap",
+            "Least overlap of a day",
+            Series::of(runs, Quantity::BufferOverlap).least_by_day(),
+        ),
     ];
     let charts = charts.map(|(name, title, series)| {
         Item::Chart(Chart {
@@ -371,7 +371,7 @@ fn by_day(runs: &[Run]) -> Section {
     Section::new("by_day", format!("Day by day, at most {DAYS_SHOWN}"), items)
 }
 
-fn by_week(runs: &[Run]) -> Section {
+fn by_week(runs: &[RunRecord]) -> Section {
     let columns = [&[("week", "week from")][..], &PERIOD_COLUMNS].concat();
     let monday = |day: NaiveDate| day - TimeDelta::days(i64::from(day.weekday().num_days_from_monday()));
     let table = Table::new("weeks", &columns, by_period(runs, monday, WEEKS_SHOWN));

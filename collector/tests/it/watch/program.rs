@@ -137,12 +137,12 @@ fn after_a_restart_the_runs_of_the_last_month_are_known_and_nothing_else() {
     let now: DateTime<Utc> = "2026-03-31T12:00:00Z".parse().unwrap();
     let put = |name: &str, second: i64| {
         let mut record = record.clone();
-        record["start_time"] = Value::from(second);
+        record["timestamp"] = Value::from(DateTime::from_timestamp(second, 0).unwrap().to_rfc3339());
         fs::write(folder.join(name), record.to_string()).unwrap();
     };
     let wanted =
         ["metrics_20260301_120000.json", "metrics_20260331_110000.json", "metrics_20260331_110000_02.json"];
-    for (second, name) in (1..).zip(wanted) {
+    for (second, name) in (1_767_362_401..).zip(wanted) {
         put(name, second);
     }
     for name in [
@@ -151,15 +151,15 @@ fn after_a_restart_the_runs_of_the_last_month_are_known_and_nothing_else() {
         "metrics_20290101_000000.json",
         "notes.json",
     ] {
-        put(name, 9);
+        put(name, 1_767_362_409);
     }
     fs::write(folder.join("metrics_20260330_000000.json"), "{").unwrap();
     // A name and a content that disagree: the start decides.
     put("metrics_20260331_115000.json", 1_774_965_600);
     // Who opens it waits for ever.
     nix::unistd::mkfifo(&folder.join("metrics_20260330_010000.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let starts: Vec<f64> = recall::records(&folder, now).map(|record| record.start_time).collect();
-    assert_eq!(starts, [1.0, 2.0, 3.0]);
+    let starts: Vec<i64> = recall::records(&folder, now).map(|record| record.start.timestamp()).collect();
+    assert_eq!(starts, [1_767_362_401, 1_767_362_402, 1_767_362_403]);
     assert_eq!(recall::records(&home.path("absent"), now).count(), 0);
 }
 

@@ -1,0 +1,212 @@
+//! Reads many records: folders of files, packed files, standard input.
+//!
+//! What is not a record is skipped and named. Each record is read by [`RunRecord::parse`].
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use flate2::read::MultiGzDecoder;
+
+use super::run_record::RunRecord;
+use crate::files::read_regular;
+use crate::quantity::Quantity;
+
+/// Maximum size of a record; a folder of foreign files must not fill the memory.
+pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 20;
+
+/// Something that is no record, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file, and the line if it has many.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Where records come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A folder, of which every `metrics_*.json`, `*.jsonl` and `*.jsonl.gz` is read; or such a file.
+    Path(PathBuf),
+    /// JSON Lines on standard input.
+    Stdin,
+}
+
+/// A time of which reports tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Period {
+    /// Runs that began then or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Runs that began earlier than that.
+    pub until: Option<DateTime<Utc>>,
+    /// Runs that began at most so long before the last one.
+    pub last: Option<TimeDelta>,
+}
+
+/// Runs in the order of their starts, and what was skipped.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// In the order of their starts.
+    pub runs: Vec<RunRecord>,
+    /// In the order of reading.
+    pub skipped: Vec<Skipped>,
+}
+
+impl History {
+    /// Reads records. `now` tells which clocks were wrong.
+    ///
+    /// # Errors
+    /// If an input does not exist or cannot be read; a record that cannot be read is skipped and named.
+    pub fn read(inputs: &[Input], now: DateTime<Utc>) -> io::Result<Self> {
+        let mut history = Self::default();
+        for input in inputs {
+            match input {
+                Input::Stdin => history.read_lines(io::stdin().lock(), "standard input", now)?,
+                Input::Path(path) => history.read_path(path, now)?,
+            }
+        }
+        history.runs.sort_by_key(|run| run.start);
+        // One that was packed and not removed yet.
+        history.runs.dedup_by(|one, other| is_same(one, other));
+        Ok(history)
+    }
+
+    /// Leaves out the runs of other times.
+    pub fn keep(&mut self, period: &Period) {
+        let Period { since, until, last } = *period;
+        self.runs.retain(|run| {
+            since.is_none_or(|since| run.start >= since) && until.is_none_or(|until| run.start < until)
+        });
+        if let Some((last, newest)) = last.zip(self.runs.last().map(|run| run.start)) {
+            self.runs.retain(|run| newest - run.start <= last);
+        }
+    }
+
+    fn read_path(&mut self, path: &Path, now: DateTime<Utc>) -> io::Result<()> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        if !fs::metadata(path).map_err(named)?.is_dir() {
+            let name = path.file_name().and_then(|name| name.to_str());
+            return if name.is_some_and(is_packed) {
+                self.read_packed(path, now).map_err(named)
+            } else {
+                self.read_records(&[path.to_owned()], now)
+            };
+        }
+        let records = record_files(path, |_| true).map_err(named)?;
+        let packed = files(path, is_packed).map_err(named)?;
+        for path in packed {
+            // Within a folder, one that cannot be read is skipped like a record.
+            if let Err(error) = self.read_packed(&path, now) {
+                self.skipped.push(Skipped { place: path.display().to_string(), reason: error.to_string() });
+            }
+        }
+        self.read_records(&records, now)
+    }
+
+    /// Reads files of one record each, on all processors.
+    fn read_records(&mut self, paths: &[PathBuf], now: DateTime<Utc>) -> io::Result<()> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let share = paths.len().div_ceil(threads).max(1);
+        let read = |paths: &[PathBuf]| {
+            let mut part = Self::default();
+            for path in paths {
+                match read_record(path, now) {
+                    Ok(run) => part.runs.push(run),
+                    Err(reason) => part.skipped.push(Skipped { place: path.display().to_string(), reason }),
+                }
+            }
+            part
+        };
+        let parts: Vec<thread::Result<Self>> = thread::scope(|scope| {
+            let readers: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(move || read(paths))).collect();
+            readers.into_iter().map(thread::ScopedJoinHandle::join).collect()
+        });
+        for part in parts {
+            let part = part.map_err(|_| io::Error::other("a reader broke off"))?;
+            self.runs.extend(part.runs);
+            self.skipped.extend(part.skipped);
+        }
+        Ok(())
+    }
+
+    fn read_packed(&mut self, path: &Path, now: DateTime<Utc>) -> io::Result<()> {
+        let file = fs::File::open(path)?;
+        let place = path.display().to_string();
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            self.read_lines(BufReader::new(MultiGzDecoder::new(file)), &place, now)
+        } else {
+            self.read_lines(BufReader::new(file), &place, now)
+        }
+    }
+
+    pub(crate) fn read_lines(
+        &mut self,
+        mut lines: impl BufRead,
+        place: &str,
+        now: DateTime<Utc>,
+    ) -> io::Result<()> {
+        let mut line = Vec::new();
+        for number in 1_usize.. {
+            line.clear();
+            // What is longer is not a record, and nothing behind it can be trusted: a packed file of a few bytes may
+            // unpack to any length.
+            if lines.by_ref().take(MAX_RECORD_BYTES + 1).read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            if line.len() as u64 > MAX_RECORD_BYTES {
+                let reason = "the line is too large for a record".to_owned();
+                self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason });
+                break;
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            match RunRecord::parse(&line, now) {
+                Ok(run) => self.runs.push(run),
+                Err(reason) => {
+                    self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files of one record each in a folder, in the order of their names.
+pub(crate) fn record_files(folder: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
+    files(folder, |name| is_record(name) && wanted(name))
+}
+
+fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&wanted) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+pub(crate) fn read_record(path: &Path, now: DateTime<Utc>) -> Result<RunRecord, String> {
+    let text = read_regular(path, MAX_RECORD_BYTES).map_err(|error| error.to_string())?;
+    RunRecord::parse(&text, now)
+}
+
+fn is_packed(name: &str) -> bool {
+    name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".jsonl").is_some()
+}
+
+fn is_record(name: &str) -> bool {
+    name.strip_prefix("metrics_").is_some_and(|rest| rest.strip_suffix(".json").is_some())
+}
+
+/// Starts are written to the microsecond.
+fn is_same(one: &RunRecord, other: &RunRecord) -> bool {
+    let facts = |run: &RunRecord| (run.start, run.get(Quantity::TotalTime), run.status);
+    facts(one) == facts(other)
+}
