@@ -276,7 +276,7 @@ pub fn read_packed(lines: &[u8], now: DateTime<Utc>) -> std::io::Result<(usize, 
 /// # Errors
 /// Why it is skipped.
 pub fn read_trend(text: &[u8]) -> Result<(), String> {
-    parse(text).and_then(|record| Sample::of(&record)).map(drop).map_err(|error| error.message)
+    parse(text).and_then(|record| Sample::new(&record)).map(drop).map_err(|error| error.message)
 }
 
 /// The name with labels and the value in a line of Prometheus' text format.

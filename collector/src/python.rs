@@ -3,7 +3,7 @@
 //! Both texts are fixed character for character, and parts of them are Python's own: how a number or a value
 //! is printed, what a broken file is called, which dates are dates, and statistics that are computed with
 //! fractions and rounded once. [`json`] reads as `json.load` does, [`value`] prints as `str` and `repr` do,
-//! [`number`] and [`statistics`] compute, [`isoformat`] is `datetime.fromisoformat`, and [`mod@file`] has
+//! [`number`] and [`statistics`] compute, [`isoformat`] reads what `datetime.isoformat` writes, and [`mod@file`] has
 //! pathlib's spelling of paths and the texts of `OSError`.
 //!
 //! Left out on purpose: half of a surrogate pair in a string becomes U+FFFD, since no output could carry it,
@@ -18,7 +18,7 @@ mod value;
 
 use std::fmt::{self, Display};
 
-pub(crate) use file::{load, normalise, os_error, parse, read};
+pub(crate) use file::{normalise, os_error, parse, read};
 pub(crate) use isoformat::Moment;
 pub(crate) use number::{Number, fixed};
 pub(crate) use value::{Dict, Value};

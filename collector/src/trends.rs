@@ -1,13 +1,21 @@
 //! The documented trend report over the records that runs leave.
 //!
-//! [`Runs::load`] keeps of each record only the numbers that reports need; [`Report`] writes one.
+//! `record::history` finds the records, packed ones included. This module reads them as Python's `json` does and prints them as
+//! the documented script prints them: [`Runs::load`] keeps of each record only the numbers that the report needs, and
+//! [`Report`] writes it.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::python::{Dict, Exception, Number, Value, load, normalise};
+use twox_hash::XxHash3_64;
+
+use crate::python::{Dict, Exception, Number, Value, normalise, parse, read};
+use crate::record::history::{
+    MAX_RECORD_BYTES, Skipped, each_line, one_line, open_packed, packed_files, record_files,
+};
 
 mod report;
 
@@ -16,9 +24,6 @@ pub use report::Report;
 /// The steps of a run that the report names.
 const OPERATIONS: [&str; 5] =
     ["api_fetch", "metadata_fetch", "deduplication", "save_events", "metadata_update"];
-
-/// Maximum size of a record.
-const MAX_RECORD_BYTES: u64 = 1 << 20;
 
 /// The runs of a folder of records, in the order of the names.
 #[derive(Debug, Default)]
@@ -39,28 +44,66 @@ pub(crate) struct Sample {
     errors: usize,
 }
 
-/// A record that says nothing that could be reported, and why.
-#[derive(Debug)]
-struct Skipped {
-    path: PathBuf,
-    reason: String,
-}
-
 impl Runs {
-    /// Reads every `metrics_*.json` of a folder. A folder that does not exist has none.
+    /// Reads every `metrics_*.json` of a folder, and what was packed of them. A folder that does not exist has none.
     ///
     /// # Errors
     /// If the folder cannot be listed. A file that cannot be read is skipped and named in the report.
     pub fn load(folder: &Path) -> io::Result<Self> {
+        let folder = normalise(folder);
+        let (paths, packed) = match record_files(&folder, |_| true) {
+            Ok(paths) => (paths, packed_files(&folder)?),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(error),
+        };
         let mut runs = Self::default();
-        for path in record_paths(folder)? {
-            match check_size(&path).and_then(|()| load(&path)).and_then(|record| Sample::of(&record)) {
-                Ok(sample) => runs.samples.push(sample),
-                Err(error) => runs.skipped.push(Skipped { path, reason: error.message }),
+        // Packing that was interrupted leaves a record in both places.
+        let mut known = HashSet::new();
+        for path in packed.into_iter().filter(|path| is_of_packing(path)) {
+            runs.read_packed(&path, &mut known);
+        }
+        for path in paths.iter().map(|path| normalise(path)) {
+            let text = check_size(&path).and_then(|()| read(&path, u64::MAX));
+            let is_known = || text.as_ref().is_ok_and(|text| known.contains(&digest(text)));
+            if known.is_empty() || !is_known() {
+                runs.take(path.display().to_string(), text.as_deref().map_err(Clone::clone));
             }
         }
         Ok(runs)
     }
+
+    fn read_packed(&mut self, path: &Path, known: &mut HashSet<u64>) {
+        let place = path.display().to_string();
+        let read = open_packed(path).and_then(|lines| {
+            each_line(lines, |number, line| {
+                known.extend(line.as_ref().map(|line| digest(line)));
+                self.take(format!("{place}, line {number}"), line.map_err(Exception::value));
+            })
+        });
+        if let Err(error) = read {
+            self.skipped.push(Skipped { place, reason: error.to_string() });
+        }
+    }
+
+    fn take(&mut self, place: String, text: Result<&[u8], Exception>) {
+        match text.and_then(parse).and_then(|record| Sample::new(&record)) {
+            Ok(sample) => self.samples.push(sample),
+            Err(error) => self.skipped.push(Skipped { place, reason: error.message }),
+        }
+    }
+}
+
+/// Whether packing wrote a file; the documented script knows no other files than records.
+fn is_of_packing(path: &Path) -> bool {
+    let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    name.starts_with("metrics_") && name.ends_with(".jsonl.gz")
+}
+
+/// Tells records apart, wherever their lines break.
+fn digest(text: &[u8]) -> u64 {
+    XxHash3_64::oneshot(one_line(text).as_bytes())
 }
 
 /// Refuses what would fill the memory, or never end.
@@ -74,29 +117,8 @@ fn check_size(path: &Path) -> Result<(), Exception> {
     }
 }
 
-fn record_paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let folder = normalise(folder);
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name();
-        let bytes = name.as_bytes();
-        if bytes.strip_prefix(b"metrics_").is_some_and(|rest| rest.ends_with(b".json")) {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names.into_iter().map(|name| normalise(&folder.join(name))).collect())
-}
-
 impl Sample {
-    pub(crate) fn of(record: &Value) -> Result<Self, Exception> {
+    pub(crate) fn new(record: &Value) -> Result<Self, Exception> {
         let Value::Dict(record) = record else { return Err(record.not_assignable()) };
         let total_time = record.get("total_time").map(|value| number("total_time", value)).transpose()?;
         if total_time.as_ref().is_some_and(|seconds| !seconds.to_f64().is_finite()) {

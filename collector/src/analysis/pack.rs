@@ -15,7 +15,7 @@ use flate2::write::GzEncoder;
 
 use crate::files::read_regular;
 use crate::record::RunRecord;
-use crate::record::history::{MAX_RECORD_BYTES, Skipped, record_files};
+use crate::record::history::{MAX_RECORD_BYTES, Skipped, one_line, record_files};
 
 /// What packing did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,11 +65,6 @@ pub fn pack(folder: &Path, before: DateTime<Utc>, now: DateTime<Utc>) -> io::Res
         packed.files.push(path);
     }
     Ok(packed)
-}
-
-/// A record in one line: strings of JSON never go over the end of one.
-fn one_line(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).lines().map(str::trim).collect()
 }
 
 /// Puts lines behind those that a file has; such as it has already are not put there twice.

@@ -152,7 +152,7 @@ impl CommandLine {
         if self.report.is_none() && self.compare.is_none() && self.fail_on.is_empty() {
             if self.archive_older_than.is_none() {
                 let runs = trends::Runs::load(&folder).with_context(|| cannot_read(&folder))?;
-                trends::Report::of(&runs).write(&mut out)?;
+                trends::Report::new(&runs).write(&mut out)?;
             }
             out.flush()?;
             return Ok(false);

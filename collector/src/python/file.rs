@@ -43,14 +43,6 @@ fn read_error(error: &io::Error) -> Exception {
     Exception::other(format!("[Errno {number}] {description}"))
 }
 
-/// `json.load(open(path))` with a UTF-8 locale.
-///
-/// # Errors
-/// If the file cannot be read or is no JSON.
-pub(crate) fn load(path: &Path) -> Result<Value, Exception> {
-    parse(&read(path, u64::MAX)?)
-}
-
 /// The bytes of a file, if there are at most `max_bytes`.
 ///
 /// # Errors

@@ -96,7 +96,7 @@ impl History {
             };
         }
         let records = record_files(path, |_| true).map_err(named)?;
-        let packed = files(path, is_packed).map_err(named)?;
+        let packed = packed_files(path).map_err(named)?;
         for path in packed {
             // Within a folder, one that cannot be read is skipped like a record.
             if let Err(error) = self.read_packed(&path, now) {
@@ -133,46 +133,60 @@ impl History {
     }
 
     fn read_packed(&mut self, path: &Path, now: DateTime<Utc>) -> io::Result<()> {
-        let file = fs::File::open(path)?;
         let place = path.display().to_string();
-        if path.extension().is_some_and(|extension| extension == "gz") {
-            self.read_lines(BufReader::new(MultiGzDecoder::new(file)), &place, now)
-        } else {
-            self.read_lines(BufReader::new(file), &place, now)
-        }
+        self.read_lines(open_packed(path)?, &place, now)
     }
 
     pub(crate) fn read_lines(
         &mut self,
-        mut lines: impl BufRead,
+        lines: impl BufRead,
         place: &str,
         now: DateTime<Utc>,
     ) -> io::Result<()> {
-        let mut line = Vec::new();
-        for number in 1_usize.. {
-            line.clear();
-            // What is longer is not a record, and nothing behind it can be trusted: a packed file of a few bytes may
-            // unpack to any length.
-            if lines.by_ref().take(MAX_RECORD_BYTES + 1).read_until(b'\n', &mut line)? == 0 {
-                break;
-            }
-            if line.len() as u64 > MAX_RECORD_BYTES {
-                let reason = "the line is too large for a record".to_owned();
-                self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason });
-                break;
-            }
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            match RunRecord::parse(&line, now) {
-                Ok(run) => self.runs.push(run),
-                Err(reason) => {
-                    self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason });
-                }
-            }
-        }
-        Ok(())
+        each_line(lines, |number, line| match line.and_then(|line| RunRecord::parse(line, now)) {
+            Ok(run) => self.runs.push(run),
+            Err(reason) => self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason }),
+        })
     }
+}
+
+/// The lines of a file of packed records.
+pub(crate) fn open_packed(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let file = fs::File::open(path)?;
+    Ok(if path.extension().is_some_and(|extension| extension == "gz") {
+        Box::new(BufReader::new(MultiGzDecoder::new(file)))
+    } else {
+        Box::new(BufReader::new(file))
+    })
+}
+
+/// Hands over each line that is not empty, with its number, or why it cannot be a record.
+pub(crate) fn each_line(
+    mut lines: impl BufRead,
+    mut take: impl FnMut(usize, Result<&[u8], String>),
+) -> io::Result<()> {
+    let mut line = Vec::new();
+    for number in 1_usize.. {
+        line.clear();
+        // What is longer is not a record, and nothing behind it can be trusted: a packed file of a few bytes may
+        // unpack to any length.
+        if lines.by_ref().take(MAX_RECORD_BYTES + 1).read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if line.len() as u64 > MAX_RECORD_BYTES {
+            take(number, Err("the line is too large for a record".to_owned()));
+            break;
+        }
+        if !line.iter().all(u8::is_ascii_whitespace) {
+            take(number, Ok(&line));
+        }
+    }
+    Ok(())
+}
+
+/// A record in one line, as packed files have it: strings of JSON never go over the end of a line.
+pub(crate) fn one_line(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).lines().map(str::trim).collect()
 }
 
 /// The files of one record each in a folder, in the order of their names.
@@ -180,11 +194,16 @@ pub(crate) fn record_files(folder: &Path, wanted: impl Fn(&str) -> bool) -> io::
     files(folder, |name| is_record(name) && wanted(name))
 }
 
+/// The files of packed records in a folder, in the order of their names.
+pub(crate) fn packed_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    files(folder, is_packed)
+}
+
 fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(&wanted) {
+        if wanted(&entry.file_name().to_string_lossy()) {
             paths.push(entry.path());
         }
     }

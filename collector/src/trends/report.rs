@@ -16,7 +16,7 @@ pub struct Report<'a> {
 impl<'a> Report<'a> {
     /// The report over these runs.
     #[must_use]
-    pub fn of(runs: &'a Runs) -> Self {
+    pub fn new(runs: &'a Runs) -> Self {
         Self { runs }
     }
 
@@ -27,12 +27,7 @@ impl<'a> Report<'a> {
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let Runs { samples, skipped } = self.runs;
         for skipped in skipped {
-            writeln!(
-                out,
-                "Error loading {}: {}",
-                printable(skipped.path.display()),
-                printable(&skipped.reason)
-            )?;
+            writeln!(out, "Error loading {}: {}", printable(&skipped.place), printable(&skipped.reason))?;
         }
         if samples.is_empty() {
             return writeln!(out, "No metrics data found");

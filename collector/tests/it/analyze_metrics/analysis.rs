@@ -285,6 +285,7 @@ fn old_records_are_packed_and_still_read() {
     home.write("metrics/metrics_cut.json", "{");
     let figures = || analyze(&home, &["--report", "trends", "--format", "json"]).with(0).json();
     let before = figures();
+    let documented = analyze(&home, &[]).with(0).stdout;
     let copy = fs::read(home.path("metrics/metrics_00007.json")).unwrap();
 
     let packed = analyze(&home, &["--archive-older-than", "1d"]).with(0);
@@ -297,10 +298,12 @@ fn old_records_are_packed_and_still_read() {
     let expected = ["metrics_2026-01.jsonl.gz", "metrics_2026-02.jsonl.gz", "metrics_cut.json"];
     assert_eq!(names, expected.map(str::to_owned).into());
     assert_eq!(figures(), before);
+    assert_eq!(analyze(&home, &[]).with(0).stdout, documented);
 
     // As if it had been killed before it removed a record.
     home.write("metrics/metrics_00007.json", copy);
     assert_eq!(figures(), before);
+    assert_eq!(analyze(&home, &[]).with(0).stdout, documented);
     analyze(&home, &["--archive-older-than", "1d"]).with(0);
     assert_eq!(figures(), before);
     assert!(!home.path("metrics/metrics_00007.json").exists());
