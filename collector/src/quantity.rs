@@ -230,6 +230,8 @@ quantities! {
     BytesWritten = D::bytes("bytes_written").counter("written_bytes_total");
     /// Times that the ledger did not know all that is stored, and was healed from the archive
     LedgerHealed = D::count("ledger_healed").counter("ledger_healed_total");
+    /// Times that another run changed the ledger meanwhile, and the run started over
+    LedgerConflicts = D::count("ledger_conflicts").counter("ledger_conflicts_total");
     /// Calls of the feed, repetitions included
     Attempts = D::new(Http, "attempts", Unit::Count);
     /// Size of the body as it was sent

@@ -151,6 +151,7 @@ impl Run<'_> {
                 Swap::Done(done) => return Ok(self.settled(*done)),
                 Swap::Lost => {
                     debug!("the ledger changed meanwhile; starting over");
+                    self.report.quantities.add(Quantity::LedgerConflicts, 1_usize);
                     snapshot = Box::pin(self.archive.open()).await?;
                 }
             }
@@ -392,6 +393,7 @@ impl Deposit {
             Quantity::ObjectsWritten,
             Quantity::BytesWritten,
             Quantity::LedgerHealed,
+            Quantity::LedgerConflicts,
         ] {
             quantities.set(quantity, 0_usize);
         }

@@ -149,6 +149,20 @@ fn only_what_the_ledger_cannot_tell_is_looked_up() {
 }
 
 #[test]
+fn conflict_with_another_run_is_counted() {
+    let mut collector = Collector::new(ArchiveOptions::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let read_before = runtime.block_on(collector.archive.open()).unwrap();
+    let (other, _) = collector.run(&without("response.json", |position| position < 2));
+    assert_eq!(other.count(Quantity::LedgerConflicts), 0);
+    let (body, now) = (response("response.json"), collector.now + TimeDelta::seconds(1));
+    let response = Response::parse(&body).unwrap();
+    let (deposit, _) = runtime.block_on(collector.archive.deposit(&response, read_before, now)).unwrap();
+    assert_eq!(deposit.count(Quantity::LedgerConflicts), 1);
+    assert_eq!(deposit.count(Quantity::NewEventsCount), 2);
+}
+
+#[test]
 fn members_in_another_order_are_the_same_content() {
     let mut collector = Collector::new(ArchiveOptions::default());
     collector.run(&response("response.json"));

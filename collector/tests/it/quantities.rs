@@ -23,10 +23,14 @@ fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
 }
 
+fn updates_docs() -> bool {
+    std::env::var_os("UPDATE_DOCS").is_some()
+}
+
 /// Compares a file with what it should hold, or writes it.
 #[track_caller]
 fn assert_file(name: &str, expected: &str) {
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if updates_docs() {
         fs::write(docs(name), expected).unwrap();
     }
     let found = fs::read_to_string(docs(name)).unwrap();
@@ -151,7 +155,9 @@ fn record_is_read_as_it_was_written() {
     let read = RunRecord::parse(&text, record.start).unwrap();
     assert_eq!(read.quantities, record.quantities);
     assert_eq!((read.start, &read.errors, read.status), (record.start, &record.errors, record.status));
-    assert_eq!(differences(&serde_json::from_slice(&text).unwrap()), [""; 0]);
+    if !updates_docs() {
+        assert_eq!(differences(&serde_json::from_slice(&text).unwrap()), [""; 0]);
+    }
     let places: BTreeSet<_> = Quantity::ALL.into_iter().map(path_in_record).collect();
     let derived = Quantity::ALL.into_iter().filter(|quantity| path_in_record(*quantity).is_empty()).count();
     assert_eq!(places.len(), Quantity::ALL.len() - derived + 1, "two quantities have the same place");
