@@ -86,7 +86,7 @@ pub fn measure(question: &Question, progress: impl Fn() + Sync) -> anyhow::Resul
 }
 
 fn success(played: &Played) -> Share {
-    Share::of(played.polls - played.failed_polls, played.polls)
+    Share::new(played.polls - played.failed_polls, played.polls)
 }
 
 /// What is played, without and with retries.

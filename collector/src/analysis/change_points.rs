@@ -118,7 +118,7 @@ fn divide_by_windows(series: &[f64], window: usize, max_p_value: f64) -> Vec<usi
 
 /// Divides a series where it differs most, again and again, for as long as that is significant.
 fn divide(series: &[f64], max_p_value: f64) -> Vec<usize> {
-    let distances = Distances::of(series);
+    let distances = Distances::new(series);
     let candidate = |part: Range<usize>| (distances.best_division(part.clone()), part);
     let mut parts = vec![candidate(0..series.len())];
     loop {
@@ -203,7 +203,7 @@ struct Distances {
 }
 
 impl Distances {
-    fn of(series: &[f64]) -> Self {
+    fn new(series: &[f64]) -> Self {
         let sums = series.iter().map(|point| {
             let mut sum = 0.0;
             let sums = series.iter().map(|other| {

@@ -118,7 +118,7 @@ pub struct Met<'a> {
 
 impl fmt::Display for Met<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = Cell::of(Some(self.found), self.condition.quantity.unit());
+        let found = Cell::new(Some(self.found), self.condition.quantity.unit());
         write!(formatter, "{}: it is {found}", self.condition.text)
     }
 }
@@ -132,7 +132,7 @@ impl Condition {
         let values: Vec<f64> = runs.iter().filter_map(|run| run.get(self.quantity)).collect();
         let last = values.last().copied();
         let sum = values.iter().sum();
-        let sorted = Sorted::of(values);
+        let sorted = Sorted::new(values);
         let found = match self.figure {
             Figure::Quantile(share) => sorted.quantile(share),
             Figure::Mean => sorted.mean(),

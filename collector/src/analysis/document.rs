@@ -163,7 +163,7 @@ impl Cell {
 
     /// A figure in its unit.
     #[must_use]
-    pub fn of(value: Option<f64>, unit: Unit) -> Self {
+    pub fn new(value: Option<f64>, unit: Unit) -> Self {
         match (value, unit) {
             (None, _) => Self::Missing,
             (Some(value), Unit::Seconds | Unit::SignedSeconds) => Self::Seconds(value),

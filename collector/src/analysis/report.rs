@@ -55,7 +55,7 @@ fn fact(name: &'static str, label: &'static str, value: Cell) -> Fact {
 
 /// All values of a quantity.
 fn sorted(runs: &[RunRecord], quantity: Quantity) -> Sorted {
-    Sorted::of(runs.iter().filter_map(|run| run.get(quantity)))
+    Sorted::new(runs.iter().filter_map(|run| run.get(quantity)))
 }
 
 /// New events of runs that knew others already: the first one finds a whole buffer of them.
@@ -83,7 +83,7 @@ fn title(what: &str, runs: &[RunRecord]) -> String {
 fn overview(history: &History, schedule: Option<&Schedule>) -> Section {
     let runs = &history.runs;
     let failed = runs.iter().filter(|run| run.has_failed()).count();
-    let reliability = Share::of(runs.len() - failed, runs.len());
+    let reliability = Share::new(runs.len() - failed, runs.len());
     let known = |cell: Cell| if runs.is_empty() { Cell::Missing } else { cell };
     let ends = period(runs);
     let facts = vec![

@@ -54,14 +54,14 @@ pub struct LevelChange {
 impl Series {
     /// A quantity of all runs that have it.
     #[must_use]
-    pub fn of(runs: &[RunRecord], quantity: Quantity) -> Self {
+    pub fn new(runs: &[RunRecord], quantity: Quantity) -> Self {
         let (times, values) = runs.iter().filter_map(|run| Some((run.start, run.get(quantity)?))).unzip();
         Self { times, values }
     }
 
     /// Any points, in the order of their times.
     #[must_use]
-    pub fn of_points(points: impl IntoIterator<Item = (DateTime<Utc>, f64)>) -> Self {
+    pub fn from_points(points: impl IntoIterator<Item = (DateTime<Utc>, f64)>) -> Self {
         let (times, values) = points.into_iter().unzip();
         Self { times, values }
     }
@@ -91,7 +91,7 @@ impl Series {
     fn usual(&self) -> Vec<(f64, f64)> {
         let blocks = (0..self.values.len()).step_by(BLOCK).map(|start| {
             let about = start.saturating_sub(BLOCK)..(start + 2 * BLOCK).min(self.values.len());
-            let sorted = Sorted::of(self.values[about].iter().copied());
+            let sorted = Sorted::new(self.values[about].iter().copied());
             (sorted.median().unwrap_or(0.0), sorted.spread().unwrap_or(0.0))
         });
         blocks.collect()
@@ -139,8 +139,8 @@ impl Series {
         for (time, value) in self.times.iter().zip(values.iter()) {
             by_slot[slot(time)].push(*value);
         }
-        let Some(median) = Sorted::of(values.iter().copied()).median() else { return };
-        let enough = |values: Vec<f64>| (values.len() >= LEAST_DAYS).then(|| Sorted::of(values).median());
+        let Some(median) = Sorted::new(values.iter().copied()).median() else { return };
+        let enough = |values: Vec<f64>| (values.len() >= LEAST_DAYS).then(|| Sorted::new(values).median());
         let rhythm: Vec<f64> =
             by_slot.into_iter().map(|values| enough(values).flatten().unwrap_or(median) - median).collect();
         for (time, value) in self.times.iter().zip(values) {
@@ -152,9 +152,9 @@ impl Series {
     #[must_use]
     pub fn by_day(&self) -> Self {
         let days: Vec<(NaiveDate, &[f64])> = self.days().collect();
-        let usual = Sorted::of(days.iter().map(|(_, values)| values.len() as f64)).median().unwrap_or(0.0);
+        let usual = Sorted::new(days.iter().map(|(_, values)| values.len() as f64)).median().unwrap_or(0.0);
         let whole = days.into_iter().filter(|(_, values)| values.len() as f64 > usual / 2.0);
-        Self::of_points(whole.map(|(day, values)| {
+        Self::from_points(whole.map(|(day, values)| {
             (day.and_time(chrono::NaiveTime::MIN).and_utc(), values.iter().sum::<f64>() / values.len() as f64)
         }))
     }
@@ -173,7 +173,7 @@ impl Series {
 
     fn of_each_day(&self, figure: impl Fn(&[f64]) -> f64) -> Self {
         let days = self.days();
-        Self::of_points(
+        Self::from_points(
             days.map(|(day, values)| (day.and_time(chrono::NaiveTime::MIN).and_utc(), figure(values))),
         )
     }
@@ -195,7 +195,7 @@ impl Series {
         let group = self.values.len().div_ceil(most.max(1)).max(1);
         let groups = self.times.chunks(group).zip(self.values.chunks(group));
         groups
-            .filter_map(|(times, values)| Some((*times.first()?, Sorted::of(values.to_vec()).median()?)))
+            .filter_map(|(times, values)| Some((*times.first()?, Sorted::new(values.to_vec()).median()?)))
             .collect()
     }
 }
@@ -230,7 +230,7 @@ fn locate(values: &[f64]) -> [usize; 3] {
 /// it follows the rhythm of the day.
 #[must_use]
 pub fn level_changes(runs: &[RunRecord], quantity: Quantity) -> Vec<LevelChange> {
-    let series = Series::of(runs, quantity);
+    let series = Series::new(runs, quantity);
     if quantity.follows_the_day() { series.by_day().level_changes() } else { series.level_changes() }
 }
 
@@ -246,9 +246,9 @@ pub struct Schedule {
 impl Schedule {
     /// As the starts of runs have it; nothing for fewer than three.
     #[must_use]
-    pub fn of(runs: &[RunRecord], interval: Option<TimeDelta>) -> Option<Self> {
+    pub fn new(runs: &[RunRecord], interval: Option<TimeDelta>) -> Option<Self> {
         let apart = || runs.windows(2).map(|pair| (pair[1].start - pair[0].start).as_seconds_f64());
-        let usual = Sorted::of(apart()).median().filter(|_| runs.len() > 2);
+        let usual = Sorted::new(apart()).median().filter(|_| runs.len() > 2);
         let seconds = interval.map(TimeDelta::as_seconds_f64).or(usual).filter(|seconds| *seconds >= 1.0)?;
         let missing = |pair: &[RunRecord]| {
             let [one, next] = pair else { return None };

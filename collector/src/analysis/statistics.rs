@@ -10,7 +10,7 @@ pub struct Sorted(Vec<f64>);
 impl Sorted {
     /// Sorts numbers.
     #[must_use]
-    pub fn of(numbers: impl IntoIterator<Item = f64>) -> Self {
+    pub fn new(numbers: impl IntoIterator<Item = f64>) -> Self {
         let mut numbers: Vec<f64> = numbers.into_iter().collect();
         numbers.sort_unstable_by(f64::total_cmp);
         Self(numbers)
@@ -91,7 +91,7 @@ impl Sorted {
         /// The standard deviation of normal noise for each unit of its median distance.
         const SCALE: f64 = 1.482_602_218_505_602;
         let median = self.median()?;
-        Some(SCALE * Self::of(self.0.iter().map(|number| (number - median).abs())).median()?)
+        Some(SCALE * Self::new(self.0.iter().map(|number| (number - median).abs())).median()?)
     }
 }
 
@@ -112,7 +112,7 @@ pub struct Share {
 impl Share {
     /// So many successes of so many tries.
     #[must_use]
-    pub fn of(successes: usize, tries: usize) -> Self {
+    pub fn new(successes: usize, tries: usize) -> Self {
         if tries == 0 {
             return Self { value: 0.0, low: 0.0, high: 1.0 };
         }
@@ -172,7 +172,7 @@ pub fn slope(points: &[(f64, f64)]) -> Option<[f64; 3]> {
     let pairs = points.iter().enumerate().flat_map(|(number, one)| {
         points[number + 1..].iter().map(move |other| (other.1 - one.1) / (other.0 - one.0))
     });
-    let slopes = Sorted::of(pairs.filter(|slope| slope.is_finite()));
+    let slopes = Sorted::new(pairs.filter(|slope| slope.is_finite()));
     let count = points.len() as f64;
     // Kendall's number of pairs in order, without ties.
     let width =
@@ -189,22 +189,22 @@ mod tests {
 
     #[test]
     fn quantiles_lie_between_the_nearest_numbers() {
-        let numbers = Sorted::of([4.0, 1.0, 3.0, 2.0]);
+        let numbers = Sorted::new([4.0, 1.0, 3.0, 2.0]);
         let at = |share| numbers.quantile(share).unwrap();
         assert!((at(0.0) - 1.0).abs() < 1e-12 && (at(1.0) - 4.0).abs() < 1e-12);
         assert!((at(0.5) - 2.5).abs() < 1e-12 && (at(0.9) - 3.7).abs() < 1e-12);
         assert_eq!(Sorted::default().median(), None);
         assert_eq!(numbers.median_bounds(), None);
-        let many = Sorted::of((0..100).map(f64::from));
+        let many = Sorted::new((0..100).map(f64::from));
         assert_eq!(many.median_bounds(), Some([39.0, 60.0]));
     }
 
     #[test]
     fn bounds_hold_the_share_and_narrow_with_the_number_of_tries() {
-        let (few, many) = (Share::of(95, 100), Share::of(9_500, 10_000));
+        let (few, many) = (Share::new(95, 100), Share::new(9_500, 10_000));
         assert!(few.low < 0.95 && 0.95 < few.high && few.high - few.low > many.high - many.low);
-        assert!((Share::of(95, 100).low - 0.8882).abs() < 0.0005, "{few:?}");
-        let all = Share::of(100, 100);
+        assert!((Share::new(95, 100).low - 0.8882).abs() < 0.0005, "{few:?}");
+        let all = Share::new(100, 100);
         assert!((all.value - 1.0).abs() < 1e-12 && all.low > 0.95 && all.low < 0.97, "{all:?}");
     }
 

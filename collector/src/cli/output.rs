@@ -7,7 +7,7 @@ use collector::archive::{ArchiveError, Deposit, Findings, Outcome, Problem, Repa
 use collector::feed::Source;
 use collector::import::ImportSummary;
 use collector::quantity::Quantity;
-use collector::record::check::Verdict;
+use collector::record::check::HealthCheck;
 use collector::record::{HttpUse, RunRecord};
 use collector::run::RunReport;
 use collector::store::OpenError;
@@ -294,7 +294,7 @@ pub(crate) struct HealthOutput<'a> {
 }
 
 impl<'a> HealthOutput<'a> {
-    pub(crate) fn of(verdict: &'a Verdict) -> Self {
+    pub(crate) fn of(verdict: &'a HealthCheck) -> Self {
         Self { healthy: verdict.healthy, message: verdict.lines.lines().collect() }
     }
 }

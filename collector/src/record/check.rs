@@ -21,7 +21,7 @@ use crate::text::printable;
 
 /// The result of the health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct HealthCheck {
     /// Whether the last run succeeded, is not too old, and the evidence shows health.
     pub healthy: bool,
     /// What is printed: whole lines.
@@ -30,7 +30,7 @@ pub struct Verdict {
 
 /// Checks a health file.
 #[must_use]
-pub fn check(path: &Path, now: DateTime<Utc>, limits: &Limits) -> Verdict {
+pub fn check(path: &Path, now: DateTime<Utc>, limits: &Limits) -> HealthCheck {
     let path = normalise(path);
     let mut lines = String::new();
     let judged = match fs::metadata(&path).map(|metadata| metadata.file_type()) {
@@ -58,7 +58,7 @@ pub fn check(path: &Path, now: DateTime<Utc>, limits: &Limits) -> Verdict {
         let _ = writeln!(lines, "ERROR: {what}: {}", printable(error));
         false
     });
-    Verdict { healthy, lines }
+    HealthCheck { healthy, lines }
 }
 
 /// What Python's `Path.exists` takes for "no".

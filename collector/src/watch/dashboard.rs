@@ -11,12 +11,12 @@ use super::status::{MOST_RUNS, Status, View};
 use super::summary::{Ended, RunSummary};
 use crate::analysis::document::{Cell, Chart, Document, Fact, Item, Line, Live, Section, Table};
 use crate::quantity::Unit;
-use crate::record::check::Verdict;
+use crate::record::check::HealthCheck;
 
 const RELOAD: Duration = Duration::from_secs(30);
 const RUNS_SHOWN: usize = 20;
 
-pub(super) fn page(status: &Status, verdict: &Verdict, now: DateTime<Utc>) -> String {
+pub(super) fn page(status: &Status, verdict: &HealthCheck, now: DateTime<Utc>) -> String {
     let view = status.view(MOST_RUNS);
     let sections = vec![
         Section::new("now", "Now", vec![Item::Facts(facts(&view, status.buffer(), now))]),
@@ -35,7 +35,7 @@ pub(super) fn page(status: &Status, verdict: &Verdict, now: DateTime<Utc>) -> St
 }
 
 /// What the health check says, in a line; the word for it is shown already.
-fn words(verdict: &Verdict) -> String {
+fn words(verdict: &HealthCheck) -> String {
     let lines = verdict.lines.lines().map(str::trim).filter(|line| !line.starts_with("OK: "));
     lines.map(|line| line.trim_start_matches("ERROR: ")).collect::<Vec<_>>().join(" · ")
 }

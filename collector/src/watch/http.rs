@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use super::dashboard;
 use super::status::{MOST_RUNS, Status};
 use crate::clock::SharedClock;
-use crate::record::check::Verdict;
+use crate::record::check::HealthCheck;
 
 /// Connections at a time; more wait.
 const MOST_CONNECTIONS: usize = 128;
@@ -54,7 +54,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> HealthCheck {
         self.status.check_health(&self.health_file, self.clock.now())
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::metrics::Metrics;
 use super::pace::Plan;
 use super::summary::{Ended, RunSummary};
-use crate::record::check::{self, Verdict};
+use crate::record::check::{self, HealthCheck};
 use crate::record::{Evidence, Limits, RunRecord};
 
 /// A month of half hours.
@@ -88,13 +88,13 @@ impl Status {
     }
 
     /// The result of the health check on a health file. A file that the last run could not write does not count.
-    pub fn check_health(&self, health_file: &Path, now: DateTime<Utc>) -> Verdict {
+    pub fn check_health(&self, health_file: &Path, now: DateTime<Utc>) -> HealthCheck {
         let mut verdict = check::check(health_file, now, &self.limits);
         if let Some(error) = &self.state().health_error {
             let line =
                 format!("ERROR: The health file {} could not be written: {error}\n", health_file.display());
             let lines = if verdict.healthy { line } else { line + &verdict.lines };
-            verdict = Verdict { healthy: false, lines };
+            verdict = HealthCheck { healthy: false, lines };
         }
         self.metrics.note_health(verdict.healthy);
         verdict

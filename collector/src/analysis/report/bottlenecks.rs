@@ -16,7 +16,7 @@ const DAY_S: f64 = 86_400.0;
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
     let runs = &history.runs;
-    let schedule = Schedule::of(runs, interval);
+    let schedule = Schedule::new(runs, interval);
     let sections = vec![
         overview(history, schedule.as_ref()),
         timeline(runs),
@@ -72,7 +72,7 @@ fn ranking(runs: &[RunRecord]) -> Section {
         .collect();
     ranked.sort_by(|one, other| other.0.total_cmp(&one.0));
     let rows = ranked.into_iter().map(|(cost, quantity, kind)| {
-        let sorted = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
+        let sorted = Sorted::new(runs.iter().filter_map(|run| run.get(quantity)));
         vec![
             Cell::text(quantity.key()),
             Cell::text(quantity.definition().description),
@@ -97,7 +97,7 @@ fn ranking(runs: &[RunRecord]) -> Section {
 fn network(runs: &[RunRecord]) -> Section {
     let whole: f64 = operations(|kind| kind == StepKind::Phase).map(|(it, ..)| mean_cost(runs, it)).sum();
     let rows = operations(|kind| kind == StepKind::Phase).filter_map(|(quantity, _)| {
-        let sorted = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
+        let sorted = Sorted::new(runs.iter().filter_map(|run| run.get(quantity)));
         let cost = mean_cost(runs, quantity);
         Some(vec![
             Cell::text(quantity.key()),
@@ -131,7 +131,7 @@ fn resources(runs: &[RunRecord], schedule: Option<&Schedule>) -> Section {
         (
             "buffer",
             "new events a poll, at most",
-            Sorted::of(later_news(runs).map(|(_, new)| new)).max(),
+            Sorted::new(later_news(runs).map(|(_, new)| new)).max(),
             BUFFER,
             Unit::Count,
         ),
@@ -147,8 +147,8 @@ fn resources(runs: &[RunRecord], schedule: Option<&Schedule>) -> Section {
         vec![
             Cell::text(name),
             Cell::text(what),
-            Cell::of(used, unit),
-            Cell::of(Some(limit), unit),
+            Cell::new(used, unit),
+            Cell::new(Some(limit), unit),
             Cell::maybe(used, |used| Cell::Share(used / limit)),
             Cell::maybe(used.filter(|used| *used > 0.0), |used| Cell::text(times(limit / used))),
         ]

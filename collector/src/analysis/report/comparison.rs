@@ -50,7 +50,7 @@ struct Bounded {
 impl Bounded {
     /// What is usual: the median, of numbers of events the mean.
     fn usual(runs: &[RunRecord], quantity: Quantity) -> Option<Self> {
-        let sorted = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
+        let sorted = Sorted::new(runs.iter().filter_map(|run| run.get(quantity)));
         Some(if quantity.follows_the_day() {
             Self { value: sorted.mean()?, bounds: sorted.mean_bounds() }
         } else {
@@ -60,7 +60,7 @@ impl Bounded {
 
     fn reliability(runs: &[RunRecord]) -> Option<Self> {
         let failed = runs.iter().filter(|run| run.has_failed()).count();
-        let Share { value, low, high } = Share::of(runs.len() - failed, runs.len());
+        let Share { value, low, high } = Share::new(runs.len() - failed, runs.len());
         (!runs.is_empty()).then_some(Self { value, bounds: Some([low, high]) })
     }
 
@@ -77,7 +77,7 @@ impl Bounded {
     }
 
     fn cells(side: Option<Self>, unit: Unit) -> [Cell; 2] {
-        let cell = |value| Cell::of(Some(value), unit);
+        let cell = |value| Cell::new(Some(value), unit);
         [
             Cell::maybe(side, |side| cell(side.value)),
             Cell::maybe(side.and_then(|side| side.bounds), |[low, high]| Cell::range(cell(low), cell(high))),

@@ -24,8 +24,8 @@ const MOST_POINTS: usize = 200;
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
     let runs = &history.runs;
-    let schedule = Schedule::of(runs, interval);
-    let flow = Flow::of(runs, schedule.as_ref());
+    let schedule = Schedule::new(runs, interval);
+    let flow = Flow::new(runs, schedule.as_ref());
     let sections = vec![
         overview(history, schedule.as_ref()),
         rate(&flow),
@@ -49,12 +49,12 @@ struct Flow {
 }
 
 impl Flow {
-    fn of(runs: &[RunRecord], schedule: Option<&Schedule>) -> Self {
+    fn new(runs: &[RunRecord], schedule: Option<&Schedule>) -> Self {
         let news: Vec<_> = later_news(runs).collect();
         let interval_s = schedule.map(|it| it.interval.as_seconds_f64());
-        let means = Series::of_points(news.iter().copied()).by_day();
+        let means = Series::from_points(news.iter().copied()).by_day();
         let runs_a_day = interval_s.map_or(0.0, |seconds| 86_400.0 / seconds);
-        let days = Series::of_points(means.points().map(|(day, mean)| (day, mean * runs_a_day)));
+        let days = Series::from_points(means.points().map(|(day, mean)| (day, mean * runs_a_day)));
         let years =
             |(day, events): (DateTime<Utc>, f64)| (day.timestamp() as f64 / 86_400.0 / DAYS_A_YEAR, events);
         let growth = (days.values().len() >= LEAST_DAYS && runs_a_day > 0.0)
@@ -64,11 +64,11 @@ impl Flow {
     }
 
     fn sorted(&self) -> Sorted {
-        Sorted::of(self.news.iter().map(|(_, new)| *new))
+        Sorted::new(self.news.iter().map(|(_, new)| *new))
     }
 
     fn a_day(&self) -> Option<f64> {
-        Sorted::of(self.days.values().iter().copied()).mean()
+        Sorted::new(self.days.values().iter().copied()).mean()
     }
 
     /// The half hour of the day (UTC) that brings most, and how many events a run finds in it.
@@ -131,9 +131,9 @@ fn rate(flow: &Flow) -> Section {
 
 fn overlap(runs: &[RunRecord]) -> Section {
     // The first run knows nothing.
-    let overlaps = Series::of(runs.get(1..).unwrap_or_default(), Quantity::BufferOverlap);
+    let overlaps = Series::new(runs.get(1..).unwrap_or_default(), Quantity::BufferOverlap);
     let least = overlaps.points().min_by(|one, other| one.1.total_cmp(&other.1));
-    let sorted = Sorted::of(overlaps.values().iter().copied());
+    let sorted = Sorted::new(overlaps.values().iter().copied());
     let by_year =
         |(day, least): (DateTime<Utc>, f64)| (day.timestamp() as f64 / 86_400.0 / DAYS_A_YEAR, least);
     let days: Vec<_> = overlaps.least_by_day().points().map(by_year).collect();
@@ -163,7 +163,7 @@ fn overlap(runs: &[RunRecord]) -> Section {
 fn calls(runs: &[RunRecord], schedule: Option<&Schedule>) -> Section {
     let attempts = sorted(runs, Quantity::Attempts).mean().or((!runs.is_empty()).then_some(1.0));
     let a_day = attempts.zip(schedule).map(|(calls, it)| calls * 86_400.0 / it.interval.as_seconds_f64());
-    let apart = Sorted::of(runs.windows(2).map(|pair| (pair[1].start - pair[0].start).as_seconds_f64()));
+    let apart = Sorted::new(runs.windows(2).map(|pair| (pair[1].start - pair[0].start).as_seconds_f64()));
     let facts = vec![
         fact("calls_per_day", "calls a day", Cell::maybe(a_day, Cell::Count)),
         fact("allowed_per_day", "allowed", Cell::Count(CALLS_A_DAY)),

@@ -21,9 +21,9 @@ struct Score {
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
     let runs = &history.runs;
-    let schedule = Schedule::of(runs, interval);
+    let schedule = Schedule::new(runs, interval);
     let scores = scores(runs, schedule.as_ref());
-    let measured = Sorted::of(scores.iter().filter_map(|score| score.points));
+    let measured = Sorted::new(scores.iter().filter_map(|score| score.points));
     let overall = vec![
         Fact {
             name: "overall",
@@ -70,9 +70,9 @@ fn scores(runs: &[RunRecord], schedule: Option<&Schedule>) -> Vec<Score> {
     let saved = saved_by_compression(runs);
     let objects = objects_of_a_run(runs);
     let an_event = time_of_an_event(runs);
-    let room = Sorted::of(later_news(runs).map(|(_, new)| new)).max().map(|most| BUFFER / most.max(1.0));
+    let room = Sorted::new(later_news(runs).map(|(_, new)| new)).max().map(|most| BUFFER / most.max(1.0));
     let failed = runs.iter().filter(|run| run.has_failed()).count();
-    let reliable = (!runs.is_empty()).then(|| Share::of(runs.len() - failed, runs.len()).low);
+    let reliable = (!runs.is_empty()).then(|| Share::new(runs.len() - failed, runs.len()).low);
     let recorded = schedule.map(|it| runs.len() as f64 / (runs.len() + it.missed()) as f64);
     let score =
         |category, documented, figure, points, rule| Score { category, documented, figure, points, rule };
@@ -80,21 +80,21 @@ fn scores(runs: &[RunRecord], schedule: Option<&Schedule>) -> Vec<Score> {
         score(
             "CPU Efficiency",
             9.0,
-            Cell::of(cpu, Unit::Share),
+            Cell::new(cpu, Unit::Share),
             by_headroom(cpu.map(|cpu| 1.0 / cpu), 4.0),
             "share of a processor: 10 for a ten-thousandth, 2.5 less for ten times as much",
         ),
         score(
             "Memory Efficiency",
             9.0,
-            Cell::of(memory, Unit::Bytes),
+            Cell::new(memory, Unit::Bytes),
             by_headroom(memory.map(|memory| MEMORY_BYTES / memory), 3.0),
             "of 8 GB: 10 for a thousandth, 3.3 less for ten times as much",
         ),
         score(
             "Network Efficiency",
             8.0,
-            Cell::of(saved, Unit::Share),
+            Cell::new(saved, Unit::Share),
             saved.map(|saved| (10.0 * saved).clamp(0.0, 10.0)),
             "bytes of the response that compression saves: 10 for all",
         ),
@@ -108,7 +108,7 @@ fn scores(runs: &[RunRecord], schedule: Option<&Schedule>) -> Vec<Score> {
         score(
             "Algorithm Efficiency",
             10.0,
-            Cell::of(an_event, Unit::Seconds),
+            Cell::new(an_event, Unit::Seconds),
             by_headroom(an_event.map(|seconds| 1e-3 / seconds), 3.0),
             "finding and comparing an event: 10 for 1 µs, 3.3 less for ten times as much",
         ),
@@ -123,14 +123,14 @@ fn scores(runs: &[RunRecord], schedule: Option<&Schedule>) -> Vec<Score> {
         score(
             "Error Handling",
             8.0,
-            Cell::of(reliable, Unit::Share),
+            Cell::new(reliable, Unit::Share),
             reliable.map(|reliable| (-10.0 / 4.0 * (1.0 - reliable).max(1e-9).log10()).clamp(0.0, 10.0)),
             "runs that succeed, the lower bound at 95 %: 10 for 99.99 %, 5 for 99 %",
         ),
         score(
             "Monitoring",
             7.0,
-            Cell::of(recorded, Unit::Share),
+            Cell::new(recorded, Unit::Share),
             recorded.map(|recorded| 10.0 * recorded),
             "runs that were due and left a record: 10 for all",
         ),
@@ -145,8 +145,10 @@ fn saved_by_compression(runs: &[RunRecord]) -> Option<f64> {
 
 fn objects_of_a_run(runs: &[RunRecord]) -> Option<f64> {
     let with_news = runs.iter().filter(|run| run.quantities.is_set(Quantity::NewEventsCount));
-    Sorted::of(with_news.filter_map(|run| run.get(Quantity::ObjectsWritten).filter(|objects| *objects > 0.0)))
-        .mean()
+    Sorted::new(
+        with_news.filter_map(|run| run.get(Quantity::ObjectsWritten).filter(|objects| *objects > 0.0)),
+    )
+    .mean()
 }
 
 fn time_of_an_event(runs: &[RunRecord]) -> Option<f64> {

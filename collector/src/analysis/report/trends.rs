@@ -29,7 +29,7 @@ const MOST_POINTS: usize = 120;
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
     let runs = &history.runs;
-    let schedule = Schedule::of(runs, interval);
+    let schedule = Schedule::new(runs, interval);
     let changes = all_level_changes(runs);
     let sections = vec![
         overview(history, schedule.as_ref()),
@@ -67,9 +67,9 @@ fn run_times(runs: &[RunRecord], changes: &[(Quantity, LevelChange)]) -> Section
     let totals: f64 = runs.iter().filter_map(|run| run.get(Quantity::TotalTime)).sum();
     let rows =
         Quantity::reported().filter(|quantity| quantity.unit() != Unit::Share).filter_map(|quantity| {
-            let all = Sorted::of(runs.iter().filter_map(|run| run.get(quantity)));
+            let all = Sorted::new(runs.iter().filter_map(|run| run.get(quantity)));
             let sum = all.mean()? * all.len() as f64;
-            let cell = |value| Cell::of(value, quantity.unit());
+            let cell = |value| Cell::new(value, quantity.unit());
             let share = (quantity.unit() == Unit::Seconds && totals > 0.0).then(|| Cell::Share(sum / totals));
             Some(vec![
                 Cell::text(quantity.key()),
@@ -103,7 +103,7 @@ fn percentiles(runs: &[RunRecord], changes: &[(Quantity, LevelChange)]) -> Chart
     let line = |share: f64| {
         let group = runs.len().div_ceil(MOST_POINTS).max(1);
         let points = runs.chunks(group).filter_map(|runs| {
-            let times = Sorted::of(runs.iter().filter_map(|run| run.get(Quantity::TotalTime)));
+            let times = Sorted::new(runs.iter().filter_map(|run| run.get(Quantity::TotalTime)));
             Some((runs.first()?.start, times.quantile(share)?))
         });
         points.collect()
@@ -162,7 +162,7 @@ fn recent(runs: &[RunRecord]) -> Section {
         let chance = mann_whitney(&then, &now)?;
         // A share's median is 0 or 1.
         let middle = |values: Vec<f64>| {
-            let sorted = Sorted::of(values);
+            let sorted = Sorted::new(values);
             if quantity.follows_the_day() { sorted.mean() } else { sorted.median() }
         };
         let (then, now) = (middle(then)?, middle(now)?);
@@ -177,8 +177,8 @@ fn recent(runs: &[RunRecord]) -> Section {
         };
         Some(vec![
             Cell::text(quantity.key()),
-            Cell::of(Some(then), quantity.unit()),
-            Cell::of(Some(now), quantity.unit()),
+            Cell::new(Some(then), quantity.unit()),
+            Cell::new(Some(now), quantity.unit()),
             relative.map_or(Cell::Undefined, Cell::Change),
             Cell::Chance(chance),
             Cell::text(verdict),
@@ -204,7 +204,7 @@ fn recent(runs: &[RunRecord]) -> Section {
 fn level_change_section(mut changes: Vec<(Quantity, LevelChange)>) -> Section {
     changes.sort_by_key(|(_, change)| change.time);
     let rows = changes.into_iter().map(|(quantity, LevelChange { time, between: [first, last], point })| {
-        let cell = |value| Cell::of(Some(value), quantity.unit());
+        let cell = |value| Cell::new(Some(value), quantity.unit());
         vec![
             Cell::text(quantity.key()),
             Cell::Time(time),
@@ -233,7 +233,7 @@ fn level_change_section(mut changes: Vec<(Quantity, LevelChange)>) -> Section {
 fn outliers(runs: &[RunRecord]) -> Section {
     let mut all: Vec<_> = Quantity::reported()
         .filter(|quantity| !quantity.follows_the_day())
-        .flat_map(|quantity| Series::of(runs, quantity).outliers().into_iter().map(move |it| (quantity, it)))
+        .flat_map(|quantity| Series::new(runs, quantity).outliers().into_iter().map(move |it| (quantity, it)))
         .collect();
     let count = all.len();
     let times_usual = |value: f64, usual: f64| if usual > 0.0 { value / usual } else { f64::INFINITY };
@@ -244,8 +244,8 @@ fn outliers(runs: &[RunRecord]) -> Section {
         vec![
             Cell::text(quantity.key()),
             Cell::Time(it.time),
-            Cell::of(Some(it.value), quantity.unit()),
-            Cell::of(Some(it.usual), quantity.unit()),
+            Cell::new(Some(it.value), quantity.unit()),
+            Cell::new(Some(it.usual), quantity.unit()),
         ]
     });
     let columns = [("quantity", ""), ("time", "when"), ("value", "was"), ("usual", "usual about then")];
@@ -324,7 +324,7 @@ const PERIOD_COLUMNS: [(&str, &str); 6] = [
 ];
 
 fn period_row(first: Cell, runs: &[&RunRecord]) -> Vec<Cell> {
-    let all = |quantity: Quantity| Sorted::of(runs.iter().filter_map(move |run| run.get(quantity)));
+    let all = |quantity: Quantity| Sorted::new(runs.iter().filter_map(move |run| run.get(quantity)));
     let times = all(Quantity::TotalTime);
     let (new, overlap) = (all(Quantity::NewEventsCount), all(Quantity::BufferOverlap));
     vec![
@@ -351,11 +351,11 @@ fn by_day(runs: &[RunRecord]) -> Section {
     let columns = [&[("day", "day (UTC)")][..], &PERIOD_COLUMNS].concat();
     let table = Table::new("days", &columns, by_period(runs, |day| day, DAYS_SHOWN));
     let charts = [
-        ("new_events_count", "New events a day", Series::of(runs, Quantity::NewEventsCount).sums_by_day()),
+        ("new_events_count", "New events a day", Series::new(runs, Quantity::NewEventsCount).sums_by_day()),
         (
             "buffer_overlap",
             "Least overlap of a day",
-            Series::of(runs, Quantity::BufferOverlap).least_by_day(),
+            Series::new(runs, Quantity::BufferOverlap).least_by_day(),
         ),
     ];
     let charts = charts.map(|(name, title, series)| {

@@ -26,7 +26,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(chart: &Chart) -> Self {
+    fn new(chart: &Chart) -> Self {
         let times = || chart.lines.iter().flat_map(|(_, points)| points.iter().map(|(time, _)| *time));
         let (from, to) = (times().min().unwrap_or_default(), times().max().unwrap_or_default());
         let highest = if chart.stacked {
@@ -67,12 +67,12 @@ fn round_step(least: f64, unit: Unit) -> f64 {
 }
 
 pub(super) fn draw(chart: &Chart, page: &mut String) {
-    let scale = Scale::of(chart);
+    let scale = Scale::new(chart);
     let _ = writeln!(page, "<svg class=\"chart\" role=\"group\" aria-label=\"{}\">", escaped(&chart.title));
     for line in 0..=(scale.top / scale.step).round() as usize {
         let figure = scale.step * line as f64;
         let y = scale.y(figure);
-        let shown = escaped(&Cell::of(Some(figure), chart.unit).to_string());
+        let shown = escaped(&Cell::new(Some(figure), chart.unit).to_string());
         let _ = write!(
             page,
             "<line class=\"axis\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
@@ -109,7 +109,7 @@ pub(super) fn draw(chart: &Chart, page: &mut String) {
         }
         for ((time, figure), top) in points.iter().zip(&tops) {
             let column = columns.entry(*time).or_default();
-            column.said.push(format!("{name} {}", Cell::of(Some(*figure), chart.unit)));
+            column.said.push(format!("{name} {}", Cell::new(Some(*figure), chart.unit)));
             column.tops.push(*top);
         }
         if chart.stacked {
