@@ -71,6 +71,10 @@ impl Members {
         zoned.or_else(|_| local()).map_err(|_| format!("its timestamp is `{text}`"))
     }
 
+    fn reader(&mut self, section: Section) -> SectionReader<'_> {
+        SectionReader { section, quantities: &mut self.quantities }
+    }
+
     /// What follows from what was read, of records of earlier versions and of the documented collector.
     fn complete(&mut self) {
         let quantities = &mut self.quantities;
@@ -104,38 +108,21 @@ impl<'de> Visitor<'de> for RecordVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
         let mut members = Members::default();
         while let Some(Key(key)) = map.next_key()? {
-            let section = match &*key {
-                "start_time" => {
-                    members.start_time = map.next_value()?;
-                    continue;
-                }
-                "timestamp" => {
-                    members.timestamp = map.next_value()?;
-                    continue;
-                }
-                "status" => {
-                    members.status = map.next_value()?;
-                    continue;
-                }
-                "left_to" => {
-                    members.left_to = map.next_value()?;
-                    continue;
-                }
-                "errors" => {
-                    members.errors = map.next_value()?;
-                    continue;
-                }
-                "timings" => Section::Timings,
-                "counts" => Section::Counts,
-                "process" => Section::Process,
-                "http" => Section::Http,
+            match &*key {
+                "start_time" => members.start_time = map.next_value()?,
+                "timestamp" => members.timestamp = map.next_value()?,
+                "status" => members.status = map.next_value()?,
+                "left_to" => members.left_to = map.next_value()?,
+                "errors" => members.errors = map.next_value()?,
+                "timings" => map.next_value_seed(members.reader(Section::Timings))?,
+                "counts" => map.next_value_seed(members.reader(Section::Counts))?,
+                "process" => map.next_value_seed(members.reader(Section::Process))?,
+                "http" => map.next_value_seed(members.reader(Section::Http))?,
                 key => {
                     let quantity = find(Section::Record, key, 0);
                     read_value(&mut map, quantity, &mut members.quantities)?;
-                    continue;
                 }
-            };
-            map.next_value_seed(SectionReader { section, quantities: &mut members.quantities })?;
+            }
         }
         members.complete();
         Ok(members)
