@@ -124,6 +124,28 @@ pub struct FeedOptions {
     pub instance: String,
 }
 
+/// The User-Agent header, unless another is configured.
+pub const USER_AGENT: &str = concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION"));
+
+impl FeedOptions {
+    /// The defaults of the program: three retries, compressed responses, no limits but those of the provider.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            user_agent: USER_AGENT.to_owned(),
+            timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(10),
+            compression: true,
+            retries: 3,
+            backoff: Duration::from_secs(1),
+            limits: CallLimits::NONE,
+            state_dir: state_dir.into(),
+            force: false,
+            instance: String::new(),
+        }
+    }
+}
+
 /// A response as it was fetched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fetched {

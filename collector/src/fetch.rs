@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use chrono::NaiveDate;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::StreamExt as _;
 use rustc_hash::FxHashSet;
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::cache::{Cache, Content, Freshness, Origin};
+use crate::concurrency::buffered;
 use crate::event::{EventId, Fields, Response, ResponseError};
 use crate::feed::{Feed, FetchFailure, Selection};
 
@@ -92,8 +94,9 @@ pub async fn select(
             };
             (selection, body)
         }
+        .boxed()
     });
-    let mut answers = stream::iter(answers).buffered(parallel.max(1));
+    let mut answers = buffered(parallel, answers);
     let mut answered = 0;
     while let Some((selection, body)) = answers.next().await {
         let outcome = match body {

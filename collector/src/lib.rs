@@ -17,6 +17,7 @@ pub mod analysis;
 pub mod archive;
 pub mod cache;
 pub mod clock;
+mod concurrency;
 pub mod event;
 pub mod feed;
 pub mod fetch;

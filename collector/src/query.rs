@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 
 use chrono::NaiveDate;
 use futures_util::FutureExt as _;
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -30,6 +30,7 @@ pub use lookup::LookUp;
 
 use crate::archive::Archive;
 use crate::cache::Origin;
+use crate::concurrency::buffered;
 use crate::event::EventId;
 use crate::store::StoreError;
 use plan::Days;
@@ -171,7 +172,7 @@ type Told = Result<Found, Unreadable>;
 
 /// What is found, as it comes. Nothing is asked of the store before it is asked of this.
 pub struct Answer<'a> {
-    stream: Pin<Box<dyn Stream<Item = Told> + Send + 'a>>,
+    stream: BoxStream<'a, Told>,
     account: Account,
 }
 
@@ -239,7 +240,7 @@ impl Archive {
         Answer { stream: Box::pin(stream), account }
     }
 
-    async fn begin(&self, query: Query, account: Account) -> Pin<Box<dyn Stream<Item = Told> + Send + '_>> {
+    async fn begin(&self, query: Query, account: Account) -> BoxStream<'_, Told> {
         if !query.knows_only_numbers() {
             let days = Days::between(query.from, query.to, self.now());
             return self.read_days(days, query, account).await;
@@ -256,20 +257,17 @@ impl Archive {
         Box::pin(unreadable.chain(self.read_days(days, query, account).await))
     }
 
-    async fn read_days(
-        &self,
-        days: Days,
-        query: Query,
-        account: Account,
-    ) -> Pin<Box<dyn Stream<Item = Told> + Send + '_>> {
+    async fn read_days(&self, days: Days, query: Query, account: Account) -> BoxStream<'_, Told> {
         let (objects, unreadable) = self.objects_of(&days, &query, &account).await;
-        let reads = stream::iter(objects).map(move |(place, listed)| async move {
-            let content = self.content(&listed).await;
-            (place, listed.key, content)
+        let reads = objects.into_iter().map(move |(place, listed)| {
+            async move {
+                let content = self.content(&listed).await;
+                (place, listed.key, content)
+            }
+            .boxed()
         });
         let mut scan = Scan::new(query, account);
-        let found = reads
-            .buffered(self.parallel())
+        let found = buffered(self.parallel(), reads)
             .flat_map(move |(place, key, content)| stream::iter(scan.take(place, &key, content)));
         Box::pin(stream::iter(unreadable.into_iter().map(Err)).chain(found))
     }

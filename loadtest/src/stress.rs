@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use collector::archive::{Archive, ArchiveOptions};
 use collector::cache::{Cache, CacheOptions};
 use collector::clock::{SharedClock, SystemClock};
-use collector::feed::{CallLimits, Feed, FeedOptions, Source as FeedSource};
+use collector::feed::{Feed, FeedOptions, Source as FeedSource};
 use collector::record::RecordPaths;
 use collector::run::Collector;
 use collector::store::oci::BucketPath;
@@ -169,15 +169,9 @@ impl Services {
         let source = FeedSource::parse(&self.feed_url).map_err(|error| anyhow!(error))?;
         let options = FeedOptions {
             user_agent: "polisen-events-collector (stress)".to_owned(),
-            timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(10),
-            compression: true,
             retries: 0,
-            backoff: Duration::ZERO,
-            limits: CallLimits::NONE,
-            state_dir: folder.join("state"),
-            force: false,
             instance: number.to_string(),
+            ..FeedOptions::new(folder.join("state"))
         };
         let mut archive = Archive::new(store, Arc::clone(&clock), ArchiveOptions::default());
         if with_cache {

@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 use chrono::TimeDelta;
 use collector::archive::{Archive, ArchiveOptions, StateFolder};
 use collector::clock::{SharedClock, SystemClock};
-use collector::feed::{CallLimits, Feed, FeedOptions, Source};
+use collector::feed::{Feed, FeedOptions, Source};
 use collector::quantity::Quantity;
 use collector::record::RecordPaths;
 use collector::run::Collector;
@@ -188,15 +188,10 @@ impl Bench<'_> {
         let source = Source::parse(&self.feed_server.uri()).map_err(|error| anyhow!(error))?;
         let options = FeedOptions {
             user_agent: "polisen-events-collector timeline".to_owned(),
-            timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(10),
             compression: self.compression,
             retries: 0,
-            backoff: Duration::ZERO,
-            limits: CallLimits::NONE,
-            state_dir: self.folder.join("state"),
-            force: false,
             instance: "timeline".to_owned(),
+            ..FeedOptions::new(self.folder.join("state"))
         };
         Ok(Collector {
             feed: Feed::new(&source, options, Arc::clone(&clock))?,

@@ -108,14 +108,10 @@ impl Day {
         let options = FeedOptions {
             user_agent: "polisen-events-collector (flamegraph)".to_owned(),
             timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(10),
-            compression: true,
             retries: 0,
-            backoff: Duration::ZERO,
             limits: CallLimits::POLISEN,
-            state_dir: folder.path().join("state"),
-            force: false,
             instance: "flamegraph".to_owned(),
+            ..FeedOptions::new(folder.path().join("state"))
         };
         let source = Source::parse(url).map_err(|error| anyhow!(error))?;
         let store = Arc::new(LocalStore::new(folder.path().join("data")));

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use chrono::NaiveDate;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::StreamExt as _;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use super::journal::committed;
 use super::layout::{Kind, Place, ledger_key};
 use super::partition::{RejectedLine, WithdrawnLine};
 use super::{Archive, ArchiveError};
+use crate::concurrency::buffered;
 use crate::event::{self, Event, EventId, Fingerprint};
 use crate::ledger::{CommittedObject, Ledger, LedgerDocument};
 use crate::store::{Foreign, Key, Listed, StoreError};
@@ -157,10 +159,9 @@ impl Archive {
         let before = self.read_ledger().await?;
         let mut audit = Audit::default();
         // Revisions are held against events, so those come first.
-        let listings = Kind::ALL.map(|kind| async move { self.store.list(&format!("{kind}/")).await });
         let mut listed: Vec<Listed> = Vec::new();
-        for listing in listings {
-            listed.extend(listing.await?);
+        for kind in Kind::ALL {
+            listed.extend(self.store.list(&format!("{kind}/")).await?);
         }
         audit.objects = listed.into_iter().map(|it| it.key).collect();
         for kind in Kind::ALL {
@@ -170,13 +171,16 @@ impl Archive {
             }
         }
         let keys = audit.objects.clone();
-        let reads = keys.iter().map(|key| async move {
-            // What lies outside the layout may be of any size and is not read.
-            let is_ours = Place::of(key.as_str()).is_some();
-            let object = if is_ours { self.store.get(key).await? } else { None };
-            Ok::<_, StoreError>((key, object))
+        let reads = keys.iter().map(|key| {
+            async move {
+                // What lies outside the layout may be of any size and is not read.
+                let is_ours = Place::of(key.as_str()).is_some();
+                let object = if is_ours { self.store.get(key).await? } else { None };
+                Ok::<_, StoreError>((key, object))
+            }
+            .boxed()
         });
-        let mut reads = stream::iter(reads).buffered(self.options.parallel);
+        let mut reads = buffered(self.parallel(), reads);
         let mut inventory = Inventory::new();
         let total = keys.len() + before.records();
         for number in 0..keys.len() {

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{Datelike as _, Days, Months, NaiveDate};
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::TryStreamExt as _;
 use rustc_hash::FxHashSet;
 use tracing::{debug, info, warn};
 use twox_hash::XxHash3_64;
@@ -20,6 +21,7 @@ use super::owner::ActiveRun;
 use super::partition::rejected_in;
 use super::takeover::withdrawn_in;
 use super::{Archive, ArchiveError};
+use crate::concurrency::buffered;
 use crate::event::{Event, EventId};
 use crate::ledger::{CommittedObject, Descent, Ledger, Lineage, RUN_DAYS, Tally, prefix_of};
 use crate::store::{Key, Listed};
@@ -319,8 +321,9 @@ impl Archive {
     /// Lists the days that the ledger vouches for.
     async fn survey(&self, ledger: &Ledger) -> Result<Survey, ArchiveError> {
         let listings = self.prefixes_to_list(ledger);
-        let listings = listings.into_iter().map(|prefix| async move { self.store.list(&prefix).await });
-        let listed: Vec<Vec<Listed>> = stream::iter(listings).buffered(self.parallel()).try_collect().await?;
+        let listings =
+            listings.into_iter().map(|prefix| async move { self.store.list(&prefix).await }.boxed());
+        let listed: Vec<Vec<Listed>> = buffered(self.parallel(), listings).try_collect().await?;
         // Days that hold nothing must be compared as well.
         let mut survey: Survey = ledger.tallies.keys().map(|prefix| (prefix.clone(), Vec::new())).collect();
         for object in listed.into_iter().flatten() {
@@ -394,11 +397,14 @@ impl Archive {
     }
 
     async fn read_objects(&self, objects: &[Listed]) -> Result<Vec<(Key, Vec<u8>)>, ArchiveError> {
-        let reads = objects.iter().map(|listed| async move {
-            let object = self.read_listed(listed).await?;
-            Ok::<_, ArchiveError>((listed.key.clone(), object.bytes))
+        let reads = objects.iter().map(|listed| {
+            async move {
+                let object = self.read_listed(listed).await?;
+                Ok::<_, ArchiveError>((listed.key.clone(), object.bytes))
+            }
+            .boxed()
         });
-        stream::iter(reads).buffered(self.parallel()).try_collect().await
+        buffered(self.parallel(), reads).try_collect().await
     }
 }
 

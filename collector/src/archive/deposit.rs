@@ -12,7 +12,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use rustc_hash::FxHashSet;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
@@ -24,6 +25,7 @@ use super::owner::ActiveRun;
 use super::partition::{Draft, Names, drafts};
 use super::{Archive, ArchiveError};
 use crate::clock::iso;
+use crate::concurrency::buffered;
 use crate::event::Response;
 use crate::ledger::{Claim, ClaimedObject, CommitKind, Ledger, News, SIZE_LIMIT_BYTES, Tallies};
 use crate::quantity::{Quantities, Quantity};
@@ -303,14 +305,17 @@ impl Run<'_> {
     ) -> Result<Option<Tallies>, ArchiveError> {
         let prefixes: BTreeSet<String> =
             batch.iter().map(|draft| draft.place.kind.day_prefix(draft.place.day)).collect();
-        let listings = prefixes.into_iter().map(|prefix| async move {
-            let tally = match known.get(&prefix) {
-                Some(&tally) => tally,
-                None => tally_of(&self.archive.store.list(&prefix).await?),
-            };
-            Ok::<_, ArchiveError>((prefix, tally))
+        let listings = prefixes.into_iter().map(|prefix| {
+            async move {
+                let tally = match known.get(&prefix) {
+                    Some(&tally) => tally,
+                    None => tally_of(&self.archive.store.list(&prefix).await?),
+                };
+                Ok::<_, ArchiveError>((prefix, tally))
+            }
+            .boxed()
         });
-        let mut listings = stream::iter(listings).buffered(self.archive.parallel());
+        let mut listings = buffered(self.archive.parallel(), listings);
         let mut tallies = ledger.tallies.clone();
         while let Some((prefix, found)) = listings.try_next().await? {
             if ledger.expected(&prefix).is_some_and(|expected| expected != found) {
@@ -351,8 +356,8 @@ impl Run<'_> {
     /// Creates the objects, several at a time. Whether all of them are there and ours.
     async fn write(&mut self, batch: &[Draft], news: &News) -> Result<bool, WriteFailure> {
         let since = self.archive.clock.elapsed();
-        let writes = batch.iter().map(|draft| self.archive.create_once(draft));
-        let writes = stream::iter(writes).buffered(self.archive.options.parallel).collect();
+        let writes = batch.iter().map(|draft| self.archive.create_once(draft).boxed());
+        let writes = buffered(self.archive.parallel(), writes).collect();
         let results: Vec<_> = writes.instrument(debug_span!("save", objects = batch.len())).await;
         self.add_time(Quantity::SaveEvents, since);
         let traceless =

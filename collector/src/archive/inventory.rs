@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::StreamExt as _;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::audit::{Audit, LedgerState};
 use super::journal::{ABSENT_RECORDS, journal_key};
 use super::layout::Place;
 use super::{Archive, ArchiveError};
+use crate::concurrency::buffered;
 use crate::ledger::{CommitRecord, CommittedObject, Ledger};
 use crate::store::Key;
 
@@ -69,8 +71,8 @@ impl Audit {
         let lineage = &ledger.lineage;
         let last = lineage.unwritten();
         let written = lineage.sequence() - u64::from(last.is_some());
-        let reads = (1..=written).map(|sequence| archive.record_at(sequence));
-        let mut reads = stream::iter(reads).buffered(archive.parallel());
+        let reads = (1..=written).map(|sequence| archive.record_at(sequence).boxed());
+        let mut reads = buffered(archive.parallel(), reads);
         let mut named = Named::default();
         let mut absent_in_a_row = 0;
         for sequence in 1..=written {

@@ -7,12 +7,14 @@
 use std::ops::Range;
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::TryStreamExt as _;
 use rustc_hash::FxHashSet;
 use tracing::warn;
 
 use super::ledger_file::TRIES;
 use super::{Archive, ArchiveError};
+use crate::concurrency::buffered;
 use crate::ledger::{CommitKind, CommitRecord, CommittedObject, Lineage};
 use crate::store::{Key, Listed, Write};
 
@@ -86,8 +88,8 @@ impl Archive {
 
     /// Records with the numbers of a range, in order, up to the first that is absent.
     pub(super) async fn records(&self, range: Range<u64>) -> Result<Vec<CommitRecord>, ArchiveError> {
-        let reads = range.map(|sequence| self.record_at(sequence));
-        let mut reads = stream::iter(reads).buffered(self.parallel());
+        let reads = range.map(|sequence| self.record_at(sequence).boxed());
+        let mut reads = buffered(self.parallel(), reads);
         let mut found = Vec::new();
         while let Some(Some(record)) = reads.try_next().await? {
             found.push(record);
@@ -181,8 +183,8 @@ impl Archive {
         let last = lineage.unwritten().into_iter().flat_map(|record| &record.objects);
         last.for_each(|object| _ = unnamed.remove(&object.key));
         let numbers = (1..=lineage.sequence()).rev();
-        let mut reads =
-            stream::iter(numbers.map(|sequence| self.record_at(sequence))).buffered(self.parallel());
+        let reads = numbers.map(|sequence| self.record_at(sequence).boxed());
+        let mut reads = buffered(self.parallel(), reads);
         let mut absent_in_a_row = 0;
         while !unnamed.is_empty()
             && absent_in_a_row < ABSENT_RECORDS

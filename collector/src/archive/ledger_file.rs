@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::TryStreamExt as _;
 use tracing::{info, warn};
 
 use super::compare::Healing;
@@ -11,6 +12,7 @@ use super::generations::{LedgerVersion, Stored};
 use super::layout::{Place, ledger_key};
 use super::{Archive, ArchiveError};
 use crate::clock::CLOCK_TOLERANCE;
+use crate::concurrency::buffered;
 use crate::event::{self, Event};
 use crate::ledger::{Ledger, LedgerDocument, Lineage};
 use crate::store::{Key, Listed};
@@ -192,11 +194,14 @@ impl Archive {
     }
 
     async fn events_in(&self, objects: &[Listed]) -> Result<Vec<Event>, ArchiveError> {
-        let reads = objects.iter().map(|listed| async move {
-            let object = self.read_listed(listed).await?;
-            Ok::<_, ArchiveError>(events_of(&listed.key, &object.bytes))
+        let reads = objects.iter().map(|listed| {
+            async move {
+                let object = self.read_listed(listed).await?;
+                Ok::<_, ArchiveError>(events_of(&listed.key, &object.bytes))
+            }
+            .boxed()
         });
-        stream::iter(reads).buffered(self.options.parallel).try_concat().await
+        buffered(self.parallel(), reads).try_concat().await
     }
 
     /// Puts a new ledger in the place of the one that was read, if nobody else has.

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::TryStreamExt as _;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
 use super::compare::tally_of;
 use super::layout::{Kind, Place};
 use super::{Archive, ArchiveError};
+use crate::concurrency::buffered;
 use crate::event::{self, EventId, Response};
 use crate::ledger::{Doubt, Doubtful, News, Tallies, Verdict};
 use crate::store::Key;
@@ -69,13 +71,16 @@ impl Archive {
     async fn look_up(&self, wanted: Wanted) -> Result<Versions, ArchiveError> {
         let days = wanted.len();
         let listings = wanted.iter().flat_map(|(&day, ids)| {
-            [Kind::Events, Kind::Revisions].map(|kind| async move {
-                let prefix = kind.day_prefix(day);
-                let listed = self.store.list(&prefix).await?;
-                Ok::<_, ArchiveError>((prefix, listed, ids))
+            [Kind::Events, Kind::Revisions].map(|kind| {
+                async move {
+                    let prefix = kind.day_prefix(day);
+                    let listed = self.store.list(&prefix).await?;
+                    Ok::<_, ArchiveError>((prefix, listed, ids))
+                }
+                .boxed()
             })
         });
-        let listings: Vec<_> = stream::iter(listings).buffer_unordered(self.parallel()).try_collect().await?;
+        let listings: Vec<_> = buffered(self.parallel(), listings).try_collect().await?;
         let mut versions = Versions::default();
         versions.looked_up.days = days;
         for (prefix, listed, _) in &listings {
@@ -84,11 +89,14 @@ impl Archive {
         let objects =
             listings.into_iter().flat_map(|(_, listed, ids)| listed.into_iter().map(move |it| (it, ids)));
         let own = objects.filter(|(listed, _)| Place::of(listed.key.as_str()).is_some());
-        let reads = own.map(|(listed, ids)| async move {
-            let object = self.read_listed(&listed).await?;
-            Ok::<_, ArchiveError>(lines_of(&listed.key, &object.bytes, ids))
+        let reads = own.map(|(listed, ids)| {
+            async move {
+                let object = self.read_listed(&listed).await?;
+                Ok::<_, ArchiveError>(lines_of(&listed.key, &object.bytes, ids))
+            }
+            .boxed()
         });
-        let mut reads = stream::iter(reads).buffer_unordered(self.parallel());
+        let mut reads = buffered(self.parallel(), reads);
         while let Some(found) = reads.try_next().await? {
             for (id, line) in found {
                 versions.contents.entry(id).or_default().insert(event::content(&line));

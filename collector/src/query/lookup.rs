@@ -8,13 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::StreamExt as _;
 use rustc_hash::FxHashMap;
 
 use super::scan::{Scan, written};
 use super::{Account, Cost, Filter, Found, Query, Unreadable, cover};
 use crate::archive::{Archive, Kind, Place};
 use crate::cache::Origin;
+use crate::concurrency::buffered;
 use crate::event::{self, EventId};
 use crate::store::{Key, Listed};
 
@@ -158,9 +160,10 @@ impl Search<'_> {
                 let content = if is_new { Some(archive.content(&listed).await) } else { None };
                 (place, listed.key, content)
             }
+            .boxed()
         });
         let reads: Vec<_> = reads.collect();
-        let mut reads = stream::iter(reads).buffered(archive.parallel());
+        let mut reads = buffered(archive.parallel(), reads);
         while let Some((place, key, content)) = reads.next().await {
             let Some(content) = content else {
                 numbers.push(self.seen.get(&key).copied().flatten());

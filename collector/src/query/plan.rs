@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::stream::StreamExt as _;
 
 use super::{Account, Cursor, Query, Revisions, Unreadable, cover};
 use crate::archive::{Archive, Kind, Place};
+use crate::concurrency::buffered;
 use crate::store::{Key, Listed};
 
 /// The days that are read.
@@ -90,8 +92,8 @@ impl Archive {
         prefixes: Vec<String>,
         account: &Account,
     ) -> (Vec<(Place, Listed)>, Vec<Unreadable>) {
-        let listings = prefixes.into_iter().map(|prefix| async move { self.listing(&prefix).await });
-        let mut listings = stream::iter(listings).buffer_unordered(self.parallel());
+        let listings = prefixes.into_iter().map(|prefix| async move { self.listing(&prefix).await }.boxed());
+        let mut listings = buffered(self.parallel(), listings);
         let (mut objects, mut unreadable) = (Vec::new(), Vec::new());
         while let Some(listing) = listings.next().await {
             match listing {

@@ -55,7 +55,7 @@ pub(super) fn http_client(address: &Url) -> Result<Client, SetupError> {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(MOST_IDLE)
         .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION")));
+        .user_agent(crate::feed::USER_AGENT);
     if crate::feed::is_loopback(address) {
         builder = builder.no_proxy();
     }

@@ -24,6 +24,7 @@ mod reading;
 mod record_schema;
 mod restores;
 mod run;
+mod spawned;
 mod stores;
 mod support;
 #[cfg(feature = "otlp")]

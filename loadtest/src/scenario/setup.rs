@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use collector::archive::{Archive, ArchiveOptions};
 use collector::clock::{SharedClock, SystemClock};
-use collector::feed::{CallLimits, Feed, FeedOptions, Source};
+use collector::feed::{CallLimits, Feed, FeedOptions, Source, USER_AGENT};
 use collector::record::RecordPaths;
 use collector::run::Collector;
 use collector::store::oci::BucketPath;
@@ -45,17 +44,14 @@ impl Setup {
         };
         let source = Source::parse(url).map_err(|error| anyhow!(error))?;
         let options = FeedOptions {
-            user_agent: concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION"), " (loadtest)")
-                .to_owned(),
+            user_agent: format!("{USER_AGENT} (loadtest)"),
             timeout: PATIENCE,
             idle_timeout: PATIENCE,
             compression: scenario.compression,
             retries: scenario.retries,
-            backoff: Duration::from_secs(1),
             limits: CallLimits::POLISEN,
-            state_dir: folder.path().join("state"),
-            force: false,
             instance: "loadtest".to_owned(),
+            ..FeedOptions::new(folder.path().join("state"))
         };
         let collector = Collector {
             feed: Feed::new(&source, options, Arc::clone(&clock))?,

@@ -1,6 +1,6 @@
 //! The table of settings.
 
-use collector::feed::POLISEN_URL;
+use collector::feed::{POLISEN_URL, USER_AGENT};
 use collector::store::oci::instance::METADATA_URL;
 
 /// Which commands a setting is for.
@@ -73,7 +73,7 @@ macro_rules! setting {
 pub(crate) const SETTINGS: &[Setting] = &[
     setting!("feed" "URL|FILE|-" = POLISEN_URL, FEED, Usage(1 | 32 | 128 | 256 | 512), "Where to fetch from: an address, a recorded response, or - for standard input", also "POLISEN_API_URL"),
     setting!("contact" "EMAIL|URL" = "", FEED, Usage::FEED, "How the provider can reach you; goes into the User-Agent, as its rules ask", also "API_CONTACT_EMAIL"),
-    setting!("user_agent" "TEXT" = concat!("polisen-events-collector/", env!("CARGO_PKG_VERSION")), FEED, Usage::FEED, "What calls say of who calls", also "API_USER_AGENT"),
+    setting!("user_agent" "TEXT" = USER_AGENT, FEED, Usage::FEED, "What calls say of who calls", also "API_USER_AGENT"),
     setting!("timeout" "TIME" = "30s", FEED, Usage::FEED, "Longest time for one call"),
     setting!("idle_timeout" "TIME" = "10s", FEED, Usage::FEED, "Longest time of a call without a byte"),
     setting!("no_compression" "" = "false", FEED, Usage::FEED, "Ask for uncompressed responses"),
