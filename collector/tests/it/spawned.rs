@@ -7,6 +7,7 @@ use collector::clock::{SharedClock, SystemClock};
 use collector::event::{EventId, Response};
 use collector::feed::{Feed, FeedOptions, Source};
 use collector::import::{find_recordings, import};
+use collector::quantity::Quantity;
 use collector::query::Query;
 use collector::record::RecordPaths;
 use collector::run::Collector;
@@ -37,7 +38,7 @@ fn collector_runs_in_a_spawned_task() {
     let collector = Collector { feed, archive: archive(&home), paths, clock: clock() };
     let report =
         runtime().block_on(async { tokio::spawn(async move { collector.run().await }).await.unwrap() });
-    assert_eq!(report.result.unwrap().events, 500);
+    assert_eq!(report.result.unwrap().count(Quantity::NewEventsCount), 500);
 }
 
 #[test]
@@ -51,7 +52,12 @@ fn archive_is_read_and_repaired_in_spawned_tasks() {
         let deposited = tokio::spawn(async move {
             let response = Response::parse(&body).unwrap();
             let snapshot = shared.open().await.unwrap();
-            shared.deposit(&response, snapshot, chrono::Utc::now()).await.unwrap().0.events
+            shared
+                .deposit(&response, snapshot, chrono::Utc::now())
+                .await
+                .unwrap()
+                .0
+                .count(Quantity::NewEventsCount)
         });
         assert_eq!(deposited.await.unwrap(), 14);
         let shared = Arc::clone(&archive);
