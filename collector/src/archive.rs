@@ -4,7 +4,9 @@
 //! never twice" across crashes and rivals is the protocol in [`mod@deposit`]: claim, write, commit.
 
 mod audit;
+mod bulk;
 mod changes;
+mod commit;
 mod compare;
 pub mod deposit;
 pub(crate) mod generations;
@@ -19,6 +21,7 @@ pub(crate) mod partition;
 mod repair;
 pub(crate) mod takeover;
 pub(crate) mod trust;
+mod window;
 
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 pub use audit::{Audit, Fault, Findings, LineAt, MOST_PROBLEMS, Problem};
+pub use bulk::{Bulk, Stored};
 pub use changes::{Change, Changes, ChangesError, Cursor};
 pub use deposit::{Deposit, Outcome};
 pub use journal::content_digest;

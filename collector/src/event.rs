@@ -125,7 +125,7 @@ pub struct Element {
 /// A response: a body that is a JSON array, and what its elements are.
 #[derive(Debug, Clone)]
 pub struct Response<'a> {
-    body: &'a [u8],
+    body: Cow<'a, [u8]>,
     elements: Vec<Element>,
 }
 
@@ -144,21 +144,24 @@ impl<'a> Response<'a> {
     /// [`ResponseError`] if the body is anything but one JSON array in UTF-8.
     pub fn parse(body: &'a [u8]) -> Result<Self, ResponseError> {
         let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-        if u32::try_from(body.len()).is_err() {
-            return Err(ResponseError::TooLarge { size_bytes: body.len() });
+        Ok(Self { elements: elements_of(body)?, body: body.into() })
+    }
+
+    /// Reads a body and keeps it.
+    ///
+    /// # Errors
+    /// As for [`Response::parse`].
+    pub fn parse_owned(mut body: Vec<u8>) -> Result<Response<'static>, ResponseError> {
+        if body.starts_with(BYTE_ORDER_MARK) {
+            body.drain(..BYTE_ORDER_MARK.len());
         }
-        if simdutf8::basic::from_utf8(body).is_err() {
-            let offset = std::str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
-            return Err(ResponseError::InvalidUtf8 { offset });
-        }
-        let mut scanner = Scanner::new(body);
-        scanner.skip_space();
-        expect_array(scanner.peek())?;
-        match array(&mut scanner, body) {
-            Ok(elements) if elements.len() > MAX_ELEMENTS => Err(ResponseError::TooManyElements),
-            Ok(elements) => Ok(Self { body, elements }),
-            Err(Stop) => Err(scanner.error().into()),
-        }
+        Ok(Response { elements: elements_of(&body)?, body: body.into() })
+    }
+
+    /// The size of its body in bytes, without a byte-order mark.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.body.len()
     }
 
     /// Its elements, in the order in which they were sent.
@@ -169,7 +172,7 @@ impl<'a> Response<'a> {
 
     /// An element as it was sent.
     #[must_use]
-    pub fn raw(&self, element: &Element) -> &'a [u8] {
+    pub fn raw(&self, element: &Element) -> &[u8] {
         &self.body[element.span.start as usize..element.span.end as usize]
     }
 
@@ -181,7 +184,7 @@ impl<'a> Response<'a> {
 
     /// An element as one line: as it was sent, minified only if it holds a line break.
     #[must_use]
-    pub fn line(&self, element: &Element) -> Cow<'a, [u8]> {
+    pub fn line(&self, element: &Element) -> Cow<'_, [u8]> {
         let raw = self.raw(element);
         if element.line_break { Cow::Owned(minified(raw)) } else { raw.into() }
     }
@@ -212,6 +215,25 @@ pub enum LineError {
     /// JSON, but no event.
     #[error("{0}")]
     NoEvent(RejectReason),
+}
+
+/// The elements of a body without a byte-order mark.
+fn elements_of(body: &[u8]) -> Result<Vec<Element>, ResponseError> {
+    if u32::try_from(body.len()).is_err() {
+        return Err(ResponseError::TooLarge { size_bytes: body.len() });
+    }
+    if simdutf8::basic::from_utf8(body).is_err() {
+        let offset = std::str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
+        return Err(ResponseError::InvalidUtf8 { offset });
+    }
+    let mut scanner = Scanner::new(body);
+    scanner.skip_space();
+    expect_array(scanner.peek())?;
+    match array(&mut scanner, body) {
+        Ok(elements) if elements.len() > MAX_ELEMENTS => Err(ResponseError::TooManyElements),
+        Ok(elements) => Ok(elements),
+        Err(Stop) => Err(scanner.error().into()),
+    }
 }
 
 fn expect_array(first: Option<u8>) -> Result<(), ResponseError> {

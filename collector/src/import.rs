@@ -1,26 +1,31 @@
-//! Collects from responses that were recorded earlier, each as one run at the time it was recorded.
+//! Collects from responses that were recorded earlier, as if each had been collected by a run at the time it was recorded.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Serialize;
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 
-use crate::archive::{Archive, ArchiveError, Deposit, Outcome, Snapshot};
+use crate::archive::{Archive, ArchiveError, Bulk, Stored};
 use crate::clock::{CLOCK_TOLERANCE, SharedClock};
+use crate::concurrency::buffered;
 use crate::event::Response;
 use crate::feed::BODY_LIMIT_BYTES;
 use crate::files::{self, FileKind};
-use crate::quantity::{Quantity, seconds};
+use crate::quantity::seconds;
 
-/// How long to wait before looking again whether another run is done.
-const WAIT_FOR_ANOTHER: Duration = Duration::from_millis(500);
+/// Number of recordings that are read and parsed before their turn.
+const READ_AHEAD: usize = 32;
+/// Maximum size of the recordings that are read before their turn, unless a single one is larger.
+const WINDOW_KIB: usize = 8 * 1024;
 
 /// A recording is not older: 2000-01-01. The feed is younger by many years.
 const EARLIEST_S: i64 = 946_684_800;
@@ -32,6 +37,8 @@ pub struct Recording {
     pub time: DateTime<Utc>,
     /// Where it is.
     pub path: PathBuf,
+    /// Its size in bytes.
+    pub size_bytes: u64,
 }
 
 /// What an import did.
@@ -92,7 +99,7 @@ pub fn find_recordings(paths: &[PathBuf]) -> Result<Vec<Recording>, ImportError>
                 let source = io::Error::new(io::ErrorKind::InvalidInput, FileKind::of(&metadata).describe());
                 return Err(ImportError::Read { path: path.clone(), source });
             }
-            found.push(Recording { time, path: path.clone() });
+            found.push(Recording { time, path: path.clone(), size_bytes: metadata.len() });
         }
     }
     while let Some(folder) = folders.pop() {
@@ -123,8 +130,8 @@ fn find_in(
             Ok(metadata) if !metadata.is_file() => {
                 warn!(path = %path.display(), kind = FileKind::of(&metadata).describe(), "passed over");
             }
-            Ok(_) => match recorded_at(&path) {
-                Some(time) => found.push(Recording { time, path }),
+            Ok(metadata) => match recorded_at(&path) {
+                Some(time) => found.push(Recording { time, path, size_bytes: metadata.len() }),
                 None => {
                     info!(path = %path.display(), "passed over: its name does not state when it was recorded");
                 }
@@ -158,7 +165,7 @@ fn plausible(recorded: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), &'static
     Ok(())
 }
 
-/// Imports recordings one after the other; `progress` is called after each.
+/// Imports recordings in their order; `progress` is called with what is stored, whenever that is more.
 ///
 /// # Errors
 /// [`ImportError`] if the archive fails or a file cannot be read. What was imported before is stored, and
@@ -170,50 +177,76 @@ pub async fn import(
     mut progress: impl FnMut(&ImportSummary),
 ) -> Result<ImportSummary, ImportError> {
     let began = clock.elapsed();
-    let mut summary = ImportSummary::default();
-    let mut snapshot = archive.open().await?;
-    for recording in recordings {
-        summary.responses += 1;
-        if let Err(reason) = plausible(recording.time, clock.now()) {
-            warn!(path = %recording.path.display(), recorded = %recording.time, reason, "not imported");
-            summary.failed += 1;
-            continue;
-        }
-        let body = files::read_regular(&recording.path, BODY_LIMIT_BYTES)
-            .map_err(|source| ImportError::Read { path: recording.path.clone(), source })?;
-        match Response::parse(&body) {
-            Ok(response) => {
-                let (deposit, after) = deposit(archive, clock, &response, snapshot, recording.time).await?;
-                snapshot = after;
-                summary.events_new += deposit.count(Quantity::NewEventsCount);
-                summary.revisions += deposit.count(Quantity::RevisionsCount);
-                summary.rejected += deposit.count(Quantity::RejectedCount);
-            }
+    let mut bulk = Bulk::new(archive);
+    let mut failed = 0;
+    let summary = |stored: Stored, failed| ImportSummary {
+        responses: stored.responses + failed,
+        failed,
+        events_new: stored.events,
+        revisions: stored.revisions,
+        rejected: stored.rejected,
+        elapsed_s: seconds(clock.since(began)),
+    };
+    let window = Arc::new(Semaphore::new(WINDOW_KIB));
+    let reads =
+        recordings.iter().map(|recording| read_ahead(recording.clone(), clock, Arc::clone(&window)).boxed());
+    let mut reads = buffered(READ_AHEAD, reads);
+    let mut shown = 0;
+    while let Some(read) = reads.next().await {
+        let Recorded { recording, response, _room } = match read {
+            Ok(read) => read,
             Err(error) => {
-                warn!(path = %recording.path.display(), %error, "not imported");
-                summary.failed += 1;
+                bulk.finish().await?;
+                return Err(error);
+            }
+        };
+        match response {
+            Ok(response) => bulk.add(response, recording.time).await?,
+            Err(reason) => {
+                warn!(path = %recording.path.display(), recorded = %recording.time, reason, "not imported");
+                failed += 1;
             }
         }
-        summary.elapsed_s = seconds(clock.since(began));
-        progress(&summary);
+        let stored = bulk.stored();
+        if stored.responses + failed > shown {
+            shown = stored.responses + failed;
+            progress(&summary(stored, failed));
+        }
     }
+    let summary = summary(bulk.finish().await?, failed);
+    progress(&summary);
     Ok(summary)
 }
 
-/// Deposits, waiting for another run that is at work.
-async fn deposit(
-    archive: &Archive,
+/// A recording as it was read.
+struct Recorded {
+    recording: Recording,
+    /// The response, or why it is none.
+    response: Result<Response<'static>, String>,
+    /// Its share of the memory for what is read ahead.
+    _room: OwnedSemaphorePermit,
+}
+
+/// Reads and parses a recording on a thread of its own, once there is memory for it.
+async fn read_ahead(
+    recording: Recording,
     clock: &SharedClock,
-    response: &Response<'_>,
-    mut snapshot: Snapshot,
-    time: DateTime<Utc>,
-) -> Result<(Deposit, Snapshot), ArchiveError> {
-    loop {
-        let (deposit, after) = archive.deposit(response, snapshot, time).await?;
-        if deposit.outcome == Outcome::Stored {
-            return Ok((deposit, after));
-        }
-        clock.sleep(WAIT_FOR_ANOTHER).await;
-        snapshot = archive.open().await?;
+    window: Arc<Semaphore>,
+) -> Result<Recorded, ImportError> {
+    let size_kib = usize::try_from(recording.size_bytes / 1024).unwrap_or(WINDOW_KIB).clamp(1, WINDOW_KIB);
+    let unreadable = |path: &Path, source| ImportError::Read { path: path.to_owned(), source };
+    let room = window.acquire_many_owned(u32::try_from(size_kib).unwrap_or(u32::MAX)).await;
+    let room = room.map_err(|error| unreadable(&recording.path, io::Error::other(error)))?;
+    if let Err(reason) = plausible(recording.time, clock.now()) {
+        return Ok(Recorded { recording, response: Err(reason.to_owned()), _room: room });
+    }
+    let path = recording.path.clone();
+    let parsed = tokio::task::spawn_blocking(move || {
+        let body = files::read_regular(&path, BODY_LIMIT_BYTES)?;
+        Ok(Response::parse_owned(body).map_err(|error| error.to_string()))
+    });
+    match parsed.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(response) => Ok(Recorded { recording, response, _room: room }),
+        Err(source) => Err(unreadable(&recording.path, source)),
     }
 }

@@ -115,6 +115,13 @@ pub trait Store: Debug + Send + Sync {
     /// [`StoreError`]; if [`StoreError::outcome_unknown`], the object may have been written, or yet be.
     async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, StoreError>;
 
+    /// Creates objects of different names together, each as [`Store::create`] does, where that is cheaper than one by one.
+    /// Nothing if it is not: then nothing was done.
+    async fn create_together(&self, objects: &[(&Key, &[u8])]) -> Option<Vec<Result<Write, StoreError>>> {
+        let _ = objects;
+        None
+    }
+
     /// Writes an object only if it exists and its version is `expected`.
     ///
     /// # Errors

@@ -8,35 +8,25 @@
 //! Whoever meets a conflict, or an answer that cannot be settled, reads the ledger and starts over; what was
 //! stored is found. Why this is enough: `docs/decisions/0003-claim-write-commit.md`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt as _;
-use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use rustc_hash::FxHashSet;
-use tracing::{Instrument as _, debug, debug_span, info, warn};
+use tracing::{Instrument as _, debug, debug_span, info};
 
-use super::compare::tally_of;
-use super::journal::committed;
+use super::commit::{Before, Begun, Committer, size_in_claim};
 use super::layout::Kind;
-use super::ledger_file::{Agreement, Snapshot, Swap, TRIES};
+use super::ledger_file::{Agreement, Snapshot, Swap};
 use super::owner::ActiveRun;
 use super::partition::{Draft, Names, drafts};
 use super::{Archive, ArchiveError};
 use crate::clock::iso;
-use crate::concurrency::buffered;
 use crate::event::Response;
-use crate::ledger::{Claim, ClaimedObject, CommitKind, Ledger, News, SIZE_LIMIT_BYTES, Tallies};
+use crate::ledger::{Claim, Ledger, News, Tallies};
 use crate::quantity::{Quantities, Quantity};
-use crate::store::{Key, StoreError, Write};
+use crate::store::Key;
 
-/// Room that stays free in a ledger's document.
-const SPARE_BYTES: usize = 2 * 1024;
-/// Maximum size of what a claim, and later the commit, says of its objects.
-const COMMIT_BYTES: usize = 8 * 1024;
-/// Size of what a commit says of one object: name, size, digest.
-const COMMITTED_OBJECT_BYTES: usize = 180;
 /// How often a run compares ledger and objects because a listing contradicts the ledger.
 const CONTRADICTIONS: u32 = 3;
 
@@ -72,7 +62,7 @@ struct Run<'a> {
     response: &'a Response<'a>,
     start: DateTime<Utc>,
     began: Duration,
-    active: ActiveRun,
+    committer: Committer<'a>,
     names: Names,
     report: Deposit,
     planned: bool,
@@ -102,7 +92,7 @@ impl Archive {
             response,
             start,
             began: self.clock.elapsed(),
-            active: ActiveRun::begin(start),
+            committer: self.committer(start),
             names: Names::of_run(start),
             report: Deposit::new(&snapshot.ledger),
             planned: false,
@@ -112,6 +102,11 @@ impl Archive {
         };
         run.carry_out(snapshot).await
     }
+
+    /// What a run that begins stores its objects with.
+    pub(super) fn committer(&self, start: DateTime<Utc>) -> Committer<'_> {
+        Committer { archive: self, active: ActiveRun::begin(start) }
+    }
 }
 
 impl Run<'_> {
@@ -119,11 +114,12 @@ impl Run<'_> {
         loop {
             self.check_deadline()?;
             if let Some(claim) = snapshot.ledger.claim.clone() {
-                if !self.archive.may_take_over(&claim, &self.active) {
+                if !self.archive.may_take_over(&claim, &self.committer.active) {
                     return Ok((self.left_to(&claim), snapshot));
                 }
                 let since = self.archive.clock.elapsed();
-                let finished = Box::pin(self.archive.finish(&snapshot, self.claim_on(claim.objects.clone())));
+                let finished =
+                    Box::pin(self.archive.finish(&snapshot, self.committer.claim_on(claim.objects.clone())));
                 snapshot = finished.instrument(debug_span!("take_over")).await?;
                 self.add_time(Quantity::Takeover, since);
                 continue;
@@ -136,7 +132,7 @@ impl Run<'_> {
                 if snapshot.ledger.lineage.is_known() {
                     self.report.quantities.set(Quantity::LedgerHealed, 1_usize);
                 }
-                let healed = Box::pin(self.archive.heal(snapshot, *healing, &self.active)).await?;
+                let healed = Box::pin(self.archive.heal(snapshot, *healing, &self.committer.active)).await?;
                 snapshot = match healed {
                     Some(healed) => healed,
                     None => Box::pin(self.archive.open()).await?,
@@ -225,23 +221,25 @@ impl Run<'_> {
             drafts(self.response, news, &mut self.names, self.start, &last_seen).into();
         while !waiting.is_empty() {
             let batch = self.next_batch(&mut waiting, &held.ledger);
-            let Some((claimed, tallies)) = self.begin(&batch, &mut held).await? else {
+            let Some((claimed, before)) = self.begin(&batch, &held).await? else {
                 return Ok(Swap::Lost);
             };
-            match self.write(&batch, news).await {
+            let (report, since) = (&mut self.report, self.archive.clock.elapsed());
+            let written = self.committer.write(&batch, |draft| report.note_object(draft, news)).await;
+            self.add_time(Quantity::SaveEvents, since);
+            match written {
                 Ok(true) => {}
                 Ok(false) => return Ok(Swap::Lost),
-                Err(failure) => return Err(self.give_up(failure, &claimed, held.ledger).await),
+                Err(failure) => return Err(self.committer.give_up(failure, &claimed, held.ledger).await),
             }
             let mut after = if waiting.is_empty() { goal.clone() } else { remembering(&held.ledger, &batch) };
-            (after.lineage, after.tallies) = (held.ledger.lineage.clone(), tallies);
-            let objects: Vec<_> = batch.iter().map(|draft| committed(&draft.key, &draft.bytes)).collect();
-            for object in &objects {
-                after.count_object(&object.key, object.size_bytes);
+            let new = before.without_taken(&batch);
+            (after.lineage, after.tallies) = (held.ledger.lineage.clone(), before.tallies);
+            for draft in &new {
+                after.count_object(draft.key.as_str(), draft.bytes.len() as u64);
             }
-            after.commit(CommitKind::Run, self.active.name(), self.start.timestamp(), objects);
-            let since = self.archive.clock.elapsed();
-            let swap = self.archive.swap(&claimed, after).instrument(debug_span!("commit")).await?;
+            let (started_at, since) = (self.start.timestamp(), self.archive.clock.elapsed());
+            let swap = self.committer.commit(&claimed, after, &new, started_at, true).await?;
             self.add_time(Quantity::MetadataUpdate, since);
             let Swap::Done(committed) = swap else { return Ok(Swap::Lost) };
             if waiting.is_empty() {
@@ -252,40 +250,24 @@ impl Run<'_> {
         self.archive.swap(&held, goal).await
     }
 
-    /// Claims a batch, while the days it goes to are listed and the journal gets the commit before it. Nothing is
-    /// written before all three have answered. The claimed ledger, and the tallies of what was there before; nothing if
-    /// the run has to start over.
+    /// Claims a batch. The claimed ledger, and what was there before; nothing if the run has to start over.
     async fn begin(
         &mut self,
         batch: &[Draft],
-        held: &mut Snapshot,
-    ) -> Result<Option<(Snapshot, Tallies)>, ArchiveError> {
-        let archive = self.archive;
-        let claim = held.ledger.with_claim(self.claim_of(batch));
-        let known = std::mem::take(&mut self.listed);
-        let since = archive.clock.elapsed();
-        let (claimed, listed, flushed) = tokio::join!(
-            archive.swap(held, claim).instrument(debug_span!("claim")),
-            self.list_days(batch, &held.ledger, &known),
-            archive.flush_journal(&held.ledger.lineage)
-        );
+        held: &Snapshot,
+    ) -> Result<Option<(Snapshot, Before)>, ArchiveError> {
+        let since = self.archive.clock.elapsed();
+        let begun = self.committer.begin(batch, held, &self.listed).await?;
         self.add_time(Quantity::Claim, since);
         // Once something is written to a day, its listing is another one.
         let is_written =
             |prefix: &str| batch.iter().any(|draft| draft.place.kind.day_prefix(draft.place.day) == prefix);
-        self.listed = known;
         self.listed.retain(|prefix, _| !is_written(prefix));
-        let Swap::Done(claimed) = claimed? else { return Ok(None) };
-        let found = match (listed, flushed) {
-            (Ok(Some(tallies)), Ok(true)) => return Ok(Some((*claimed, tallies))),
-            (Err(error), _) | (_, Err(error)) => Err(error),
-            (Ok(_), Ok(_)) => Ok(()),
-        };
-        // Nothing was written, so the claim can be taken back.
-        if let Err(error) = archive.swap(&claimed, held.ledger.clone()).await {
-            warn!(%error, "the claim could not be taken back; the next run will finish it");
+        match begun {
+            Begun::Claimed(claimed, before) => return Ok(Some((*claimed, before))),
+            Begun::Lost => return Ok(None),
+            Begun::Contradicted => {}
         }
-        found?;
         self.contradictions += 1;
         if self.contradictions > CONTRADICTIONS {
             return Err(ArchiveError::Interrupted);
@@ -295,47 +277,12 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Lists the days that a batch goes to, unless they were listed since the ledger was read. The tallies before it;
-    /// nothing if they are not those that the ledger expects.
-    async fn list_days(
-        &self,
-        batch: &[Draft],
-        ledger: &Ledger,
-        known: &Tallies,
-    ) -> Result<Option<Tallies>, ArchiveError> {
-        let prefixes: BTreeSet<String> =
-            batch.iter().map(|draft| draft.place.kind.day_prefix(draft.place.day)).collect();
-        let listings = prefixes.into_iter().map(|prefix| {
-            async move {
-                let tally = match known.get(&prefix) {
-                    Some(&tally) => tally,
-                    None => tally_of(&self.archive.store.list(&prefix).await?),
-                };
-                Ok::<_, ArchiveError>((prefix, tally))
-            }
-            .boxed()
-        });
-        let mut listings = buffered(self.archive.parallel(), listings);
-        let mut tallies = ledger.tallies.clone();
-        while let Some((prefix, found)) = listings.try_next().await? {
-            if ledger.expected(&prefix).is_some_and(|expected| expected != found) {
-                return Ok(None);
-            }
-            tallies.insert(prefix, found);
-        }
-        Ok(Some(tallies))
-    }
-
     /// As many drafts as fit into one claim beside the ledger; at least one.
     fn next_batch(&self, waiting: &mut VecDeque<Draft>, ledger: &Ledger) -> Vec<Draft> {
-        let without_objects = ledger.with_claim(self.claim_of(&[])).to_document();
-        let room = (SIZE_LIMIT_BYTES - SPARE_BYTES).saturating_sub(without_objects.len());
-        let mut room = room.min(COMMIT_BYTES);
+        let mut room = self.committer.room_beside(ledger);
         let mut batch = Vec::new();
         while let Some(draft) = waiting.front() {
-            // The claim names it, or later the commit.
-            let named = serde_json::to_vec(&draft.claimed()).map_or(0, |named| named.len() + 1);
-            let size = named.max(COMMITTED_OBJECT_BYTES);
+            let size = size_in_claim(draft);
             if size > room && !batch.is_empty() {
                 break;
             }
@@ -343,44 +290,6 @@ impl Run<'_> {
             batch.extend(waiting.pop_front());
         }
         batch
-    }
-
-    fn claim_of(&self, batch: &[Draft]) -> Claim {
-        self.claim_on(batch.iter().map(Draft::claimed).collect())
-    }
-
-    fn claim_on(&self, objects: Vec<ClaimedObject>) -> Claim {
-        self.archive.claim_of_run(&self.active, objects)
-    }
-
-    /// Creates the objects, several at a time. Whether all of them are there and ours.
-    async fn write(&mut self, batch: &[Draft], news: &News) -> Result<bool, WriteFailure> {
-        let since = self.archive.clock.elapsed();
-        let writes = batch.iter().map(|draft| self.archive.create_once(draft).boxed());
-        let writes = buffered(self.archive.parallel(), writes).collect();
-        let results: Vec<_> = writes.instrument(debug_span!("save", objects = batch.len())).await;
-        self.add_time(Quantity::SaveEvents, since);
-        let traceless =
-            results.iter().all(|result| result.as_ref().is_err_and(|error| !error.outcome_unknown));
-        let mut ours = true;
-        for result in results {
-            match result.map_err(|error| WriteFailure { error, traceless })? {
-                Some(draft) => self.report.note_object(draft, news),
-                None => ours = false,
-            }
-        }
-        Ok(ours)
-    }
-
-    /// A write failed for good. If it left no trace, the claim is taken back; otherwise the next run
-    /// finishes it.
-    async fn give_up(&self, failure: WriteFailure, claimed: &Snapshot, before: Ledger) -> ArchiveError {
-        if failure.traceless
-            && let Err(error) = self.archive.swap(claimed, before).await
-        {
-            warn!(%error, "the claim could not be taken back; the next run will finish it");
-        }
-        failure.error.into()
     }
 }
 
@@ -429,12 +338,6 @@ impl Deposit {
     }
 }
 
-struct WriteFailure {
-    error: StoreError,
-    /// No object of the claim exists or can come to exist.
-    traceless: bool,
-}
-
 /// The ledger between two claims of one run.
 fn remembering(ledger: &Ledger, batch: &[Draft]) -> Ledger {
     let mut next = ledger.clone();
@@ -444,32 +347,4 @@ fn remembering(ledger: &Ledger, batch: &[Draft]) -> Ledger {
     }
     next.forget_oldest_outside_window();
     next
-}
-
-impl Archive {
-    /// Creates an object. The draft, if it is there now with this content; an answer that was lost is
-    /// settled by asking again and reading.
-    ///
-    /// An error says that nothing was written only if that holds for every time it was asked.
-    async fn create_once<'d>(&self, draft: &'d Draft) -> Result<Option<&'d Draft>, StoreError> {
-        let mut asked_in_doubt = 0;
-        loop {
-            match self.store.create(&draft.key, &draft.bytes).await {
-                Ok(Write::Done(_)) => return Ok(Some(draft)),
-                Ok(Write::Refused) => {
-                    let read = self.store.get(&draft.key).await;
-                    let found = read.map_err(|error| StoreError { outcome_unknown: true, ..error })?;
-                    return Ok(found.filter(|object| object.bytes == draft.bytes).map(|_| draft));
-                }
-                Err(error) if error.outcome_unknown && asked_in_doubt + 1 < TRIES => {
-                    asked_in_doubt += 1;
-                    warn!(%error, "the answer to a write was lost; asking again");
-                }
-                Err(error) => {
-                    let outcome_unknown = error.outcome_unknown || asked_in_doubt > 0;
-                    return Err(StoreError { outcome_unknown, ..error });
-                }
-            }
-        }
-    }
 }

@@ -144,7 +144,10 @@ impl Archive {
     /// The archive that this machine has seen where the store is empty now: its disk is not mounted, or the store does
     /// not show it.
     fn vanished(&self, snapshot: &Snapshot) -> Option<String> {
-        let found_nothing = snapshot.is_made_up && snapshot.ledger.is_empty();
+        // A ledger that is rebuilt remembers nothing either if the newest day holds more events than it has room for.
+        let ledger = &snapshot.ledger;
+        let found_nothing =
+            snapshot.is_made_up && ledger.is_empty() && ledger.is_complete_after() == NaiveDate::MIN;
         if !found_nothing || self.options.new_archive {
             return None;
         }
@@ -205,15 +208,28 @@ impl Archive {
     }
 
     /// Puts a new ledger in the place of the one that was read, if nobody else has.
-    pub(super) async fn swap(&self, from: &Snapshot, mut to: Ledger) -> Result<Swap, ArchiveError> {
+    pub(super) async fn swap(&self, from: &Snapshot, to: Ledger) -> Result<Swap, ArchiveError> {
+        let (swap, bytes) = self.swap_unpublished(from, to).await?;
+        if matches!(&swap, Swap::Done(snapshot) if snapshot.ledger.claim.is_none()) {
+            self.publish(&bytes).await;
+        }
+        Ok(swap)
+    }
+
+    /// The same without renewing the copy for other programs. Also returns the document.
+    pub(super) async fn swap_unpublished(
+        &self,
+        from: &Snapshot,
+        mut to: Ledger,
+    ) -> Result<(Swap, Vec<u8>), ArchiveError> {
         to.writes = from.ledger.writes + 1;
         to.prune_tallies();
         let bytes = to.to_document();
-        let Some(version) = self.replace_stored(&from.version, &bytes).await? else { return Ok(Swap::Lost) };
-        if to.claim.is_none() {
-            self.publish(&bytes).await;
-        }
-        Ok(Swap::Done(Box::new(Snapshot::new(to, version, from.agreement))))
+        let swap = match self.replace_stored(&from.version, &bytes).await? {
+            Some(version) => Swap::Done(Box::new(Snapshot::new(to, version, from.agreement))),
+            None => Swap::Lost,
+        };
+        Ok((swap, bytes))
     }
 }
 

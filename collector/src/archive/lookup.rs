@@ -25,10 +25,10 @@ pub(crate) struct LookedUp {
     pub(crate) tallies: Tallies,
 }
 
-/// Stored versions of the events that were asked for.
+/// Stored versions of events.
 #[derive(Debug, Default)]
 pub(crate) struct Versions {
-    contents: FxHashMap<EventId, FxHashSet<Vec<u8>>>,
+    pub(super) contents: FxHashMap<EventId, FxHashSet<Vec<u8>>>,
     looked_up: LookedUp,
 }
 
@@ -39,17 +39,21 @@ impl Archive {
         response: &Response<'_>,
         news: &mut News,
     ) -> Result<LookedUp, ArchiveError> {
-        let doubtful = std::mem::take(&mut news.doubtful);
-        if doubtful.is_empty() {
+        if news.doubtful.is_empty() {
             return Ok(LookedUp::default());
         }
-        let mut versions = self.look_up(wanted(response, &doubtful)).await?;
-        for item in doubtful {
+        let mut versions = self.look_up(wanted(response, &news.doubtful)).await?;
+        self.settle_by(&mut versions, response, news);
+        Ok(versions.looked_up)
+    }
+
+    /// Judges the doubtful elements by the stored versions of their events.
+    pub(super) fn settle_by(&self, versions: &mut Versions, response: &Response<'_>, news: &mut News) {
+        for item in std::mem::take(&mut news.doubtful) {
             let verdict = versions.judge(response, &item);
             let skipped = verdict == Verdict::Revised && !self.options.revisions;
             news.settle(item, if skipped { Verdict::Stored } else { verdict });
         }
-        Ok(versions.looked_up)
     }
 
     /// Which of these events are stored in their days.
@@ -69,47 +73,61 @@ impl Archive {
 
     /// Every stored version of the wanted events, from the days they are wanted of.
     async fn look_up(&self, wanted: Wanted) -> Result<Versions, ArchiveError> {
-        let days = wanted.len();
-        let listings = wanted.iter().flat_map(|(&day, ids)| {
+        let mut versions = Versions::default();
+        let days = wanted.iter().map(|(&day, ids)| (day, Some(ids))).collect();
+        versions.looked_up.tallies = self
+            .read_versions_of(days, |_, id, line| {
+                _ = versions.contents.entry(id).or_default().insert(event::content(line));
+            })
+            .await?;
+        versions.looked_up.days = wanted.len();
+        Ok(versions)
+    }
+
+    /// Reads what is stored of days, of all events or of some. What the listings showed.
+    pub(super) async fn read_versions_of(
+        &self,
+        days: Vec<(NaiveDate, Option<&FxHashSet<EventId>>)>,
+        mut take: impl FnMut(NaiveDate, EventId, &[u8]) + Send,
+    ) -> Result<Tallies, ArchiveError> {
+        let listings = days.into_iter().flat_map(|(day, ids)| {
             [Kind::Events, Kind::Revisions].map(|kind| {
                 async move {
                     let prefix = kind.day_prefix(day);
                     let listed = self.store.list(&prefix).await?;
-                    Ok::<_, ArchiveError>((prefix, listed, ids))
+                    Ok::<_, ArchiveError>((prefix, listed, day, ids))
                 }
                 .boxed()
             })
         });
         let listings: Vec<_> = buffered(self.parallel(), listings).try_collect().await?;
-        let mut versions = Versions::default();
-        versions.looked_up.days = days;
-        for (prefix, listed, _) in &listings {
-            versions.looked_up.tallies.insert(prefix.clone(), tally_of(listed));
-        }
-        let objects =
-            listings.into_iter().flat_map(|(_, listed, ids)| listed.into_iter().map(move |it| (it, ids)));
-        let own = objects.filter(|(listed, _)| Place::of(listed.key.as_str()).is_some());
-        let reads = own.map(|(listed, ids)| {
+        let tallies =
+            listings.iter().map(|(prefix, listed, ..)| (prefix.clone(), tally_of(listed))).collect();
+        let objects = listings
+            .into_iter()
+            .flat_map(|(_, listed, day, ids)| listed.into_iter().map(move |it| (it, day, ids)));
+        let own = objects.filter(|(listed, ..)| Place::of(listed.key.as_str()).is_some());
+        let reads = own.map(|(listed, day, ids)| {
             async move {
                 let object = self.read_listed(&listed).await?;
-                Ok::<_, ArchiveError>(lines_of(&listed.key, &object.bytes, ids))
+                Ok::<_, ArchiveError>((day, lines_of(&listed.key, &object.bytes, ids)))
             }
             .boxed()
         });
         let mut reads = buffered(self.parallel(), reads);
-        while let Some(found) = reads.try_next().await? {
+        while let Some((day, found)) = reads.try_next().await? {
             for (id, line) in found {
-                versions.contents.entry(id).or_default().insert(event::content(&line));
+                take(day, id, &line);
             }
         }
-        Ok(versions)
+        Ok(tallies)
     }
 }
 
-type Wanted = BTreeMap<NaiveDate, FxHashSet<EventId>>;
+pub(super) type Wanted = BTreeMap<NaiveDate, FxHashSet<EventId>>;
 
 /// Which events to look for in which days: an event's own, and the one it was remembered with.
-fn wanted(response: &Response<'_>, doubtful: &[Doubtful]) -> Wanted {
+pub(super) fn wanted(response: &Response<'_>, doubtful: &[Doubtful]) -> Wanted {
     let mut wanted = Wanted::new();
     for item in doubtful {
         let elsewhere = match item.doubt {
@@ -124,11 +142,13 @@ fn wanted(response: &Response<'_>, doubtful: &[Doubtful]) -> Wanted {
     wanted
 }
 
-fn lines_of(key: &Key, bytes: &[u8], ids: &FxHashSet<EventId>) -> Vec<(EventId, Vec<u8>)> {
+fn lines_of(key: &Key, bytes: &[u8], ids: Option<&FxHashSet<EventId>>) -> Vec<(EventId, Vec<u8>)> {
     let mut found = Vec::new();
     for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         match event::parse_line(line) {
-            Ok(event) if ids.contains(&event.id) => found.push((event.id, line.to_vec())),
+            Ok(event) if ids.is_none_or(|ids| ids.contains(&event.id)) => {
+                found.push((event.id, line.to_vec()));
+            }
             Ok(_) => {}
             Err(error) => {
                 warn!(%key, %error, "a line of the archive cannot be read; `collector verify` tells more");

@@ -87,7 +87,7 @@ pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, 
             "no recorded response was found; their names say the second, such as 1767225600.json"
         )));
     }
-    let (runtime, clock) = (collector::run::runtime().context("cannot start")?, system_clock());
+    let (runtime, clock) = (runtime()?, system_clock());
     let archive = runtime.block_on(open_archive(settings, &clock))?;
     let bar = Progress::new("responses");
     let imported = import_recordings(&archive, &clock, &recordings, |summary| {

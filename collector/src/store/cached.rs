@@ -105,6 +105,16 @@ impl Store for CachedStore {
         written
     }
 
+    async fn create_together(&self, objects: &[(&Key, &[u8])]) -> Option<Vec<Result<Write, StoreError>>> {
+        let written = self.store.create_together(objects).await;
+        if written.is_some() {
+            for (key, _) in objects {
+                self.note_written(key).await;
+            }
+        }
+        written
+    }
+
     async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError> {
         let written = self.store.replace(key, bytes, expected).await;
         self.note_written(key).await;

@@ -6,6 +6,7 @@
 //! collectors apart: the ledger is a sequence of objects that are created. Only `repair` replaces objects, while it
 //! holds a claim; that compares and renames under a lock. Folders and files are private to their owner.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,12 +51,16 @@ impl LocalStore {
             Ok(Err(failure)) => failure,
             Err(error) => FolderError { published: true, source: error.into() },
         };
-        Err(StoreError {
+        Err(self.failure(operation, target, failure))
+    }
+
+    fn failure(&self, operation: Operation, target: &str, failure: FolderError) -> StoreError {
+        StoreError {
             operation,
             target: self.folder.root.join(target).display().to_string(),
             outcome_unknown: failure.published,
             source: failure.source.into(),
-        })
+        }
     }
 }
 
@@ -69,6 +74,21 @@ impl Store for LocalStore {
     async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, StoreError> {
         let (wanted, bytes) = (key.clone(), bytes.to_vec());
         self.blocking(Operation::Create, key.as_str(), move |folder| folder.create(&wanted, &bytes)).await
+    }
+
+    async fn create_together(&self, objects: &[(&Key, &[u8])]) -> Option<Vec<Result<Write, StoreError>>> {
+        let owned: Vec<(Key, Vec<u8>)> =
+            objects.iter().map(|&(key, bytes)| (key.clone(), bytes.to_vec())).collect();
+        let folder = Arc::clone(&self.folder);
+        let results = tokio::task::spawn_blocking(move || folder.create_together(&owned)).await;
+        let results = results.unwrap_or_else(|error| {
+            let failure =
+                |_| Err(FolderError { published: true, source: io::Error::other(error.to_string()) });
+            objects.iter().map(failure).collect()
+        });
+        let failed = |key: &Key, failure| self.failure(Operation::Create, key.as_str(), failure);
+        let keys = objects.iter().map(|(key, _)| *key);
+        Some(keys.zip(results).map(|(key, result)| result.map_err(|it| failed(key, it))).collect())
     }
 
     async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError> {
@@ -190,6 +210,39 @@ impl<D: Disk> Folder<D> {
         // folder, and the caller is about to rely on it.
         self.disk.sync_folder(&parent).map_err(FolderError::after_publishing)?;
         Ok(if is_new { Write::Done(version_of(bytes)) } else { Write::Refused })
+    }
+
+    /// [`Store::create_together`]: all contents are synced before the first one is named, then each folder once.
+    pub fn create_together(&self, objects: &[(Key, Vec<u8>)]) -> Vec<Result<Write, FolderError>> {
+        let prepared: Vec<_> = objects.iter().map(|(key, bytes)| self.prepare_staged(key, bytes)).collect();
+        let synced = self.disk.sync_staged(prepared.iter().flatten().map(|(_, _, staged)| staged).collect());
+        let mut named = Vec::new();
+        let mut parents = BTreeSet::new();
+        for (prepared, synced) in distribute(prepared, synced) {
+            named.push(prepared.and_then(|(path, parent, staged)| {
+                synced?;
+                let is_new = staged.name_new(&path)?;
+                parents.insert(parent.clone());
+                Ok((parent, is_new))
+            }));
+        }
+        let parents: Vec<PathBuf> = parents.into_iter().collect();
+        let lasting: BTreeMap<&PathBuf, io::Result<()>> =
+            parents.iter().zip(self.disk.sync_folders(&parents)).collect();
+        let results = named.into_iter().zip(objects).map(|(named, (_, bytes))| {
+            let (parent, is_new) = named?;
+            if let Some(Err(error)) = lasting.get(&parent) {
+                let error = io::Error::new(error.kind(), error.to_string());
+                return Err(FolderError::after_publishing(error));
+            }
+            Ok(if is_new { Write::Done(version_of(bytes)) } else { Write::Refused })
+        });
+        results.collect()
+    }
+
+    fn prepare_staged(&self, key: &Key, bytes: &[u8]) -> io::Result<(PathBuf, PathBuf, D::Staged)> {
+        let (path, parent) = self.prepare(key)?;
+        Ok((path, parent, self.stage_unsynced(bytes)?))
     }
 
     /// [`Store::replace`].
@@ -334,13 +387,29 @@ impl<D: Disk> Folder<D> {
 
     /// Writes the content to a private file beside the objects, synced.
     fn stage(&self, bytes: &[u8]) -> io::Result<D::Staged> {
-        let folder = self.root.join(STAGING);
-        // It need not last: what is staged is of use to nobody but this process.
-        self.disk.make_folder(&folder)?;
-        let staged = self.disk.stage(&folder, bytes)?;
+        let staged = self.stage_unsynced(bytes)?;
         staged.sync()?;
         Ok(staged)
     }
+
+    fn stage_unsynced(&self, bytes: &[u8]) -> io::Result<D::Staged> {
+        let folder = self.root.join(STAGING);
+        // It need not last: what is staged is of use to nobody but this process.
+        self.disk.make_folder(&folder)?;
+        self.disk.stage(&folder, bytes)
+    }
+}
+
+/// Pairs what was prepared with how its syncing ended; what could not be prepared was not synced.
+fn distribute<T>(
+    prepared: Vec<io::Result<T>>,
+    synced: Vec<io::Result<()>>,
+) -> impl Iterator<Item = (io::Result<T>, io::Result<()>)> {
+    let mut synced = synced.into_iter();
+    prepared.into_iter().map(move |prepared| {
+        let synced = if prepared.is_ok() { synced.next() } else { None };
+        (prepared, synced.unwrap_or_else(|| Err(io::Error::other("it was not synced"))))
+    })
 }
 
 /// Most folders above an object. An archive has no more than six.

@@ -15,7 +15,7 @@ use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 use crate::support::{Ended, Home, fixture};
 
 /// Number of kills, unless the variable `KILLS` is set. Each comes at another moment of the program's work.
-const KILLS: u32 = 300;
+const KILLS: u32 = 150;
 /// How often several are started at once.
 const RACES: usize = 200;
 
@@ -81,7 +81,7 @@ fn kill_after(mut child: Child, time: Duration) -> Option<i32> {
 #[test]
 fn killed_at_any_moment_and_started_again_it_comes_to_the_same_archive() {
     let undisturbed = Home::new();
-    let seen = record(&undisturbed, 40);
+    let seen = record(&undisturbed, 120);
     let polls = undisturbed.path("polls");
     let polls = polls.to_str().unwrap();
     let since = Instant::now();

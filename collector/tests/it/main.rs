@@ -13,6 +13,7 @@ mod foreign_files;
 mod gaps;
 mod health;
 mod http;
+mod import;
 mod inputs;
 mod lies;
 mod printing;

@@ -33,6 +33,7 @@ pub(crate) enum Guard {
 pub(crate) enum Request {
     Get(Key),
     Create(Key, Vec<u8>),
+    CreateTogether(Vec<(Key, Vec<u8>)>),
     Replace(Key, Vec<u8>, Version),
     Publish(Key, Vec<u8>),
     List(String),
@@ -46,6 +47,7 @@ impl fmt::Debug for Request {
             Self::Create(_, bytes) | Self::Replace(_, bytes, _) | Self::Publish(_, bytes) => {
                 write!(formatter, ", {} bytes", bytes.len())
             }
+            Self::CreateTogether(objects) => write!(formatter, ", {} objects", objects.len()),
             _ => Ok(()),
         }
     }
@@ -53,24 +55,33 @@ impl fmt::Debug for Request {
 
 impl Request {
     pub(crate) fn is_write(&self) -> bool {
-        matches!(self, Self::Create(..) | Self::Replace(..) | Self::Publish(..) | Self::Delete(_))
+        !matches!(self, Self::Get(_) | Self::List(_))
     }
 
-    pub(crate) fn key(&self) -> Option<&Key> {
+    pub(crate) fn keys(&self) -> Vec<&Key> {
         match self {
             Self::Get(key)
             | Self::Create(key, _)
             | Self::Replace(key, ..)
             | Self::Publish(key, _)
-            | Self::Delete(key) => Some(key),
-            Self::List(_) => None,
+            | Self::Delete(key) => vec![key],
+            Self::CreateTogether(objects) => objects.iter().map(|(key, _)| key).collect(),
+            Self::List(_) => Vec::new(),
+        }
+    }
+
+    /// The most writing calls to the disk that it is interrupted after.
+    pub(crate) fn calls(&self) -> u32 {
+        match self {
+            Self::CreateTogether(objects) => 9 + 4 * u32::try_from(objects.len()).unwrap(),
+            _ => 9,
         }
     }
 
     fn operation(&self) -> Operation {
         match self {
             Self::Get(_) => Operation::Get,
-            Self::Create(..) => Operation::Create,
+            Self::Create(..) | Self::CreateTogether(_) => Operation::Create,
             Self::Replace(..) | Self::Publish(..) => Operation::Replace,
             Self::List(_) => Operation::List,
             Self::Delete(_) => Operation::Delete,
@@ -84,7 +95,7 @@ impl Request {
     fn target(&self) -> String {
         match self {
             Self::List(prefix) => prefix.clone(),
-            _ => self.key().map_or_else(String::new, ToString::to_string),
+            _ => self.keys().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         }
     }
 }
@@ -93,6 +104,7 @@ impl Request {
 pub(crate) enum Reply {
     Got(Option<Object>),
     Wrote(Write),
+    WroteTogether(Vec<Result<Write, StoreError>>),
     Listed(Vec<Listed>),
     Published,
     Deleted,
@@ -150,6 +162,10 @@ impl ScheduledStore {
             }
             Request::Create(key, bytes) if self.broken == Some(Guard::Create) => self.overwrite(key, bytes),
             Request::Create(key, bytes) => folder.create(key, bytes).map(Reply::Wrote),
+            Request::CreateTogether(objects) => {
+                let written = folder.create_together(objects).into_iter();
+                Ok(Reply::WroteTogether(written.map(|written| written.map_err(failed)).collect()))
+            }
             Request::Replace(key, bytes, _) if self.broken == Some(Guard::Claim) => {
                 self.overwrite(key, bytes)
             }
@@ -217,6 +233,23 @@ impl Store for ScheduledStore {
             Reply::Wrote(write) => Ok(write),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// As folders do; buckets write each object by itself.
+    async fn create_together(&self, objects: &[(&Key, &[u8])]) -> Option<Vec<Result<Write, StoreError>>> {
+        if self.is_atomic || self.broken == Some(Guard::Create) {
+            return None;
+        }
+        let owned = objects.iter().map(|&(key, bytes)| (key.clone(), bytes.to_vec())).collect();
+        let request = Request::CreateTogether(owned);
+        Some(match self.call(request.clone()).await {
+            Ok(Reply::WroteTogether(written)) => written,
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                let failure = |_| Err(request.failure(error.outcome_unknown, &error.source.to_string()));
+                objects.iter().map(failure).collect()
+            }
+        })
     }
 
     async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError> {

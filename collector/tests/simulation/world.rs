@@ -22,7 +22,7 @@ use crate::promises::Promises;
 use crate::restore::Backups;
 use crate::store::{Guard, Reply, Request, ScheduledStore};
 use crate::tape::Tape;
-use work::{Said, collect, repair};
+use work::{Said, collect, import, repair};
 
 const MOST_COLLECTORS: usize = 3;
 
@@ -196,6 +196,10 @@ impl World {
         let runs = if self.dice.chance(300) { 3 } else { 1 };
         let work: Pin<Box<dyn Future<Output = ()>>> = if repairs {
             Box::pin(repair(archive, Arc::clone(&said)))
+        } else if self.dice.chance(250) {
+            let end = self.tape.at(self.clock.now()) + 1;
+            let begin = end.saturating_sub(1 + self.dice.index(12));
+            Box::pin(import(archive, self.tape, begin..end, Arc::clone(&said)))
         } else {
             let (truth, tape, said) = (self.clock.clone(), self.tape, Arc::clone(&said));
             Box::pin(collect(archive, clock, truth, tape, runs, evidence, said))
@@ -238,7 +242,7 @@ impl World {
             }
             4 | 5 => {
                 self.tell(|| what("meets a failing disk in"));
-                let after = self.dice.below(9);
+                let after = self.dice.below(request.calls());
                 store.disk.set_fault(Some(Fault { after, kind: FaultKind::InputOutput }));
                 let result = self.apply(&store, &request)?;
                 store.disk.set_fault(None);
@@ -246,7 +250,7 @@ impl World {
             }
             6 => {
                 self.tell(|| what("is killed within"));
-                let after = self.dice.below(9);
+                let after = self.dice.below(request.calls());
                 store.disk.set_fault(Some(Fault { after, kind: FaultKind::Killed }));
                 let _ = self.apply(&store, &request)?;
                 self.bury(number);
@@ -300,10 +304,10 @@ impl World {
         request: &Request,
     ) -> Result<Result<Reply, collector::store::StoreError>, String> {
         let result = store.apply(request);
-        if let (true, Some(key)) = (request.is_write(), request.key())
-            && (result.is_ok() || self.promises_may_have_changed(key))
-        {
-            self.promises.look_at(&self.disk, key.as_str(), self.options.capacity)?;
+        for key in request.keys().into_iter().filter(|_| request.is_write()) {
+            if result.is_ok() || self.promises_may_have_changed(key) {
+                self.promises.look_at(&self.disk, key.as_str(), self.options.capacity)?;
+            }
         }
         Ok(result)
     }

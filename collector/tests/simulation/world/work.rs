@@ -1,15 +1,16 @@
-//! What a process of the simulation does: it collects, or it repairs.
+//! What a process of the simulation does: it collects, imports, or repairs.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use collector::archive::{Archive, ArchiveError, Outcome};
+use collector::archive::{Archive, ArchiveError, Bulk, Outcome};
 use collector::clock::Clock as _;
 use collector::event::Response;
 use collector::record::Evidence;
 use collector::run::{note_deposited, stored_before};
 
 use crate::machine::{MachineClock, TrueClock};
-use crate::tape::Tape;
+use crate::tape::{Play, Tape};
 
 /// What a collector tells the world while it works.
 #[derive(Debug)]
@@ -66,6 +67,34 @@ pub(super) async fn collect(
     }
     .await;
     if let Err(error) = result {
+        said.lock().unwrap().push(Said::Failed(error.to_string()));
+    }
+}
+
+/// A process: it imports what was recorded.
+pub(super) async fn import(
+    archive: Archive,
+    tape: &'static Tape,
+    plays: Range<usize>,
+    said: Arc<Mutex<Vec<Said>>>,
+) {
+    let mut bulk = Bulk::new(&archive);
+    let mut unreported = plays.start;
+    let mut report = |stored: usize| {
+        said.lock().unwrap().extend((unreported..plays.start + stored).map(Said::Stored));
+        unreported = plays.start + stored;
+    };
+    let result = async {
+        for play in plays.clone() {
+            let Play { at, body, .. } = &tape.plays[play];
+            let added = bulk.add(Response::parse(body).unwrap(), *at).await;
+            report(bulk.stored().responses);
+            added?;
+        }
+        report(bulk.finish().await?.responses);
+        Ok::<_, ArchiveError>(())
+    };
+    if let Err(error) = result.await {
         said.lock().unwrap().push(Said::Failed(error.to_string()));
     }
 }
