@@ -13,6 +13,14 @@ fn value(config: &Value, key: &str) -> (String, String) {
 }
 
 /// journald knows its readers by the file that stderr is, and strips `<priority>`.
+/// AWS-LC measures the jitter of the clock otherwise, which takes longer than the rest of a run.
+#[test]
+fn crypto_library_collects_no_jitter_entropy() {
+    let program = fs::read(env!("CARGO_BIN_EXE_collector")).unwrap();
+    let symbol = b"jent_read_entropy";
+    assert!(!program.windows(symbol.len()).any(|window| window == symbol), "see .cargo/config.toml");
+}
+
 #[test]
 fn the_journal_is_told_how_much_a_line_matters_and_notes_the_time_itself() {
     let home = Home::new();
