@@ -76,7 +76,7 @@ pub(crate) fn command_line() -> Command {
     .arg(
         Arg::new("paths")
             .value_name("PATH")
-            .help("Responses or folders of them, named by the second they were recorded at (1767225600.json)")
+            .help("Responses or folders of them, named by the second they were recorded at (1767225600.json), or JSON Lines of {time, body} (.jsonl)")
             .required(true)
             .num_args(1..)
             .value_parser(value_parser!(std::path::PathBuf)),

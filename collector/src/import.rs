@@ -1,9 +1,11 @@
 //! Collects from responses that were recorded earlier, as if each had been collected by a run at the time it was recorded.
 
+mod json_lines;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,8 +39,19 @@ pub struct Recording {
     pub time: DateTime<Utc>,
     /// Where it is.
     pub path: PathBuf,
+    /// Where its body begins in the file, if it is not the whole file.
+    pub offset: Option<u64>,
     /// Its size in bytes.
     pub size_bytes: u64,
+}
+
+impl Recording {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let Some(offset) = self.offset else { return files::read_regular(&self.path, BODY_LIMIT_BYTES) };
+        let mut body = vec![0; usize::try_from(self.size_bytes).unwrap_or_default()];
+        files::open_regular(&self.path)?.read_exact_at(&mut body, offset)?;
+        Ok(body)
+    }
 }
 
 /// What an import did.
@@ -93,13 +106,16 @@ pub fn find_recordings(paths: &[PathBuf]) -> Result<Vec<Recording>, ImportError>
             fs::metadata(path).map_err(|source| ImportError::Read { path: path.clone(), source })?;
         if metadata.is_dir() {
             folders.push(path.clone());
+        } else if json_lines::is_named_so(path) {
+            let read = json_lines::recordings_in(path);
+            found.extend(read.map_err(|source| ImportError::Read { path: path.clone(), source })?);
         } else {
             let time = recorded_at(path).ok_or_else(|| ImportError::NoTime(path.clone()))?;
             if !metadata.is_file() {
                 let source = io::Error::new(io::ErrorKind::InvalidInput, FileKind::of(&metadata).describe());
                 return Err(ImportError::Read { path: path.clone(), source });
             }
-            found.push(Recording { time, path: path.clone(), size_bytes: metadata.len() });
+            found.push(Recording { time, path: path.clone(), offset: None, size_bytes: metadata.len() });
         }
     }
     while let Some(folder) = folders.pop() {
@@ -131,7 +147,7 @@ fn find_in(
                 warn!(path = %path.display(), kind = FileKind::of(&metadata).describe(), "passed over");
             }
             Ok(metadata) => match recorded_at(&path) {
-                Some(time) => found.push(Recording { time, path, size_bytes: metadata.len() }),
+                Some(time) => found.push(Recording { time, path, offset: None, size_bytes: metadata.len() }),
                 None => {
                     info!(path = %path.display(), "passed over: its name does not state when it was recorded");
                 }
@@ -240,9 +256,9 @@ async fn read_ahead(
     if let Err(reason) = plausible(recording.time, clock.now()) {
         return Ok(Recorded { recording, response: Err(reason.to_owned()), _room: room });
     }
-    let path = recording.path.clone();
+    let source = recording.clone();
     let parsed = tokio::task::spawn_blocking(move || {
-        let body = files::read_regular(&path, BODY_LIMIT_BYTES)?;
+        let body = source.read()?;
         Ok(Response::parse_owned(body).map_err(|error| error.to_string()))
     });
     match parsed.await.unwrap_or_else(|error| Err(io::Error::other(error))) {

@@ -1,6 +1,7 @@
 //! Imports store what single runs would have stored, whatever is stored together.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
@@ -11,6 +12,8 @@ use collector::store::{MemoryStore, SharedStore};
 use fixtures::{Feed, FeedConfig};
 use proptest::prelude::*;
 use serde_json::Value;
+
+use crate::support::Home;
 
 /// Elements that are not valid events.
 const INVALID: [&str; 4] = [r#"{"id":"x"}"#, "7", r#"{"id":1}"#, r#"{"id":8,"datetime":"soon"}"#];
@@ -96,6 +99,33 @@ async fn in_parts(recorded: &Recorded, capacity: usize, now: DateTime<Utc>, ends
     }
     bulk.finish().await.unwrap();
     store
+}
+
+#[test]
+fn json_lines_are_imported_as_files_are() {
+    let recorded = record(3, 30, 47, false);
+    let (files, lines) = (Home::new(), Home::new());
+    let mut text = String::new();
+    for (number, (time, body)) in recorded.iter().enumerate().rev() {
+        files.write(&format!("polls/{}.json", time.timestamp()), body);
+        let body = std::str::from_utf8(body).unwrap();
+        let time =
+            if number % 2 == 0 { format!("\"{}\"", time.to_rfc3339()) } else { time.timestamp().to_string() };
+        writeln!(text, "{{\"body\": {body}, \"time\": {time}}}\n").unwrap();
+    }
+    lines.write("polls.jsonl", &text);
+    files.collector(&["import", "polls"]).with(0);
+    let summary = lines.collector(&["import", "--json", "polls.jsonl"]).with(0).json();
+    assert_eq!(summary["responses"], 30);
+    let objects = |home: &Home| {
+        let mut objects = home.store();
+        objects.retain(|key, _| !key.starts_with(['.', 'm']));
+        objects
+    };
+    assert_eq!(objects(&lines), objects(&files));
+    lines.write("broken.jsonl", "\n{\"time\": 1767362400}\n");
+    let ended = lines.collector(&["import", "broken.jsonl"]).with(2);
+    assert!(ended.error_line().contains("broken.jsonl: line 2: missing field `body`"), "{}", ended.stderr);
 }
 
 proptest! {

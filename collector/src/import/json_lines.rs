@@ -1,0 +1,68 @@
+//! Finds recordings in JSON Lines: `{"time": "2026-01-02T14:00:00Z", "body": […]}` in each line.
+
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Recording;
+use crate::feed::BODY_LIMIT_BYTES;
+use crate::files;
+
+/// Maximum size of what a line holds beside the body.
+const FRAME_BYTES: u64 = 1024;
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    time: Time,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Time {
+    Seconds(i64),
+    Text(DateTime<Utc>),
+}
+
+/// Whether a file of this name holds JSON Lines.
+pub(super) fn is_named_so(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson")
+}
+
+/// Where the bodies are in a file. They are read later.
+pub(super) fn recordings_in(path: &Path) -> io::Result<Vec<Recording>> {
+    let mut lines = BufReader::new(files::open_regular(path)?);
+    let (mut found, mut begin, mut number) = (Vec::new(), 0, 0);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let limit = BODY_LIMIT_BYTES + FRAME_BYTES;
+        let length = lines.by_ref().take(limit).read_until(b'\n', &mut line)? as u64;
+        if length == 0 {
+            return Ok(found);
+        }
+        number += 1;
+        let invalid =
+            |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("line {number}: {why}"));
+        if length == limit {
+            return Err(invalid(format!("it is longer than {limit} bytes")));
+        }
+        if !line.trim_ascii().is_empty() {
+            let Line { time, body } =
+                serde_json::from_slice(&line).map_err(|error| invalid(error.to_string()))?;
+            let time = match time {
+                Time::Seconds(seconds) => DateTime::from_timestamp(seconds, 0),
+                Time::Text(time) => Some(time),
+            };
+            let time = time.ok_or_else(|| invalid("the time does not exist".to_owned()))?;
+            let offset = body.get().as_ptr() as usize - line.as_ptr() as usize;
+            let (offset, size_bytes) = (Some(begin + offset as u64), body.get().len() as u64);
+            found.push(Recording { time, path: path.to_owned(), offset, size_bytes });
+        }
+        begin += length;
+    }
+}
