@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -171,6 +171,9 @@ fn told_to_stop_it_lets_the_poll_at_hand_end() {
     let (service, _, mut log) = Service::start(&home, &["--feed", &feed, "--retries", "0"]);
     // The call has come, and is answered only after the service was told to stop.
     let (mut call, _) = listener.accept().unwrap();
+    // An answer before the end of the request is none.
+    let mut request = BufReader::new(call.try_clone().unwrap()).lines();
+    assert!(request.any(|line| line.unwrap().is_empty()));
     service.tell(Signal::SIGTERM);
     next_line(&mut log, "stopping when the poll at hand is done");
     let body = fs::read(fixture("response.json")).unwrap();
