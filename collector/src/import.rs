@@ -170,12 +170,12 @@ pub(crate) fn recorded_at(path: &Path) -> Option<DateTime<Utc>> {
 fn plausible(recorded: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), &'static str> {
     if recorded > now + CLOCK_TOLERANCE {
         return Err(
-            "its name states a second in the future; names are seconds since 1970, such as 1767225600.json",
+            "it was recorded in the future by this clock; names are seconds since 1970, such as 1767225600.json",
         );
     }
     if recorded.timestamp() < EARLIEST_S {
         return Err(
-            "its name states a second before the year 2000; names are seconds since 1970, such as 1767225600.json",
+            "it was recorded before the year 2000; names are seconds since 1970, such as 1767225600.json",
         );
     }
     Ok(())

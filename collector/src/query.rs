@@ -168,11 +168,11 @@ impl Account {
 }
 
 /// What is told: an event, or what could not be read in its place.
-type Told = Result<Found, Unreadable>;
+type Item = Result<Found, Unreadable>;
 
 /// What is found, as it comes. Nothing is asked of the store before it is asked of this.
 pub struct Answer<'a> {
-    stream: BoxStream<'a, Told>,
+    stream: BoxStream<'a, Item>,
     account: Account,
 }
 
@@ -240,7 +240,7 @@ impl Archive {
         Answer { stream: Box::pin(stream), account }
     }
 
-    async fn begin(&self, query: Query, account: Account) -> BoxStream<'_, Told> {
+    async fn begin(&self, query: Query, account: Account) -> BoxStream<'_, Item> {
         if !query.knows_only_numbers() {
             let days = Days::between(query.from, query.to, self.now());
             return self.read_days(days, query, account).await;
@@ -257,7 +257,7 @@ impl Archive {
         Box::pin(unreadable.chain(self.read_days(days, query, account).await))
     }
 
-    async fn read_days(&self, days: Days, query: Query, account: Account) -> BoxStream<'_, Told> {
+    async fn read_days(&self, days: Days, query: Query, account: Account) -> BoxStream<'_, Item> {
         let (objects, unreadable) = self.objects_of(&days, &query, &account).await;
         let reads = objects.into_iter().map(move |(place, listed)| {
             async move {

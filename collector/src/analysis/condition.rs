@@ -86,27 +86,27 @@ fn bound(text: &str, unit: Unit) -> Result<f64, String> {
         .find(|letter: char| !letter.is_ascii_digit() && !matches!(letter, '.' | '-' | '+'))
         .unwrap_or(text.len());
     let (number, suffix) = (text[..split].trim(), text[split..].trim());
-    let scale = match (unit, suffix) {
+    let value: f64 = number.parse().map_err(|_| format!("`{text}` has no number"))?;
+    // Divided, not multiplied by a fraction: 70 % is then the number that `0.70` is.
+    Ok(match (unit, suffix) {
         (Unit::Seconds | Unit::SignedSeconds, "s")
         | (Unit::Bytes, "B")
         | (Unit::Kibibytes, "KiB")
-        | (Unit::Count | Unit::Share, "") => 1.0,
-        (Unit::Seconds, "ms") => 1e-3,
-        (Unit::Seconds, "us" | "µs") => 1e-6,
-        (Unit::Seconds, "min") => 60.0,
-        (Unit::Bytes, "KB" | "kB") => 1e3,
-        (Unit::Bytes, "MB") => 1e6,
-        (Unit::Bytes, "GB") => 1e9,
-        (Unit::Share, "%") => 0.01,
+        | (Unit::Count | Unit::Share, "") => value,
+        (Unit::Seconds, "ms") => value / 1e3,
+        (Unit::Seconds, "us" | "µs") => value / 1e6,
+        (Unit::Seconds, "min") => value * 60.0,
+        (Unit::Bytes, "KB" | "kB") => value * 1e3,
+        (Unit::Bytes, "MB") => value * 1e6,
+        (Unit::Bytes, "GB") => value * 1e9,
+        (Unit::Share, "%") => value / 100.0,
         (Unit::Seconds | Unit::SignedSeconds, _) => {
             return Err(format!("`{text}` is not a time such as 2s or 150ms"));
         }
-        (Unit::Bytes | Unit::Kibibytes, _) => return Err(format!("`{text}` is no size such as 12MB")),
-        (Unit::Share, _) => return Err(format!("`{text}` is no share such as 5%")),
-        (Unit::Count, _) => return Err(format!("`{text}` is no number")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` has no number"))?;
-    Ok(number * scale)
+        (Unit::Bytes | Unit::Kibibytes, _) => return Err(format!("`{text}` is not a size such as 12MB")),
+        (Unit::Share, _) => return Err(format!("`{text}` is not a share such as 5%")),
+        (Unit::Count, _) => return Err(format!("`{text}` is not a number")),
+    })
 }
 
 /// A condition that holds, and what it found.
@@ -156,6 +156,14 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentage_is_the_share_of_the_same_value() {
+        for percent in 0..=100 {
+            let share = f64::from(percent) / 100.0;
+            assert_eq!(bound(&format!("{percent}%"), Unit::Share), bound(&share.to_string(), Unit::Share));
+        }
+    }
 
     #[test]
     fn conditions_are_read_with_their_units() {

@@ -101,7 +101,7 @@ impl<'a> Bulk<'a> {
     /// Adds a response that was recorded at `time`. Stores what was added before if there is enough of it.
     ///
     /// # Errors
-    /// [`ArchiveError`] if something cannot be read or stored. What [`Bulk::stored`] counts is stored.
+    /// [`ArchiveError`] if something cannot be read or stored. The responses that [`Bulk::stored`] counts are stored.
     pub async fn add(&mut self, response: Response<'a>, time: DateTime<Utc>) -> Result<(), ArchiveError> {
         // Objects are named by the second. Those of another run in one second get other names when they are written.
         let is_repeated = self.last_second.replace(time.timestamp()) == Some(time.timestamp());

@@ -48,10 +48,11 @@ impl Archive {
         if !matches!(snapshot.agreement, Agreement::Open | Agreement::Doubtful) {
             return Ok(());
         }
-        let descent = self.descent_from_memory(&snapshot.ledger.lineage).await?;
+        let known = self.remembered(&snapshot.ledger.lineage);
+        let descent = self.descent_from(known.as_ref(), &snapshot.ledger.lineage).await?;
         let is_recent = snapshot.agreement == Agreement::Open
             && descent == Descent::Descends
-            && self.was_compared_lately(&snapshot.ledger.lineage)
+            && known.is_some_and(|known| known.is_fresh(self.now()))
             && self.has_last_objects(&snapshot.ledger.lineage).await?;
         if is_recent {
             snapshot.agreement = Agreement::Recent;
@@ -62,7 +63,8 @@ impl Archive {
 
     /// Compares ledger and objects, whatever is remembered.
     pub(super) async fn compare_now(&self, snapshot: &mut Snapshot) -> Result<(), ArchiveError> {
-        let descent = self.descent_from_memory(&snapshot.ledger.lineage).await?;
+        let known = self.remembered(&snapshot.ledger.lineage);
+        let descent = self.descent_from(known.as_ref(), &snapshot.ledger.lineage).await?;
         self.compare_after(snapshot, descent).await
     }
 
@@ -122,13 +124,13 @@ impl Archive {
         known.into_iter().rev().find(|known| lineage.is_known() && known.mark.archive == lineage.archive)
     }
 
-    fn was_compared_lately(&self, lineage: &Lineage) -> bool {
-        self.remembered(lineage).is_some_and(|known| known.is_fresh(self.now()))
-    }
-
     /// Whether the ledger is a later state of the one that this machine saw last; unknown if it saw none here.
-    async fn descent_from_memory(&self, lineage: &Lineage) -> Result<Descent, ArchiveError> {
-        let Some(known) = self.remembered(lineage) else {
+    async fn descent_from(
+        &self,
+        known: Option<&Remembered>,
+        lineage: &Lineage,
+    ) -> Result<Descent, ArchiveError> {
+        let Some(known) = known else {
             let others = self.memory.recall(&self.store.identity());
             let Some(other) = others.last() else { return Ok(Descent::Unknown) };
             warn!(
@@ -214,14 +216,15 @@ impl Archive {
             beyond.extend(self.read_day(prefix, objects, &mut read).await?);
         }
         self.refuse_missing(ledger, &survey, &mut read).await?;
-        if !ledger.lineage.is_known() {
-            healed.lineage = self.begin_lineage().await?;
-        }
         if ledger.lineage.sequence() == 0 {
             // Also where a run that began the history was killed before it wrote the journal.
             beyond = self.everything().await?;
         }
         beyond.extend(self.adopt_records(&mut healed.lineage).await?);
+        if !healed.lineage.is_known() {
+            // Only after the journal was looked at: another run may have begun it since the ledger was read.
+            healed.lineage = Lineage::new(self.new_id());
+        }
         if has_gone_back && ledger.lineage.sequence() > 0 {
             beyond.extend(self.beyond_the_journal(&healed.lineage).await?);
         }

@@ -276,7 +276,7 @@ struct Hold<'a> {
     held: Snapshot,
     /// Whether the ledger that was found is to be replaced by one made from the archive.
     rebuild: bool,
-    /// Objects that changed while the journal and the ledger told different histories.
+    /// Objects that changed while the journal and the ledger had different histories.
     uncommitted: Vec<CommittedObject>,
 }
 

@@ -11,7 +11,7 @@ use collector::fetch::select;
 use serde_json::json;
 
 use super::commands::{remind_of_contact, runtime, system_clock};
-use super::forms::{self, Told, form};
+use super::forms::{self, Row, form};
 use super::output::Progress;
 use super::settings::Settings;
 use super::{Exit, Failure, output};
@@ -64,7 +64,7 @@ pub(super) fn fetch(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
         .get_one::<u64>("limit")
         .map_or(usize::MAX, |&limit| usize::try_from(limit).unwrap_or(usize::MAX));
     for event in selected.events.iter().take(limit) {
-        form.tell(&Told::from(event))?;
+        form.write(&Row::from(event))?;
     }
     form.end(None)?;
     drop(form);
@@ -75,7 +75,7 @@ pub(super) fn fetch(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
     let mut exit = Exit::Done;
     for (selection, error) in selected.failures {
         exit = output::report_error(
-            &anyhow::Error::from(error).context(format!("{selection} cannot be told")),
+            &anyhow::Error::from(error).context(format!("{selection} cannot be read")),
             Exit::Failed,
         );
     }

@@ -1,4 +1,4 @@
-//! In which form events are told: a table, CSV, JSON, or how many there are.
+//! Prints events: as a table, CSV, JSON, or their number.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -40,19 +40,19 @@ pub(super) fn arguments() -> [Arg; 3] {
     ]
 }
 
-/// An event to be told.
-pub(super) struct Told<'a> {
+/// An event to be printed.
+pub(super) struct Row<'a> {
     json: &'a str,
     day: NaiveDate,
 }
 
-impl<'a> From<&'a Found> for Told<'a> {
+impl<'a> From<&'a Found> for Row<'a> {
     fn from(Found { json, day, .. }: &'a Found) -> Self {
         Self { json, day: *day }
     }
 }
 
-impl<'a> From<&'a Shown> for Told<'a> {
+impl<'a> From<&'a Shown> for Row<'a> {
     fn from(Shown { json, day, .. }: &'a Shown) -> Self {
         Self { json, day: *day }
     }
@@ -60,7 +60,7 @@ impl<'a> From<&'a Shown> for Told<'a> {
 
 /// Writes events as they come.
 pub(super) trait Form {
-    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()>;
+    fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()>;
 
     fn end(&mut self, next: Option<&Cursor>) -> anyhow::Result<()>;
 }
@@ -92,10 +92,10 @@ pub(super) fn form<'a>(
     })
 }
 
-fn field<'a>(event: &'a Fields<'_>, told: &Told<'_>, name: &str) -> Cow<'a, str> {
+fn field<'a>(event: &'a Fields<'_>, row: &Row<'_>, name: &str) -> Cow<'a, str> {
     match name {
         "id" => Cow::Owned(event.id.to_string()),
-        "day" => Cow::Owned(told.day.to_string()),
+        "day" => Cow::Owned(row.day.to_string()),
         "datetime" => Cow::Borrowed(&*event.datetime),
         "type" => Cow::Borrowed(&*event.kind),
         "location" => Cow::Borrowed(&*event.location),
@@ -114,8 +114,8 @@ struct Table<'a> {
 }
 
 impl Form for Table<'_> {
-    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
-        let event = Fields::of(told.json)?;
+    fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
+        let event = Fields::of(row.json)?;
         let mut line = String::new();
         for name in &self.fields {
             let width = match name.as_str() {
@@ -126,7 +126,7 @@ impl Form for Table<'_> {
                 "location" => 20,
                 _ => 0,
             };
-            let text = printable(field(&event, told, name)).to_string();
+            let text = printable(field(&event, row, name)).to_string();
             let _ = write!(line, "{text:width$}  ");
         }
         self.is_begun = true;
@@ -159,10 +159,10 @@ impl Csv<'_> {
 }
 
 impl Form for Csv<'_> {
-    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
+    fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
         self.begin()?;
-        let event = Fields::of(told.json)?;
-        let cells = self.fields.iter().map(|name| csv_cell(&field(&event, told, name)));
+        let event = Fields::of(row.json)?;
+        let cells = self.fields.iter().map(|name| csv_cell(&field(&event, row, name)));
         let line = cells.collect::<Vec<_>>().join(",");
         Ok(writeln!(self.out, "{line}")?)
     }
@@ -182,13 +182,13 @@ struct Json<'a> {
 }
 
 impl Form for Json<'_> {
-    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
+    fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
         let line = if self.fields.is_empty() {
-            told.json.to_owned()
+            row.json.to_owned()
         } else {
-            let event = Fields::of(told.json)?;
+            let event = Fields::of(row.json)?;
             let member = |name: &String| {
-                let value = if name == "id" { json!(event.id) } else { json!(field(&event, told, name)) };
+                let value = if name == "id" { json!(event.id) } else { json!(field(&event, row, name)) };
                 (name.clone(), value)
             };
             let text = Value::Object(self.fields.iter().map(member).collect::<Map<_, _>>()).to_string();
@@ -222,11 +222,11 @@ struct Counts<'a> {
 }
 
 impl Form for Counts<'_> {
-    fn tell(&mut self, told: &Told<'_>) -> anyhow::Result<()> {
-        let event = Fields::of(told.json)?;
+    fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
+        let event = Fields::of(row.json)?;
         let name = match self.by.as_str() {
             "hour" => event.hour().map_or_else(String::new, |hour| format!("{hour:02}")),
-            by => field(&event, told, by).into_owned(),
+            by => field(&event, row, by).into_owned(),
         };
         *self.found.entry(name).or_default() += 1;
         Ok(())

@@ -12,7 +12,7 @@ use collector::text::printable;
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
-use super::forms::{self, Told, form};
+use super::forms::{self, Row, form};
 use super::output::Progress;
 use super::settings::Settings;
 use super::stores::open_archive;
@@ -66,7 +66,7 @@ pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
         let mut out = BufWriter::new(io::stdout().lock());
         let mut form = form(settings, matches, &mut out)?;
         let limit = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
-        let (mut told, mut last, mut next) = (0, None, None);
+        let (mut printed, mut last, mut next) = (0, None, None);
         let mut unreadable = 0_usize;
         let bar = Progress::new("objects");
         // In a terminal the events themselves show how far it is.
@@ -85,14 +85,14 @@ pub(super) fn query(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
             };
             let Some(found) = found else { break };
             match found {
-                Ok(_) if told == limit => {
+                Ok(_) if printed == limit => {
                     next = last;
                     break;
                 }
                 Ok(found) => {
-                    form.tell(&Told::from(&found))?;
+                    form.write(&Row::from(&found))?;
                     last = Some(found.cursor);
-                    told += 1;
+                    printed += 1;
                 }
                 Err(error) => {
                     unreadable += 1;
@@ -150,6 +150,6 @@ fn say_unreadable(error: &Unreadable) {
 }
 
 fn explain(cost: Cost, elapsed_s: f64) {
-    let told = json!({"explain": cost, "requests": cost.requests(), "elapsed_s": elapsed_s});
-    let _ = writeln!(io::stderr(), "{told}");
+    let explanation = json!({"explain": cost, "requests": cost.requests(), "elapsed_s": elapsed_s});
+    let _ = writeln!(io::stderr(), "{explanation}");
 }

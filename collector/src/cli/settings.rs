@@ -302,7 +302,9 @@ impl Settings {
         })?;
         let signer = self.parse("signer", |text| match text {
             "built-in" => Ok(SignerKind::BuiltIn),
-            "oci-rust-sdk" if cfg!(feature = "oci-rust-sdk") => Ok(SignerKind::OciRustSdk),
+            #[cfg(feature = "oci-rust-sdk")]
+            "oci-rust-sdk" => Ok(SignerKind::OciRustSdk),
+            #[cfg(not(feature = "oci-rust-sdk"))]
             "oci-rust-sdk" => Err("this program was built without the feature oci-rust-sdk"),
             _ => Err("not one of built-in, oci-rust-sdk"),
         })?;

@@ -54,7 +54,7 @@ impl Moment {
     }
 }
 
-/// A number of exactly so many digits.
+/// Parses a number with exactly the given number of digits.
 fn number(text: &str, digits: usize) -> Option<u32> {
     let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)

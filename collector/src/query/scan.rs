@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use rustc_hash::FxHashMap;
 
-use super::{Account, Cursor, Found, Query, Revisions, Told, Unreadable};
+use super::{Account, Cursor, Found, Item, Query, Revisions, Unreadable};
 use crate::archive::{Kind, Place};
 use crate::cache::{Content, Origin};
 use crate::event::{EventId, Fields};
@@ -35,7 +35,7 @@ impl Scan {
         place: Place,
         key: &Key,
         content: Result<(Option<Content>, Origin), StoreError>,
-    ) -> Vec<Told> {
+    ) -> Vec<Item> {
         match content {
             // Repair has moved it since it was listed; its events are elsewhere.
             Ok((None, _)) => Vec::new(),
@@ -47,7 +47,7 @@ impl Scan {
         }
     }
 
-    fn lines_of(&mut self, place: Place, key: &Key, bytes: &[u8]) -> Vec<Told> {
+    fn lines_of(&mut self, place: Place, key: &Key, bytes: &[u8]) -> Vec<Item> {
         if self.latest.day != Some(place.day) {
             self.latest = Latest { day: Some(place.day), ..Latest::default() };
         }

@@ -17,7 +17,7 @@ use crate::quantity::Quantity;
 /// Maximum size of a record; a folder of foreign files must not fill the memory.
 pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 20;
 
-/// Something that is no record, and why.
+/// A file or line that is not a valid record, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The file, and the line if it has many.
@@ -35,7 +35,7 @@ pub enum Input {
     Stdin,
 }
 
-/// A time of which reports tell.
+/// The period that a report covers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Period {
     /// Runs that began then or later.

@@ -119,7 +119,8 @@ pub enum SignerKind {
     /// That of this crate.
     #[default]
     BuiltIn,
-    /// That of `oci-rust-sdk`; needs the feature of that name.
+    /// That of `oci-rust-sdk`.
+    #[cfg(feature = "oci-rust-sdk")]
     OciRustSdk,
 }
 

@@ -12,7 +12,6 @@ fn value(config: &Value, key: &str) -> (String, String) {
     (text("value"), text("source"))
 }
 
-/// journald knows its readers by the file that stderr is, and strips `<priority>`.
 /// AWS-LC measures the jitter of the clock otherwise, which takes longer than the rest of a run.
 #[test]
 fn crypto_library_collects_no_jitter_entropy() {
@@ -21,6 +20,7 @@ fn crypto_library_collects_no_jitter_entropy() {
     assert!(!program.windows(symbol.len()).any(|window| window == symbol), "see .cargo/config.toml");
 }
 
+/// journald knows its readers by the file that stderr is, and strips `<priority>`.
 #[test]
 fn the_journal_is_told_how_much_a_line_matters_and_notes_the_time_itself() {
     let home = Home::new();

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use collector::cache::{Cache, CacheOptions};
 use collector::clock::SystemClock;
-use collector::feed::{CallLimits, Feed, FeedOptions, Selection, Source};
+use collector::feed::{Feed, FeedOptions, Selection, Source};
 use collector::fetch::select;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -181,18 +180,7 @@ fn a_hundred_equal_requests_at_once_are_one_call() {
     let (server, home) = (Server::new(), Home::new());
     let clock = Arc::new(SystemClock::default());
     let source = Source::parse(&server.url()).unwrap();
-    let options = FeedOptions {
-        user_agent: "test".to_owned(),
-        timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(10),
-        compression: true,
-        retries: 0,
-        backoff: Duration::ZERO,
-        limits: CallLimits::NONE,
-        state_dir: home.path("state"),
-        force: false,
-        instance: String::new(),
-    };
+    let options = FeedOptions { retries: 0, ..FeedOptions::new(home.path("state")) };
     let found = server.runtime.block_on(async {
         let feed = Feed::new(&source, options, clock.clone()).unwrap();
         let cache = Cache::new(CacheOptions::default(), clock);
@@ -206,11 +194,11 @@ fn a_hundred_equal_requests_at_once_are_one_call() {
 }
 
 #[test]
-fn what_cannot_be_told_is_named_and_the_rest_is_told() {
+fn selection_that_fails_is_reported_and_the_others_are_printed() {
     let (server, home) = (Server::new(), Home::new());
     let ended = server.fetch(&home, &["--type", "Fel"]).with(1);
     assert!(
-        ended.error_line().contains("Fel cannot be told: the feed answered HTTP 400"),
+        ended.error_line().contains("Fel cannot be read: the feed answered HTTP 400"),
         "{}",
         ended.stderr
     );

@@ -258,25 +258,10 @@ fn redirects_are_followed_on_this_machine_only() {
     }
 }
 
-fn options(folder: &std::path::Path) -> FeedOptions {
-    FeedOptions {
-        user_agent: "test".to_owned(),
-        timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(10),
-        compression: true,
-        retries: 3,
-        backoff: Duration::from_secs(1),
-        limits: CallLimits::NONE,
-        state_dir: folder.to_owned(),
-        force: false,
-        instance: String::new(),
-    }
-}
-
 /// Fetches in virtual time: the result, and how long was waited.
 fn fetch(server: &Server, change: impl FnOnce(&mut FeedOptions)) -> (Result<usize, FeedError>, Duration) {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path());
+    let mut options = FeedOptions::new(folder.path());
     change(&mut options);
     let start: DateTime<Utc> = DateTime::from_timestamp(1_767_362_400, 0).unwrap();
     let clock = Arc::new(VirtualClock::at(start));

@@ -159,7 +159,7 @@ fn folders_of_the_environment_are_used_or_refused() {
         Ended::from(command.env("STATE_DIRECTORY", "/var/lib/a:/var/lib/b").output().unwrap()).with(0);
     assert!(ended.stdout.ends_with("Calls are counted in /var/lib/a\n"), "{}", ended.stdout);
     for option in ["--state-dir", "--cache-dir"] {
-        let ended = home.collector(&["config", "--state-dir", "file"]).with(2);
+        let ended = home.collector(&["config", option, "file"]).with(2);
         assert!(ended.error_line().contains("not a folder"), "{option}: {}", ended.stderr);
     }
 }

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{
@@ -12,7 +15,7 @@ use collector::archive::{
 use collector::clock::VirtualClock;
 use collector::event::Response;
 use collector::quantity::Quantity;
-use collector::store::{Key, MemoryStore, Store as _};
+use collector::store::{Key, Listed, MemoryStore, Object, Store, StoreError, Version, Write};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
@@ -94,6 +97,74 @@ fn body(ids: impl IntoIterator<Item = i64>) -> Vec<u8> {
 /// Events that fill more days than a ledger of 60 events remembers, the first day last.
 fn four_days() -> Vec<Value> {
     (0..120).map(|id| event(id, 4 - id / 40)).collect()
+}
+
+/// A store to which another run commits right after it was asked for the first record of the journal.
+#[derive(Debug)]
+struct Interrupted {
+    store: Arc<MemoryStore>,
+    is_quiet: AtomicBool,
+    now: DateTime<Utc>,
+}
+
+#[async_trait]
+impl Store for Interrupted {
+    async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        let found = self.store.get(key).await?;
+        if key.as_str() == "metadata/journal/000000/001.json" && self.is_quiet.swap(false, Ordering::Relaxed)
+        {
+            // At another second, or both archives would get the same id.
+            let clock = Arc::new(VirtualClock::at(self.now + TimeDelta::seconds(1)));
+            let archive = Archive::new(self.store.clone(), clock, ArchiveOptions::default());
+            // The second commit writes the record of the first one.
+            for body in [body(0..20), body(0..30)] {
+                let response = Response::parse(&body).unwrap();
+                let snapshot = archive.open().await.unwrap();
+                archive.deposit(&response, snapshot, self.now).await.unwrap();
+            }
+        }
+        Ok(found)
+    }
+
+    async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, StoreError> {
+        self.store.create(key, bytes).await
+    }
+
+    async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError> {
+        self.store.replace(key, bytes, expected).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.store.list(prefix).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.store.delete(key).await
+    }
+
+    fn location(&self) -> String {
+        self.store.location()
+    }
+
+    fn is_sound_by_construction(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn archive_that_another_run_begins_meanwhile_is_joined() {
+    let site = Site::new();
+    let store = Interrupted { store: site.store.clone(), is_quiet: AtomicBool::new(true), now: site.now };
+    let archive =
+        Archive::new(Arc::new(store), Arc::new(VirtualClock::at(site.now)), ArchiveOptions::default());
+    let later = body(20..60);
+    let deposit = site.runtime.block_on(async {
+        let response = Response::parse(&later).unwrap();
+        let snapshot = archive.open().await.unwrap();
+        archive.deposit(&response, snapshot, site.now + TimeDelta::minutes(1)).await.unwrap().0
+    });
+    assert_eq!(deposit.count(Quantity::NewEventsCount), 30);
+    site.assert_sound(60);
 }
 
 #[test]
