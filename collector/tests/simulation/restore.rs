@@ -37,6 +37,7 @@ impl Part {
 pub(crate) struct Backups {
     last: Option<BTreeMap<PathBuf, Vec<u8>>>,
     missing: BTreeMap<PathBuf, Vec<u8>>,
+    took_claim: bool,
 }
 
 impl Backups {
@@ -49,6 +50,11 @@ impl Backups {
         !self.missing.is_empty()
     }
 
+    /// Whether a restore took a claim away, so that what was written under it is part of no commit. `repair` journals it.
+    pub(crate) fn took_claim(&self) -> bool {
+        self.took_claim
+    }
+
     pub(crate) fn take(&mut self, disk: &SimulatedDisk) {
         self.last = Some(disk.files().into_iter().collect());
     }
@@ -56,6 +62,8 @@ impl Backups {
     /// Puts a part of the archive back as it was.
     pub(crate) fn restore(&mut self, disk: &SimulatedDisk, part: Part) {
         let Some(backup) = self.last.take() else { return };
+        let claim = ledger(disk).filter(|_| part != Part::Objects).and_then(|ledger| ledger.claim);
+        self.took_claim |= claim.is_some_and(|claim| !claim.objects.is_empty());
         let now: BTreeMap<PathBuf, Vec<u8>> = disk.files().into_iter().collect();
         for (path, bytes) in now.iter().filter(|(path, _)| part.contains(path)) {
             let before = backup.get(path);

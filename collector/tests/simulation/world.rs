@@ -384,7 +384,7 @@ impl World {
         self.trouble = 0;
         self.is_hostile = false;
         self.machines.iter_mut().for_each(|machine| machine.set_clock(TimeDelta::zero()));
-        if self.backups.is_incomplete() {
+        if self.backups.is_incomplete() || self.backups.took_claim() {
             self.undisturbed(0, true)?;
         }
         let before = self.promises_kept();

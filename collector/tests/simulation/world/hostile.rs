@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
+use collector::archive::Memory as _;
 use collector::event::{Event, EventId};
 use collector::record::Limits;
 use collector::store::Listed;
@@ -90,12 +91,19 @@ impl World {
         Ok(())
     }
 
-    /// Success is not reported over a ledger that lacks what this machine has seen stored within a day.
+    /// Success is not reported over a ledger that lacks what this machine has seen committed within a day.
     pub(super) fn check_memory(&mut self, machine: usize) -> Result<(), String> {
         let now = self.clock.now();
-        // What is claimed is stored before the ledger knows it.
+        // What is claimed is stored before the ledger knows it, and is not committed where a restore takes the claim away.
         let Some(ledger) = ledger(&self.disk).filter(|ledger| ledger.claim.is_none()) else { return Ok(()) };
-        let seen = self.seen[machine].replace((now, self.promises.stored().collect()));
+        let committed = self.promises.stored().filter(|event| ledger.get(event.id).is_some()).collect();
+        let known = self.machines[machine].memory.recall("simulation");
+        let seen = if known.last().is_some_and(|known| known.mark == ledger.lineage.mark()) {
+            self.seen[machine].replace((now, committed))
+        } else {
+            // Another machine has committed since this one read the ledger.
+            self.seen[machine].clone()
+        };
         let Some((then, events)) = seen else { return Ok(()) };
         let stored: BTreeSet<EventId> = self.promises.stored().map(|event| event.id).collect();
         let is_unknown = |event: &&Event| !ledger.is_late(event.day) && ledger.get(event.id).is_none();
