@@ -1,7 +1,7 @@
-//! The command line: what can be said, what it means, what is answered.
+//! The command line: its commands and options, and the settings that they and other sources give.
 //!
-//! The result of a command goes to stdout, talk to stderr. A reader who has seen enough (`| head`) is no
-//! error.
+//! The result of a command goes to stdout, everything else to stderr. A reader that closes the pipe early (`| head`) is not
+//! an error.
 
 mod cache;
 mod changes;
@@ -19,13 +19,17 @@ mod stores;
 mod traces;
 mod watch;
 
-use std::io;
 use std::process::ExitCode;
+use std::{env, io};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use clap_complete::Shell;
+use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand, ValueHint};
 
-use settings::{SETTINGS, Setting, Settings, Usage};
+use cache::CacheArguments;
+use changes::ChangesArguments;
+use commands::{CompletionsArguments, ImportArguments};
+use fetch::FetchArguments;
+use query::QueryArguments;
+use settings::{Group, Settings};
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,130 +69,141 @@ Every option can also be given as an environment variable (--metrics-dir as COLL
 of a TOML file named by --config (metrics_dir = \"…\"). An option beats a variable, a variable beats the file.\n\n\
 Exit codes: 0 done, 1 failed (health: unhealthy; verify, doctor: something is wrong), 2 wrong usage or configuration.";
 
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Fetch once and store what is new
+    Run,
+    /// Run as a service: poll on schedule, and show the state
+    Watch,
+    /// Collect from recorded responses, each as one run at its time
+    Import(ImportArguments),
+    /// Find events in the archive
+    Query(QueryArguments),
+    /// Print which objects were committed after a cursor, in the order of the commits
+    Changes(ChangesArguments),
+    /// Fetch a part of the feed with its own filters, and store nothing
+    Fetch(FetchArguments),
+    /// Show or clear the cache of the store and the feed
+    Cache(CacheArguments),
+    /// Check the last run and the evidence that events are stored
+    Health,
+    /// Read the whole archive and check it
+    Verify,
+    /// Repair the archive: finish what an interrupted run claimed, move duplicates to repaired/, rebuild the ledger
+    Repair,
+    /// Try everything that a run needs, and report what is missing and what to do about it
+    Doctor,
+    /// Print every setting and where its value comes from
+    Config,
+    /// Print a script that completes commands in a shell
+    Completions(CompletionsArguments),
+    /// Print the manual page (roff)
+    Man,
+}
+
+macro_rules! groups {
+    ($($group:ident),+ $(,)?) => { &[$(settings::$group::augment_args as Group),+] };
+}
+
+const FEED: &[Group] = groups![SourceSettings, CallSettings];
+const ARCHIVE: &[Group] = groups![StoreSettings, RequestSettings];
+/// What writing commands take beside [`ARCHIVE`].
+const WRITING: &[Group] = groups![StateSettings, ClaimSettings];
+const CACHE: &[Group] = groups![CacheUse, CacheSettings];
+/// What a run takes, and the commands that do or try the same.
+const RUN: &[Group] = groups![DepositSettings, RecordSettings, HealthSettings];
+
+/// The settings that a command takes as options.
+fn groups_of(command: &str) -> Vec<Group> {
+    let groups: &[&[Group]] = match command {
+        "run" => &[FEED, ARCHIVE, WRITING, CACHE, RUN, groups![PrometheusSettings]],
+        "watch" => &[groups![ServiceSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
+        "doctor" => &[groups![DoctorSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
+        "import" => &[ARCHIVE, WRITING, groups![DepositSettings], CACHE],
+        "repair" => &[groups![RepairSettings], ARCHIVE, WRITING, CACHE],
+        "verify" | "changes" => &[ARCHIVE],
+        "query" => &[ARCHIVE, CACHE],
+        "fetch" => &[FEED, groups![StateSettings, RequestSettings], CACHE],
+        "cache" => &[groups![SourceSettings, StoreSettings, CacheSettings]],
+        "health" => &[groups![HealthSettings]],
+        "config" => return vec![Settings::augment_args],
+        _ => return Vec::new(),
+    };
+    [groups.concat().as_slice(), groups![OutputSettings]].concat()
+}
+
 /// The whole command line.
 pub(crate) fn command_line() -> Command {
-    let run = subcommand("run", "Fetch once and store what is new", Usage::RUN);
-    let import = subcommand(
-        "import",
-        "Collect from recorded responses, each as one run at its time",
-        Usage::IMPORT,
-    )
-    .arg(
-        Arg::new("paths")
-            .value_name("PATH")
-            .help("Responses or folders of them, named by the second they were recorded at (1767225600.json), or JSON Lines of {time, body} (.jsonl)")
-            .required(true)
-            .num_args(1..)
-            .value_parser(value_parser!(std::path::PathBuf)),
-    );
-    let health =
-        subcommand("health", "Check the last run and the evidence that events are stored", Usage::HEALTH);
-    let verify =
-        subcommand("verify", "Read the whole archive and tell whether it keeps its promises", Usage::VERIFY);
-    let repair = subcommand(
-        "repair",
-        "Make the archive sound again: finish what a dead run claimed, move duplicates to repaired/, rebuild the ledger",
-        Usage::REPAIR,
-    );
-    let changes = changes::arguments(subcommand(
-        "changes",
-        "Print which objects were committed after a cursor, in the order of the commits",
-        Usage::CHANGES,
-    ));
-    let query = query::arguments(subcommand("query", "Find events in the archive", Usage::QUERY));
-    let watch =
-        subcommand("watch", "Run as a service: poll on schedule, and show how that goes", Usage::WATCH);
-    let fetch = fetch::arguments(subcommand(
-        "fetch",
-        "Ask the feed for a part of what it shows, by its own filters; stores nothing",
-        Usage::FETCH,
-    ));
-    let cache = cache::arguments(subcommand(
-        "cache",
-        "What is kept of what was read of the store and the feed",
-        Usage::CACHE,
-    ));
-    let doctor = subcommand(
-        "doctor",
-        "Try everything a run needs, and say what is missing and what to do about it",
-        Usage::DOCTOR,
-    );
-    let config = subcommand("config", "Print every setting and where its value comes from", Usage::ALL);
-    let completions = Command::new("completions")
-        .about("Print a script that completes commands in a shell")
-        .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell)));
-    let man = Command::new("man").about("Print the manual page (roff)");
-    Command::new("collector")
+    let command = Command::new("collector")
         .about(ABOUT)
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(AFTER_HELP)
         .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommands([
-            run,
-            watch,
-            import,
-            query,
-            changes,
-            fetch,
-            cache,
-            health,
-            verify,
-            repair,
-            doctor,
-            config,
-            completions,
-            man,
-        ])
+        .arg_required_else_help(true);
+    // Where no option is hidden, the long help has one line an option instead of three and more.
+    let hides_none = env::args_os().any(|argument| argument == "--help");
+    Task::augment_subcommands(command).mut_subcommands(|command| {
+        let groups = groups_of(command.get_name());
+        if groups.is_empty() {
+            return command;
+        }
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_hint(ValueHint::FilePath)
+            .help("TOML file of settings");
+        let options = settings::options(&groups).into_iter().map(|option| {
+            let is_hidden = option.is_hide_short_help_set() && !hides_none;
+            option.hide_short_help(is_hidden)
+        });
+        command.after_help(AFTER_HELP).arg(config).args(options)
+    })
 }
 
-fn subcommand(name: &'static str, about: &'static str, usage: Usage) -> Command {
-    let config = Arg::new("config").long("config").value_name("FILE").help("Read settings from a TOML file");
-    let settings = SETTINGS.iter().filter(|setting| setting.usage.intersects(usage)).map(argument);
-    Command::new(name).about(about).after_help(AFTER_HELP).arg(config).args(settings)
-}
-
-fn argument(setting: &'static Setting) -> Arg {
-    let heading = Some(setting.heading).filter(|heading| !heading.is_empty());
-    let arg = Arg::new(setting.key).long(setting.option()).help(setting.help_text()).help_heading(heading);
-    if setting.is_flag() { arg.action(ArgAction::SetTrue) } else { arg.value_name(setting.value_name) }
-}
-
-/// Carries a command out.
+/// Carries a command out, and reports why it failed.
 pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
-    let Some((name, matches)) = matches.subcommand() else { return Exit::Usage };
-    let result = match name {
-        "completions" => commands::completions(matches),
-        "man" => commands::man(),
-        _ => Settings::resolve(matches).map_err(Failure::Usage).and_then(|settings| {
-            logging::start(&settings).map_err(Failure::Usage)?;
-            environment::warn_of_ignored();
-            settings::warn_of_unknown();
-            if settings.uses_network(matches) {
-                environment::check_network().map_err(Failure::Usage)?;
-            }
-            match name {
-                "run" => commands::run(&settings),
-                "import" => commands::import(&settings, matches),
-                "watch" => watch::watch(settings, matches),
-                "changes" => changes::changes(&settings, matches),
-                "query" => query::query(&settings, matches),
-                "fetch" => fetch::fetch(&settings, matches),
-                "cache" => cache::cache(&settings, matches),
-                "health" => commands::health(&settings),
-                "verify" => commands::verify(&settings),
-                "repair" => commands::repair(&settings),
-                "doctor" => doctor::doctor(&settings),
-                _ => commands::config(&settings),
-            }
-        }),
-    };
+    let result = carry_out(matches);
     logging::finish();
     match result {
         Ok(exit) => exit,
         Err(Failure::Failed(error)) if is_closed_pipe(&error) => Exit::Done,
         Err(Failure::Failed(error)) => output::report_error(&error, Exit::Failed),
         Err(Failure::Usage(error)) => output::report_error(&error, Exit::Usage),
+    }
+}
+
+fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
+    let task = Task::from_arg_matches(matches).map_err(|error| Failure::Usage(error.into()))?;
+    match task {
+        Task::Completions(arguments) => return commands::completions(&arguments),
+        Task::Man => return commands::man(),
+        _ => {}
+    }
+    let options = matches.subcommand().map_or(matches, |(_, options)| options);
+    let values = settings::values(options).map_err(Failure::Usage)?;
+    let settings = Settings::new(&values).map_err(Failure::Usage)?;
+    logging::start(&settings.output.log).map_err(Failure::Usage)?;
+    environment::warn_of_ignored();
+    settings::warn_of_unknown();
+    let takes = |key: &str| options.try_contains_id(key).is_ok();
+    if (takes("feed") && settings.source.is_on_network())
+        || (takes("store") && settings.store.options().is_on_network())
+    {
+        environment::check_network().map_err(Failure::Usage)?;
+    }
+    match task {
+        Task::Run => commands::run(&settings),
+        Task::Watch => watch::watch(settings, options),
+        Task::Import(arguments) => commands::import(&settings, &arguments),
+        Task::Query(arguments) => query::query(&settings, &arguments),
+        Task::Changes(arguments) => changes::changes(&settings, &arguments),
+        Task::Fetch(arguments) => fetch::fetch(&settings, &arguments),
+        Task::Cache(arguments) => cache::cache(&settings, &arguments),
+        Task::Health => commands::health(&settings),
+        Task::Verify => commands::verify(&settings),
+        Task::Repair => commands::repair(&settings),
+        Task::Doctor => doctor::doctor(&settings),
+        Task::Config | Task::Completions(_) | Task::Man => commands::config(&settings, &values),
     }
 }
 

@@ -1,44 +1,48 @@
-//! `collector cache`: what is kept of what was read, and how to be rid of it.
+//! `collector cache`: shows what is cached, or removes it.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Args, ValueEnum};
 use collector::archive::Archive;
 use collector::cache::{Cache, KeptOnDisk};
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
 use super::output::{self, bytes};
-use super::settings::Settings;
-use super::stores::{cache_options, open_store};
+use super::settings::{Settings, StoreSettings};
+use super::stores::open_store;
 use super::{Exit, Failure};
 
-/// What can be done.
-pub(super) fn arguments(command: Command) -> Command {
-    let action = Arg::new("action")
-        .value_name("ACTION")
-        .help("stats: what is kept of the store and the feed, and how it was used; clear: let go of it")
-        .value_parser(["stats", "clear"])
-        .required(true);
-    command.arg(action)
+#[derive(Debug, Args)]
+pub(super) struct CacheArguments {
+    /// Show what is cached of the store and the feed, and how it was used; or remove it
+    #[arg(value_name = "ACTION")]
+    action: Action,
 }
 
-pub(super) fn cache(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
-    let clears = matches.get_one::<String>("action").is_some_and(|action| action == "clear");
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Action {
+    Stats,
+    Clear,
+}
+
+pub(super) fn cache(settings: &Settings, arguments: &CacheArguments) -> Result<Exit, Failure> {
+    let clears = arguments.action == Action::Clear;
     let clock = system_clock();
     runtime()?.block_on(async {
-        let opened = open_store(settings, &clock).await?;
-        let of_store = cache_options(&opened, settings)?;
-        if of_store.is_none() && settings.is_chosen("store") {
-            Archive::new(Arc::clone(&opened.store), Arc::clone(&clock), settings.archive_options()?)
+        let StoreSettings { store, origin, .. } = &settings.store;
+        let opened = open_store(&settings.store.options(), origin, &clock).await?;
+        let of_store = settings.cache.of_store(&opened);
+        if of_store.is_none() && origin.is_chosen() {
+            Archive::new(Arc::clone(&opened.store), Arc::clone(&clock), settings.archive_options())
                 .require_existing()
                 .await?;
         }
-        let feed = format!("feed {}", settings.source()?);
-        let of_feed = Some(settings.cache_settings()?.between_commands(feed.clone()));
+        let feed = format!("feed {}", settings.source.feed);
+        let of_feed = Some(settings.cache.between_commands(feed.clone()));
         let mut rows = Vec::new();
-        for (name, options) in [(settings.text("store").to_owned(), of_store), (feed, of_feed)] {
+        for (name, options) in [(store.to_string(), of_store), (feed, of_feed)] {
             let Some(options) = options else {
                 rows.push((name, None));
                 continue;
@@ -50,7 +54,7 @@ pub(super) fn cache(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
             }
             rows.push((name, Some(kept)));
         }
-        if settings.json()? {
+        if settings.output.json {
             let rows = rows.iter().map(|(name, kept)| match kept {
                 Some(kept) => {
                     json!({"of": name, "cleared": clears, "kept": kept, "hit_rate": kept.used.hit_rate()})

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Args, value_parser};
 use collector::archive::{Changes, Cursor};
 
 use super::commands::{runtime, system_clock};
@@ -12,32 +12,24 @@ use super::settings::Settings;
 use super::stores::open_archive;
 use super::{Exit, Failure};
 
-/// Number of changes that are printed where no limit is given.
-const LIMIT: usize = 1_000;
+/// Maximum number of changes that are printed, but for those of the last commit.
+const LIMIT: u32 = 1_000;
 
-pub(super) fn arguments(command: Command) -> Command {
-    let since = Arg::new("since")
-        .long("since")
-        .value_name("CURSOR")
-        .help(
-            "Print what was committed after this cursor, which an earlier call printed [default: everything]",
-        )
-        .value_parser(value_parser!(Cursor));
-    let limit = Arg::new("limit")
-        .long("limit")
-        .value_name("N")
-        .help(format!("Stop after the commit that reaches this number of changes [default: {LIMIT}]"))
-        .value_parser(value_parser!(u32).range(1..));
-    command.args([since, limit])
+#[derive(Debug, Args)]
+pub(super) struct ChangesArguments {
+    /// Print what was committed after this cursor, which an earlier call printed [default: everything]
+    #[arg(long, value_name = "CURSOR")]
+    since: Option<Cursor>,
+    /// Stop after the commit that reaches this number of changes
+    #[arg(long, value_name = "N", default_value_t = LIMIT, value_parser = value_parser!(u32).range(1..))]
+    limit: u32,
 }
 
-pub(super) fn changes(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
-    let since = matches.get_one::<Cursor>("since");
-    let limit = matches.get_one::<u32>("limit").map_or(LIMIT, |&limit| limit as usize);
+pub(super) fn changes(settings: &Settings, arguments: &ChangesArguments) -> Result<Exit, Failure> {
     let runtime = runtime()?;
-    let archive = runtime.block_on(open_archive(settings, &system_clock()))?;
-    let changes = runtime.block_on(archive.changes(since, limit))?;
-    if settings.json()? {
+    let archive = runtime.block_on(open_archive(settings.archive(), &system_clock()))?;
+    let changes = runtime.block_on(archive.changes(arguments.since.as_ref(), arguments.limit as usize))?;
+    if settings.output.json {
         output::print_json(&changes)?;
     } else {
         print(&changes)?;

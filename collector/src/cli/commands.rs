@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use clap::ArgMatches;
+use clap::Args;
 use clap_complete::Shell;
 use collector::archive::{ArchiveError, Findings};
 use collector::clock::{Clock as _, SharedClock, SystemClock};
-use collector::feed::{Feed, POLISEN_URL, Source};
+use collector::feed::{Feed, POLISEN_URL};
 use collector::import::{find_recordings, import as import_recordings};
 use collector::record::check;
 use collector::run::Collector;
@@ -19,33 +19,33 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
 use super::output::{self, Progress};
-use super::settings::Settings;
+use super::settings::{Settings, Value};
 use super::stores::open_archive;
 use super::{Exit, Failure, command_line};
 
 pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
-    let source = settings.source()?;
-    remind_of_contact(settings, &source);
+    let limits = settings.health.limits();
     let (runtime, clock) = (collector::run::runtime().context("cannot start")?, system_clock());
-    let collector = runtime.block_on(collector_of(settings, &source, &clock))?;
+    let collector = runtime.block_on(collector(settings, &clock))?;
     let report = runtime.block_on(collector.run());
-    let limits = settings.limits()?;
     report.log_unhealthy(clock.now(), &limits);
+    let health_file = &collector.paths.health_file;
     let mut unwritten = None;
-    if let Some(path) = settings.prometheus_file() {
-        let status = Status::new(clock.now(), settings.archive_options()?.buffer, limits)?;
-        status.metrics().resume(&path);
+    if let Some(path) = &settings.prometheus.prometheus_file {
+        let status = Status::new(clock.now(), settings.deposit.buffer_size, limits)?;
+        status.metrics().resume(path);
         status.note(&report.record);
         status.note_evidence(&report.evidence, report.health_error.as_ref());
-        status.check_health(&settings.health_file(), clock.now());
-        unwritten = status.metrics().write_to(&path).err().map(|error| (path, error));
+        status.check_health(health_file, clock.now());
+        unwritten = status.metrics().write_to(path).err().map(|error| (path, error));
     }
-    if settings.json()? {
-        output::print_json(&output::RunOutput::of(&report, settings.text("store")))?;
+    let store = collector.archive.store().location();
+    if settings.output.json {
+        output::print_json(&output::RunOutput::of(&report, &store))?;
     } else {
-        output::print_run(&report, &source, settings.text("store"))?;
+        output::print_run(&report, &settings.source.feed, &store)?;
     }
-    let unwritten = report.health_error.map(|error| (settings.health_file(), error)).or(unwritten);
+    let unwritten = report.health_error.map(|error| (health_file, error)).or(unwritten);
     Ok(match (report.result, unwritten) {
         (Ok(_), None) => Exit::Done,
         (Err(error), _) => output::report_error(&error.into(), Exit::Failed),
@@ -58,37 +58,40 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
 }
 
 /// The provider wants to know whom to ask.
-pub(super) fn remind_of_contact(settings: &Settings, source: &Source) {
-    let is_anonymous = settings.text("contact").is_empty() && !settings.is_chosen("user_agent");
-    if is_anonymous && source.to_string() == POLISEN_URL {
+pub(super) fn remind_of_contact(settings: &Settings) {
+    if settings.calls.is_anonymous() && settings.source.feed.to_string() == POLISEN_URL {
         warn!("no --contact is set; the provider asks callers to say how they can be reached");
     }
 }
 
 /// The collector that the settings describe.
-pub(super) async fn collector_of(
-    settings: &Settings,
-    source: &Source,
-    clock: &SharedClock,
-) -> Result<Collector, Failure> {
+pub(super) async fn collector(settings: &Settings, clock: &SharedClock) -> Result<Collector, Failure> {
+    remind_of_contact(settings);
     Ok(Collector {
-        feed: Feed::new(source, settings.feed_options()?, Arc::clone(clock))?,
-        archive: open_archive(settings, clock).await?,
+        feed: Feed::new(&settings.source.feed, settings.feed_options(), Arc::clone(clock))?,
+        archive: open_archive(settings.archive(), clock).await?,
         paths: settings.record_paths(),
         clock: Arc::clone(clock),
     })
 }
 
-pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
-    let paths: Vec<PathBuf> = matches.get_many("paths").into_iter().flatten().cloned().collect();
-    let recordings = find_recordings(&paths).map_err(|error| Failure::Usage(error.into()))?;
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Responses or folders of them, named by the second of their recording (1767225600.json), or JSON Lines of {time, body}
+    /// (.jsonl)
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+}
+
+pub(crate) fn import(settings: &Settings, arguments: &ImportArguments) -> Result<Exit, Failure> {
+    let recordings = find_recordings(&arguments.paths).map_err(|error| Failure::Usage(error.into()))?;
     if recordings.is_empty() {
         return Err(Failure::Usage(anyhow!(
             "no recorded response was found; their names say the second, such as 1767225600.json"
         )));
     }
     let (runtime, clock) = (runtime()?, system_clock());
-    let archive = runtime.block_on(open_archive(settings, &clock))?;
+    let archive = runtime.block_on(open_archive(settings.archive(), &clock))?;
     let bar = Progress::new("responses");
     let imported = import_recordings(&archive, &clock, &recordings, |summary| {
         bar.show(summary.responses, recordings.len());
@@ -96,7 +99,7 @@ pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, 
     let summary = runtime.block_on(imported);
     bar.finish();
     let summary = summary?;
-    if settings.json()? {
+    if settings.output.json {
         output::print_json(&summary)?;
     } else {
         output::print_import(&summary)?;
@@ -105,8 +108,9 @@ pub(crate) fn import(settings: &Settings, matches: &ArgMatches) -> Result<Exit, 
 }
 
 pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
-    let verdict = check::check(&settings.health_file(), SystemClock::default().now(), &settings.limits()?);
-    if settings.json()? {
+    let verdict =
+        check::check(&settings.health.health_file, SystemClock::default().now(), &settings.health.limits());
+    if settings.output.json {
         output::print_json(&output::HealthOutput::of(&verdict))?;
     } else {
         io::stdout().write_all(printable_lines(&verdict.lines).as_bytes())?;
@@ -116,10 +120,10 @@ pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
 
 pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
     let runtime = runtime()?;
-    let archive = runtime.block_on(open_archive(settings, &system_clock()))?;
+    let archive = runtime.block_on(open_archive(settings.archive(), &system_clock()))?;
     if let Err(error) = runtime.block_on(archive.require_existing()) {
-        if settings.json()? && matches!(error, ArchiveError::Missing(_)) {
-            output::print_json(&Findings::of_missing_archive(settings.text("store")))?;
+        if settings.output.json && matches!(error, ArchiveError::Missing(_)) {
+            output::print_json(&Findings::of_missing_archive(&archive.store().location()))?;
         }
         return Err(error.into());
     }
@@ -127,43 +131,47 @@ pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
     let audit = runtime.block_on(archive.audit(|read, of| bar.show(read, of)));
     bar.finish();
     let findings = audit?.findings;
-    if settings.json()? {
+    if settings.output.json {
         output::print_json(&findings)?;
     } else {
-        output::print_findings(&findings, settings.text("store"))?;
+        output::print_findings(&findings, &archive.store().location())?;
     }
     Ok(if findings.is_sound() { Exit::Done } else { Exit::Failed })
 }
 
 pub(crate) fn repair(settings: &Settings) -> Result<Exit, Failure> {
     let runtime = runtime()?;
-    let archive = runtime.block_on(open_archive(settings, &system_clock()))?;
+    let archive = runtime.block_on(open_archive(settings.archive(), &system_clock()))?;
     runtime.block_on(archive.require_existing())?;
     let bar = Progress::new("objects");
-    let repaired = runtime.block_on(archive.repair(settings.dry_run()?, |read, of| bar.show(read, of)));
+    let repaired = runtime.block_on(archive.repair(settings.repair.dry_run, |read, of| bar.show(read, of)));
     bar.finish();
     let repair = repaired?;
-    if settings.json()? {
+    if settings.output.json {
         output::print_json(&repair)?;
     } else {
-        output::print_repair(&repair, settings.text("store"))?;
+        output::print_repair(&repair, &archive.store().location())?;
     }
     Ok(Exit::Done)
 }
 
-pub(crate) fn config(settings: &Settings) -> Result<Exit, Failure> {
-    if settings.json()? {
-        output::print_json(&output::config_json(settings))?;
+pub(crate) fn config(settings: &Settings, values: &[Value]) -> Result<Exit, Failure> {
+    if settings.output.json {
+        output::print_json(&output::config_json(values))?;
     } else {
-        output::print_config(settings)?;
+        output::print_config(values, &settings.state.state_dir)?;
     }
     Ok(Exit::Done)
 }
 
-pub(crate) fn completions(matches: &ArgMatches) -> Result<Exit, Failure> {
-    let shell = *matches.get_one::<Shell>("shell").ok_or_else(|| anyhow!("no shell was named"))?;
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    shell: Shell,
+}
+
+pub(crate) fn completions(arguments: &CompletionsArguments) -> Result<Exit, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command_line(), "collector", &mut script);
+    clap_complete::generate(arguments.shell, &mut command_line(), "collector", &mut script);
     io::stdout().write_all(&script)?;
     Ok(Exit::Done)
 }

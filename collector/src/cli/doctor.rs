@@ -69,7 +69,7 @@ struct Report {
 }
 
 pub(crate) fn doctor(settings: &Settings) -> Result<Exit, Failure> {
-    let mut round = Round { checks: Vec::new(), tells: !settings.json()? };
+    let mut round = Round { checks: Vec::new(), tells: !settings.output.json };
     runtime()?.block_on(examine(settings, &system_clock(), &mut round))?;
     let count = |verdict| round.checks.iter().filter(|check| check.verdict == verdict).count();
     let (failed, warnings) = (count(Verdict::Failed), count(Verdict::Warning));
@@ -125,18 +125,17 @@ async fn examine(settings: &Settings, clock: &SharedClock, round: &mut Round) ->
     let folders = [
         ("records", records.metrics_dir.as_path()),
         ("health", health_dir.unwrap_or(Path::new("."))),
-        ("state", &settings.state_dir()?),
+        ("state", &settings.state.state_dir),
     ];
     for (name, folder) in folders {
         examine_folder(name, folder, round)?;
     }
-    let store = settings.text("store");
-    examine_space(if store.contains("://") { &records.metrics_dir } else { Path::new(store) }, round)?;
+    examine_space(settings.store.store.folder().unwrap_or(&records.metrics_dir), round)?;
     Ok(())
 }
 
 async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Round) -> Result<(), Failure> {
-    let options = settings.store_options()?;
+    let options = settings.store.options();
     let OpenStore { store, endpoint, identity } = match options.open(clock).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -157,7 +156,7 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
     }
     let location = store.location();
     // The conditions are tried apart, and nothing may be left of a trial.
-    let options = ArchiveOptions { single_writer: true, ..settings.archive_options()? };
+    let options = ArchiveOptions { single_writer: true, ..settings.archive_options() };
     let archive = Archive::new(Arc::clone(&store), Arc::clone(clock), options);
     match store.head(&ledger_key()).await {
         Ok(Some(head)) => {
@@ -176,10 +175,9 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
             round.advise("listing", Verdict::Failed, error.to_string(), advice)?;
         }
     }
-    let proven = if endpoint.is_some() {
-        archive.prove_conditions().await.map_err(|error| error.to_string())
-    } else {
-        examine_file_system(Path::new(settings.text("store")), clock, round).await?
+    let proven = match settings.store.store.folder() {
+        Some(folder) => examine_file_system(folder, clock, round).await?,
+        None => archive.prove_conditions().await.map_err(|error| error.to_string()),
     };
     match proven {
         Ok(()) => {
@@ -187,7 +185,7 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
                 "objects can be written and deleted; a second create and a stale replace are refused";
             round.note("conditions", Verdict::Ok, detail)?;
         }
-        Err(error) if settings.archive_options()?.single_writer => {
+        Err(error) if settings.store.single_writer => {
             round.note("conditions", Verdict::Warning, format!("{error}; used all the same"))?;
         }
         Err(error) => {
@@ -281,24 +279,23 @@ fn compare_clocks(
 }
 
 async fn examine_feed(settings: &Settings, clock: &SharedClock, round: &mut Round) -> Result<(), Failure> {
-    let source = settings.source()?;
+    let source = &settings.source.feed;
     if matches!(source, Source::Http(_)) {
-        let contact = settings.text("contact");
-        if contact.is_empty() && !settings.is_chosen("user_agent") {
+        if settings.calls.is_anonymous() {
             let advice = "name an address or a page with --contact; the provider's rules ask for it";
             round.advise("contact", Verdict::Warning, "nobody can be reached", advice)?;
         } else {
-            round.note("contact", Verdict::Ok, settings.feed_options()?.user_agent)?;
+            round.note("contact", Verdict::Ok, settings.feed_options().user_agent)?;
         }
     }
-    if settings.offline()? || source == Source::StandardInput {
+    if settings.doctor.offline || *source == Source::StandardInput {
         return Ok(round.note("feed", Verdict::Skipped, "not called")?);
     }
     // One try: whoever asks is there to see what is wrong.
-    let mut options = settings.feed_options()?;
+    let mut options = settings.feed_options();
     options.retries = 0;
     let began = clock.elapsed();
-    let fetched = match Feed::new(&source, options, Arc::clone(clock)) {
+    let fetched = match Feed::new(source, options, Arc::clone(clock)) {
         Ok(feed) => feed.fetch().await.map_err(|failure| failure.error),
         Err(error) => Err(error),
     };

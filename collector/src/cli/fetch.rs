@@ -3,48 +3,60 @@
 use std::io::{self, BufWriter, Write as _};
 use std::sync::Arc;
 
-use anyhow::anyhow;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Args, value_parser};
 use collector::cache::Cache;
 use collector::feed::{Feed, Selection, Source, When};
 use collector::fetch::select;
 use serde_json::json;
 
 use super::commands::{remind_of_contact, runtime, system_clock};
-use super::forms::{self, Row, form};
+use super::forms::{FormArguments, Row, form};
 use super::output::Progress;
 use super::settings::Settings;
 use super::{Exit, Failure, output};
 
-/// The options of the command.
-pub(super) fn arguments(command: Command) -> Command {
-    let several = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help).action(ArgAction::Append)
-    };
-    let command = command.args([
-        several("date", "DATE", "Only from this month (2026-01), day (2026-01-02) or hour (\"2026-01-02 21\"); several are asked for one by one")
-            .value_parser(value_parser!(When)),
-        several("location", "NAME", "Only in this place; several are possible"),
-        several("type", "TYPE", "Only of this type; several are possible"),
-        Arg::new("limit").long("limit").value_name("N").help("At most so many").value_parser(value_parser!(u64).range(1..)),
-        Arg::new("explain").long("explain").action(ArgAction::SetTrue).help("Say on stderr what was called for"),
-    ]);
-    command.args(forms::arguments())
+#[derive(Debug, Args)]
+pub(super) struct FetchArguments {
+    /// Only this month (2026-01), day (2026-01-02) or hour ("2026-01-02 21"); repeatable, one call for each
+    #[arg(long, value_name = "DATE")]
+    date: Vec<When>,
+    /// Only in this place; repeatable
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    location: Vec<String>,
+    /// Only of this type; repeatable
+    #[arg(long = "type", value_name = "TYPE", value_parser = name)]
+    kind: Vec<String>,
+    /// Maximum number of events
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Report on stderr what was called for
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    form: FormArguments,
 }
 
-pub(super) fn fetch(settings: &Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
-    let selections = asked(matches).map_err(Failure::Usage)?;
-    let (source, clock) = (settings.source()?, system_clock());
-    remind_of_contact(settings, &source);
-    let feed = Feed::new(&source, settings.feed_options()?, Arc::clone(&clock))?;
-    let options = match &source {
-        Source::Http(_) if settings.uses_cache()? => {
-            Some(settings.cache_settings()?.between_commands(format!("feed {source}")))
+/// The name of a place or a type, as the feed's filters take it.
+fn name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.contains(';') {
+        return Err("the feed takes neither an empty name nor a semicolon; repeat the option for each name");
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn fetch(settings: &Settings, arguments: &FetchArguments) -> Result<Exit, Failure> {
+    let selections = selections(arguments);
+    let (source, clock) = (&settings.source.feed, system_clock());
+    remind_of_contact(settings);
+    let feed = Feed::new(source, settings.feed_options(), Arc::clone(&clock))?;
+    let options = match source {
+        Source::Http(_) if !settings.cache_use.no_cache => {
+            Some(settings.cache.between_commands(format!("feed {source}")))
         }
         _ => None,
     };
     let cache = options.map(|options| Cache::new(options, clock));
-    let parallel = settings.archive_options()?.parallel;
+    let parallel = settings.requests.parallel;
     let bar = Progress::new("answers");
     bar.show(0, selections.len());
     let selected = runtime()?.block_on(async {
@@ -59,17 +71,15 @@ pub(super) fn fetch(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
     bar.finish();
 
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut form = form(settings, matches, &mut out)?;
-    let limit = matches
-        .get_one::<u64>("limit")
-        .map_or(usize::MAX, |&limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut form = form(settings.output.json, &arguments.form, &mut out);
+    let limit = arguments.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     for event in selected.events.iter().take(limit) {
         form.write(&Row::from(event))?;
     }
     form.end(None)?;
     drop(form);
     out.flush()?;
-    if matches.get_flag("explain") {
+    if arguments.explain {
         let _ = writeln!(io::stderr(), "{}", json!({"explain": selected.cost}));
     }
     let mut exit = Exit::Done;
@@ -82,21 +92,12 @@ pub(super) fn fetch(settings: &Settings, matches: &ArgMatches) -> Result<Exit, F
     Ok(exit)
 }
 
-/// One call a time that is asked for; places and types go into each.
-fn asked(matches: &ArgMatches) -> anyhow::Result<Vec<Selection>> {
-    let texts =
-        |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect::<Vec<_>>();
-    let (locations, types) = (texts("location"), texts("type"));
-    if let Some(wrong) = locations.iter().chain(&types).find(|text| text.contains(';') || text.is_empty()) {
-        return Err(anyhow!(
-            "`{wrong}`: the feed takes neither an empty name nor one with a semicolon; say --location or --type once for each"
-        ));
+/// One call for each date; places and types go into each.
+fn selections(arguments: &FetchArguments) -> Vec<Selection> {
+    let selection =
+        |when| Selection { when, locations: arguments.location.clone(), types: arguments.kind.clone() };
+    if arguments.date.is_empty() {
+        return vec![selection(None)];
     }
-    let mut times: Vec<Option<When>> =
-        matches.get_many("date").into_iter().flatten().copied().map(Some).collect();
-    if times.is_empty() {
-        times.push(None);
-    }
-    let selection = |when| Selection { when, locations: locations.clone(), types: types.clone() };
-    Ok(times.into_iter().map(selection).collect())
+    arguments.date.iter().copied().map(Some).map(selection).collect()
 }

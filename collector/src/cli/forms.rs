@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use chrono::NaiveDate;
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgMatches};
+use clap::{Args, ValueEnum};
 use collector::event::Fields;
 use collector::fetch::Shown;
 use collector::query::{Cursor, Found};
@@ -15,29 +15,33 @@ use collector::text::{csv_cell, json_for_terminal, printable};
 use serde_json::{Map, Value, json};
 
 use super::output;
-use super::settings::Settings;
 
 /// What of an event can be asked for by itself.
 const FIELDS: [&str; 9] = ["id", "datetime", "type", "location", "name", "summary", "url", "gps", "day"];
 /// What a table shows.
 const TABLE: [&str; 5] = ["id", "datetime", "type", "location", "name"];
 
-/// The options that choose a form.
-pub(super) fn arguments() -> [Arg; 3] {
-    let choice = |name: &'static str, values: &'static [&'static str], help: &'static str| {
-        Arg::new(name).long(name).value_parser(PossibleValuesParser::new(values)).help(help)
-    };
-    [
-        Arg::new("fields")
-            .long("fields")
-            .value_name("FIELD,…")
-            .help("Only these of an event: id, datetime, day, type, location, gps, name, summary, url")
-            .value_delimiter(',')
-            .value_parser(PossibleValuesParser::new(FIELDS)),
-        choice("format", &["table", "jsonl", "csv", "json"], "In which form").default_value("table"),
-        choice("count-by", &["type", "location", "day", "hour"], "Count instead of telling each")
-            .conflicts_with_all(["fields", "limit"]),
-    ]
+// No doc comment: it would become the description of the command.
+#[derive(Debug, Args)]
+pub(super) struct FormArguments {
+    /// Only these fields of an event
+    #[arg(long, value_name = "FIELD,…", value_delimiter = ',', value_parser = PossibleValuesParser::new(FIELDS))]
+    fields: Vec<String>,
+    /// Output format
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Count the events by this field instead of printing them
+    #[arg(long, value_name = "FIELD", conflicts_with_all = ["fields", "limit"])]
+    #[arg(value_parser = PossibleValuesParser::new(["type", "location", "day", "hour"]))]
+    pub(super) count_by: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Jsonl,
+    Csv,
+    Json,
 }
 
 /// An event to be printed.
@@ -65,31 +69,23 @@ pub(super) trait Form {
     fn end(&mut self, next: Option<&Cursor>) -> anyhow::Result<()>;
 }
 
-/// The form that is asked for.
-pub(super) fn form<'a>(
-    settings: &Settings,
-    matches: &ArgMatches,
-    out: &'a mut dyn Write,
-) -> anyhow::Result<Box<dyn Form + 'a>> {
-    let chosen: Vec<String> = matches.get_many("fields").into_iter().flatten().cloned().collect();
-    let format = matches.get_one::<String>("format").map_or("table", String::as_str);
-    let format = if settings.json()? { "json" } else { format };
-    if let Some(by) = matches.get_one::<String>("count-by") {
-        return Ok(Box::new(Counts {
-            by: by.clone(),
-            format: format.to_owned(),
-            found: HashMap::new(),
-            out,
-        }));
+/// The form that is asked for; JSON with `--json`.
+pub(super) fn form<'a>(json: bool, arguments: &FormArguments, out: &'a mut dyn Write) -> Box<dyn Form + 'a> {
+    let format = if json { Format::Json } else { arguments.format };
+    if let Some(by) = arguments.count_by.clone() {
+        return Box::new(Counts { by, format, found: HashMap::new(), out });
     }
+    let chosen = arguments.fields.clone();
     let fields = |default: &[&str]| {
         if chosen.is_empty() { default.iter().map(ToString::to_string).collect() } else { chosen.clone() }
     };
-    Ok(match format {
-        "table" => Box::new(Table { fields: fields(&TABLE), is_begun: false, out }),
-        "csv" => Box::new(Csv { fields: fields(&FIELDS), is_begun: false, out }),
-        format => Box::new(Json { fields: chosen, is_document: format == "json", is_begun: false, out }),
-    })
+    match format {
+        Format::Table => Box::new(Table { fields: fields(&TABLE), is_begun: false, out }),
+        Format::Csv => Box::new(Csv { fields: fields(&FIELDS), is_begun: false, out }),
+        Format::Json | Format::Jsonl => {
+            Box::new(Json { fields: chosen, is_document: format == Format::Json, is_begun: false, out })
+        }
+    }
 }
 
 fn field<'a>(event: &'a Fields<'_>, row: &Row<'_>, name: &str) -> Cow<'a, str> {
@@ -216,7 +212,7 @@ impl Form for Json<'_> {
 /// How many, by type, place, day or hour.
 struct Counts<'a> {
     by: String,
-    format: String,
+    format: Format,
     found: HashMap<String, u64>,
     out: &'a mut dyn Write,
 }
@@ -238,27 +234,27 @@ impl Form for Counts<'_> {
         if matches!(self.by.as_str(), "type" | "location") {
             counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         }
-        match self.format.as_str() {
-            "json" => {
+        match self.format {
+            Format::Json => {
                 let all: Vec<Value> = counts
                     .iter()
                     .map(|(name, count)| json!({(self.by.clone()): name, "count": count}))
                     .collect();
                 output::write_json(self.out, &all)?;
             }
-            "jsonl" => {
+            Format::Jsonl => {
                 for (name, count) in counts {
                     let line = json!({(self.by.clone()): name, "count": count}).to_string();
                     writeln!(self.out, "{}", json_for_terminal(&line))?;
                 }
             }
-            "csv" => {
+            Format::Csv => {
                 writeln!(self.out, "{},count", self.by)?;
                 for (name, count) in counts {
                     writeln!(self.out, "{},{count}", csv_cell(name))?;
                 }
             }
-            _ => {
+            Format::Table => {
                 for (name, count) in counts {
                     writeln!(self.out, "{count:>8}  {}", printable(name))?;
                 }

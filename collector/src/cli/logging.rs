@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal as _};
 use std::{env, fmt};
 
-use anyhow::bail;
 use collector::text::{json_for_terminal, printable};
 use nix::sys::stat::fstat;
 use tracing::field::Field;
@@ -16,31 +15,32 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use super::settings::Settings;
+use super::settings::LogSettings;
 
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// The form of a line of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
 
 /// Starts logging. A level that was chosen beats `RUST_LOG`, which beats the default.
-pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
-    let level = settings.text("log_level").to_lowercase();
-    if !LEVELS.contains(&level.as_str()) {
-        bail!("log_level: `{level}` is none of {}", LEVELS.join(", "));
-    }
+pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = match env::var("RUST_LOG") {
-        Ok(wanted) if !wanted.is_empty() && !settings.is_chosen("log_level") => EnvFilter::try_new(wanted)?,
-        _ => EnvFilter::try_new(level)?,
+        Ok(wanted) if !wanted.is_empty() && !settings.is_level_chosen => EnvFilter::try_new(wanted)?,
+        _ => EnvFilter::default().add_directive(settings.log_level.into()),
     };
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logs = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour);
     let logs = logs.fmt_fields(debug_fn(write_field).delimited(" "));
-    let logs = match (settings.text("log_format"), goes_to_journal()) {
-        ("text", false) => logs.with_target(false).with_filter(filter).boxed(),
+    let logs = match (settings.log_format, goes_to_journal()) {
+        (LogFormat::Text, false) => logs.with_target(false).with_filter(filter).boxed(),
         // journald notes the time.
-        ("text", true) => {
+        (LogFormat::Text, true) => {
             let logs = logs.with_target(false).without_time().with_level(false);
             logs.map_event_format(WithPriority).with_filter(filter).boxed()
         }
-        ("json", to_journal) => {
+        (LogFormat::Json, to_journal) => {
             let logs = logs.json().flatten_event(true).map_event_format(Escaped);
             if to_journal {
                 logs.map_event_format(WithPriority).with_filter(filter).boxed()
@@ -48,7 +48,6 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
                 logs.with_filter(filter).boxed()
             }
         }
-        (other, _) => bail!("log_format: `{other}` is neither text nor json"),
     };
     let all = tracing_subscriber::registry().with(logs);
     #[cfg(feature = "otlp")]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use collector::archive::{ArchiveError, Deposit, Findings, Outcome, Problem, Repair};
 use collector::feed::Source;
@@ -14,10 +15,11 @@ use collector::store::OpenError;
 use collector::text::{json_for_terminal, printable, without_password};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use serde_json::json;
 
 use super::Exit;
 use super::logging;
-use super::settings::Settings;
+use super::settings::Value;
 
 /// Prints a value as one JSON document.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -299,48 +301,26 @@ impl<'a> HealthOutput<'a> {
     }
 }
 
-#[derive(Serialize)]
-struct SettingOutput<'a> {
-    value: &'a str,
-    source: String,
-}
-
-/// Every setting, its value and its source.
-pub(crate) fn config_json(settings: &Settings) -> impl Serialize {
-    let rows = settings.iter().map(|(setting, value)| {
-        (
-            setting.key.to_owned(),
-            serde_json::json!(SettingOutput {
-                value: &without_password(&value.text),
-                source: value.origin.to_string()
-            }),
-        )
+/// The value and the origin of every setting.
+pub(crate) fn config_json(values: &[Value]) -> serde_json::Value {
+    let rows = values.iter().map(|Value { key, text, origin }| {
+        (key.clone(), json!({"value": without_password(text), "source": origin.to_string()}))
     });
-    rows.collect::<serde_json::Map<_, _>>()
+    rows.collect::<serde_json::Map<_, _>>().into()
 }
 
 /// The same for people.
-pub(crate) fn print_config(settings: &Settings) -> anyhow::Result<()> {
-    let width = |cell: fn(&str, &str) -> usize| {
-        settings
-            .iter()
-            .map(|(setting, value)| cell(setting.key, &without_password(&value.text)))
-            .max()
-            .unwrap_or(0)
-    };
-    let (keys, values) = (width(|key, _| key.len()), width(|_, value| value.len()));
-    let mut text = String::new();
-    for (setting, value) in settings.iter() {
-        let _ = writeln!(
-            text,
-            "{:keys$}  {:values$}  {}",
-            setting.key,
-            without_password(&value.text),
-            value.origin
-        );
+pub(crate) fn print_config(values: &[Value], state_dir: &Path) -> io::Result<()> {
+    let rows: Vec<_> =
+        values.iter().map(|Value { key, text, origin }| (key, without_password(text), origin)).collect();
+    let keys = rows.iter().map(|(key, ..)| key.len()).max().unwrap_or(0);
+    let texts = rows.iter().map(|(_, text, _)| text.len()).max().unwrap_or(0);
+    let mut page = String::new();
+    for (key, text, origin) in rows {
+        let _ = writeln!(page, "{key:keys$}  {text:texts$}  {origin}");
     }
-    let _ = writeln!(text, "\nCalls are counted in {}", settings.state_dir()?.display());
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    let _ = writeln!(page, "\nCalls are counted in {}", state_dir.display());
+    io::stdout().write_all(page.as_bytes())
 }
 
 fn counted(count: usize, name: &str) -> String {

@@ -20,15 +20,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{error, info, warn};
 
-use super::commands::{collector_of, remind_of_contact, system_clock};
+use super::commands::{collector, system_clock};
 use super::settings::{ServiceSettings, Settings};
 use super::{Exit, Failure};
 
 /// A health file that is read is not larger.
 const HEALTH_LIMIT_BYTES: u64 = 1 << 20;
 
-pub(crate) fn watch(settings: Settings, matches: &ArgMatches) -> Result<Exit, Failure> {
-    collector::run::runtime().context("cannot start")?.block_on(Service::start(settings)?.serve(matches))
+pub(crate) fn watch(settings: Settings, options: &ArgMatches) -> Result<Exit, Failure> {
+    collector::run::runtime().context("cannot start")?.block_on(Service::start(settings)?.serve(options))
 }
 
 struct Service {
@@ -40,27 +40,27 @@ struct Service {
 impl Service {
     fn start(settings: Settings) -> Result<Self, Failure> {
         let clock = system_clock();
-        let buffer = settings.archive_options()?.buffer;
-        let status = Arc::new(Status::new(clock.now(), buffer, settings.limits()?)?);
-        status.recall(recall::records(&settings.record_paths().metrics_dir, clock.now()));
-        status.note_evidence(&health::read_evidence(&settings.health_file()), None);
+        let (buffer, limits) = (settings.deposit.buffer_size, settings.health.limits());
+        let status = Arc::new(Status::new(clock.now(), buffer, limits)?);
+        status.recall(recall::records(&settings.records.metrics_dir, clock.now()));
+        status.note_evidence(&health::read_evidence(&settings.health.health_file), None);
         Ok(Self { settings, clock, status })
     }
 
-    async fn serve(mut self, matches: &ArgMatches) -> Result<Exit, Failure> {
+    async fn serve(mut self, options: &ArgMatches) -> Result<Exit, Failure> {
         let mut commands = signals()?;
         let mut collector = self.collector().await?;
-        let (schedule, pace) = self.rhythm()?;
+        let (schedule, pace) = self.rhythm();
         let last_run = last_run(&self.settings, self.clock.now());
         let (clock, status) = (Arc::clone(&self.clock), Arc::clone(&self.status));
         let mut watch = Watch::new(clock, schedule, pace, status, last_run);
         self.listen()?;
         let watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(limit / 2)));
         notify(&[NotifyState::Ready]);
-        info!(every_s = schedule.interval().as_secs_f64(), store = self.settings.text("store"), "polling");
+        info!(every_s = schedule.interval().as_secs_f64(), store = %self.settings.store.store, "polling");
         while watch.run(async || collector.run().await, &mut commands).await == Command::Reload {
             notify_reloading();
-            match self.reload(matches).await {
+            match self.reload(options).await {
                 Ok((renewed, schedule, pace)) => {
                     collector = renewed;
                     watch.set(schedule, pace);
@@ -79,28 +79,25 @@ impl Service {
     }
 
     async fn collector(&self) -> Result<Collector, Failure> {
-        let source = self.settings.source()?;
-        check_source(&self.settings, &source).map_err(Failure::Usage)?;
-        remind_of_contact(&self.settings, &source);
-        collector_of(&self.settings, &source, &self.clock).await
+        check_source(&self.settings).map_err(Failure::Usage)?;
+        collector(&self.settings, &self.clock).await
     }
 
     /// When and how often is polled. Where on the grid is a matter of the machine and the store.
-    fn rhythm(&self) -> anyhow::Result<(Schedule, Pace)> {
-        let ServiceSettings { interval, jitter, is_adaptive, .. } = self.settings.service()?;
+    fn rhythm(&self) -> (Schedule, Pace) {
+        let ServiceSettings { interval, jitter, adaptive, .. } = self.settings.service;
         let machine = nix::unistd::gethostname().unwrap_or_default();
-        let name = format!("{} {}", machine.to_string_lossy(), self.settings.text("store"));
-        let buffer = self.settings.archive_options()?.buffer;
-        let pace = Pace::new(interval, is_adaptive, buffer)
-            .at_most_every(closest_calls(&self.settings, &self.settings.source()?)?);
-        Ok((Schedule::new(interval, jitter, &name), pace))
+        let name = format!("{} {}", machine.to_string_lossy(), self.settings.store.store);
+        let buffer = self.settings.deposit.buffer_size;
+        let pace = Pace::new(interval, adaptive, buffer).at_most_every(closest_calls(&self.settings));
+        (Schedule::new(interval, jitter, &name), pace)
     }
 
     fn listen(&self) -> Result<(), Failure> {
-        let Some(address) = self.settings.service()?.listen else { return Ok(()) };
+        let Some(address) = self.settings.service.listen else { return Ok(()) };
         let pages = Pages {
             status: Arc::clone(&self.status),
-            health_file: self.settings.health_file(),
+            health_file: self.settings.health.health_file.clone(),
             clock: Arc::clone(&self.clock),
         };
         let address = http::start(address, pages).with_context(|| format!("cannot listen on {address}"))?;
@@ -112,20 +109,20 @@ impl Service {
         Ok(())
     }
 
-    async fn reload(&mut self, matches: &ArgMatches) -> Result<(Collector, Schedule, Pace), String> {
+    async fn reload(&mut self, options: &ArgMatches) -> Result<(Collector, Schedule, Pace), String> {
         let said = |failure: Failure| match failure {
             Failure::Usage(error) | Failure::Failed(error) => super::output::one_line(&error),
         };
-        let settings = Settings::resolve(matches).map_err(|error| said(Failure::Usage(error)))?;
+        let settings = Settings::read(options).map_err(|error| said(Failure::Usage(error)))?;
         let before = std::mem::replace(&mut self.settings, settings);
         let renewed = async {
-            let (schedule, pace) = self.rhythm()?;
+            let (schedule, pace) = self.rhythm();
             Ok((self.collector().await?, schedule, pace))
         };
         let renewed = renewed.await.map_err(said);
         if renewed.is_err() {
             self.settings = before;
-        } else if self.settings.text("listen") != before.text("listen") {
+        } else if self.settings.service.listen != before.service.listen {
             warn!("where the pages are shown changes only with a restart");
         }
         renewed
@@ -133,25 +130,25 @@ impl Service {
 }
 
 /// Whether a feed can be asked again and again, so often.
-fn check_source(settings: &Settings, source: &Source) -> anyhow::Result<()> {
-    if matches!(source, Source::StandardInput) {
+fn check_source(settings: &Settings) -> anyhow::Result<()> {
+    if settings.source.feed == Source::StandardInput {
         bail!("feed: standard input cannot be read again and again");
     }
-    let closest = closest_calls(settings, source)?;
-    if settings.service()?.interval < closest {
+    let closest = closest_calls(settings);
+    if settings.service.interval < closest {
         bail!("interval: the feed may be called every {} s at most", closest.as_secs());
     }
     Ok(())
 }
 
 /// How often a feed may be called for hours and days on end.
-fn closest_calls(settings: &Settings, source: &Source) -> anyhow::Result<Duration> {
-    let Source::Http(url) = source else { return Ok(Duration::ZERO) };
-    let limits = settings.feed_options()?.limits.for_url(url);
+fn closest_calls(settings: &Settings) -> Duration {
+    let Source::Http(url) = &settings.source.feed else { return Duration::ZERO };
+    let limits = settings.feed_options().limits.for_url(url);
     let apart = |calls: Option<u32>, period: Duration| calls.map(|calls| period / calls.max(1));
     let hour = apart(limits.per_hour, Duration::from_hours(1));
     let day = apart(limits.per_day, Duration::from_hours(24));
-    Ok(hour.max(day).unwrap_or_default())
+    hour.max(day).unwrap_or_default()
 }
 
 /// What the system says: end on SIGTERM and SIGINT, read the settings again on SIGHUP.
@@ -179,7 +176,7 @@ async fn pass_on(mut signal: Signal, command: Command, tell: UnboundedSender<Com
 
 /// When an earlier process ran last, so that a restart does not poll anew before it is time. A time in the future delays nothing.
 fn last_run(settings: &Settings, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let text = collector::files::read_regular(&settings.health_file(), HEALTH_LIMIT_BYTES).ok()?;
+    let text = collector::files::read_regular(&settings.health.health_file, HEALTH_LIMIT_BYTES).ok()?;
     let health: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let time = DateTime::parse_from_rfc3339(health.get("last_run")?.as_str()?).ok()?;
     let time = time.to_utc();

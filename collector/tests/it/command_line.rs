@@ -211,6 +211,55 @@ fn completions_and_the_manual_name_every_command() {
     }
 }
 
+/// A screen has 50 lines. The short help leaves out what is rarely used.
+#[test]
+fn help_is_short_with_h_and_complete_with_help() {
+    let home = Home::new();
+    for command in
+        ["run", "watch", "import", "query", "changes", "fetch", "cache", "health", "verify", "doctor"]
+    {
+        let [short, long] = ["-h", "--help"].map(|option| home.collector(&[command, option]).with(0).stdout);
+        assert!(short.lines().count() <= 50, "{command}: {short}");
+        assert!(long.lines().count() <= 125, "{command}: {long}");
+        assert!(!short.contains("--secret-user") && !short.contains("--cache-dir"), "{command}: {short}");
+        assert_eq!(
+            long.contains("--secret-user"),
+            !["fetch", "health"].contains(&command),
+            "{command}: {long}"
+        );
+    }
+}
+
+#[test]
+fn invalid_value_is_reported_with_its_origin() {
+    let home = Home::new();
+    home.write("c.toml", "# A comment.\ncontact = \"me\"\nretries = \"few\"\n");
+    let refused = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = home.command(&[&["config"], arguments].concat());
+        let ended = Ended::from(command.envs(variables.iter().copied()).output().unwrap()).with(2);
+        ended.error_line().to_owned()
+    };
+    let reason = "`few`: not a whole number, or too large";
+    assert_eq!(refused(&["--config", "c.toml"], &[]), format!("error: c.toml:3: retries: {reason}"));
+    assert_eq!(refused(&["--retries", "few"], &[]), format!("error: --retries: {reason}"));
+    let variable = ("COLLECTOR_RETRIES", "few");
+    assert_eq!(refused(&["--config", "c.toml"], &[variable]), format!("error: $COLLECTOR_RETRIES: {reason}"));
+    let words = refused(&[], &[("COLLECTOR_AUTH", "password")]);
+    assert_eq!(words, "error: $COLLECTOR_AUTH: `password`: not one of api-key, instance");
+    home.write("c.toml", "timeout = \"5s\"\nretries =\n");
+    assert!(refused(&["--config", "c.toml"], &[]).starts_with("error: c.toml: invalid TOML in line 2: "));
+}
+
+#[test]
+fn variables_of_oci_are_not_meant_for_s3() {
+    let home = Home::new();
+    for (store, region) in [("oci://ns/b", "eu-stockholm-1"), ("s3://b", "")] {
+        let variables =
+            [("COLLECTOR_STORE", store), ("OCI_REGION", "eu-stockholm-1"), ("OCI_BUCKET_NAME", "other")];
+        assert_eq!(value(&config_with(&home, &variables).with(0).json(), "region").0, region, "{store}");
+    }
+}
+
 #[test]
 fn a_reader_who_has_seen_enough_is_no_error() {
     let home = Home::new();

@@ -146,8 +146,14 @@ pub(super) const TARGETS: &[Target] = &[
 
 fn config(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
     let Ok(text) = std::str::from_utf8(input) else { return Ok(0) };
-    let values = meter.measure(|| document::values(text, &KEYS));
-    Ok(kind_of_result(&values, |values| size_of(values.len())))
+    let entries = meter.measure(|| document::entries(text, &KEYS));
+    let lines = text.lines().count();
+    for (key, entry) in entries.iter().flatten() {
+        ensure((1..=lines).contains(&entry.line), || format!("{key} in line {} of {lines}", entry.line))?;
+    }
+    Ok(kind_of_result(&entries, |entries| {
+        size_of(entries.values().map(|entry| entry.text.len()).sum::<usize>())
+    }))
 }
 
 fn address(input: &[u8], meter: &mut Meter) -> Result<u64, String> {

@@ -6,7 +6,7 @@ use anyhow::bail;
 use strsim::osa_distance;
 use tracing::warn;
 
-use super::SETTINGS;
+use super::{KEYS, variable};
 
 const PREFIX: &str = "COLLECTOR_";
 /// Names that differ in more characters are not suggested.
@@ -37,8 +37,8 @@ pub(crate) fn warn_of_unknown() {
 }
 
 fn unknown() -> Vec<Unknown> {
-    let mut known: Vec<String> = SETTINGS.iter().map(super::Setting::variable).collect();
-    known.push(format!("{PREFIX}CONFIG"));
+    let mut known: Vec<String> = KEYS.iter().map(|key| variable(key)).collect();
+    known.push(variable("config"));
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let mut names: Vec<String> = names.filter(|name| is_ours(name) && !known.contains(name)).collect();
     names.sort();
@@ -78,8 +78,8 @@ mod tests {
         ] {
             assert!(!is_ours(name), "{name}");
         }
-        for setting in SETTINGS {
-            assert!(is_ours(&setting.variable()), "{}", setting.key);
+        for key in &*KEYS {
+            assert!(is_ours(&variable(key)), "{key}");
         }
     }
 }

@@ -4,21 +4,36 @@
 
 use std::collections::BTreeMap;
 
-/// The settings in a TOML document as text, each under one of the `known` keys.
+use toml::Spanned;
+
+/// A value in the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) text: String,
+    /// Its line, counted from 1.
+    pub(crate) line: usize,
+}
+
+/// The settings in a TOML document, each under one of the `known` keys.
 ///
 /// # Errors
 /// What is wrong with the document: its syntax, an unknown key, or a value that is a list or a table.
-pub(crate) fn values(document: &str, known: &[&str]) -> Result<BTreeMap<String, String>, String> {
-    let table: toml::Table =
-        document.parse().map_err(|error: toml::de::Error| format!("invalid TOML: {}", error.message()))?;
-    let value = |(key, value): (String, toml::Value)| {
+pub(crate) fn entries(document: &str, known: &[&str]) -> Result<BTreeMap<String, Entry>, String> {
+    let line = |offset: usize| document.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1;
+    let table: BTreeMap<String, Spanned<toml::Value>> = toml::from_str(document).map_err(|error| {
+        let place = error.span().map_or_else(String::new, |span| format!(" in line {}", line(span.start)));
+        format!("invalid TOML{place}: {}", error.message())
+    })?;
+    let entry = |(key, value): (String, Spanned<toml::Value>)| {
         if !known.contains(&key.as_str()) {
             return Err(format!("no setting is called `{key}`{}", similar_to(&key, known)));
         }
-        let text = plain(value).ok_or_else(|| format!("`{key}` must be a text, a number, true or false"))?;
-        Ok((key, text))
+        let line = line(value.span().start);
+        let text = plain(value.into_inner())
+            .ok_or_else(|| format!("`{key}` in line {line} must be a text, a number, true or false"))?;
+        Ok((key, Entry { text, line }))
     };
-    table.into_iter().map(value).collect()
+    table.into_iter().map(entry).collect()
 }
 
 fn plain(value: toml::Value) -> Option<String> {

@@ -1,0 +1,313 @@
+//! The settings, in groups. A field's name is its key in the configuration file, and with hyphens the option. A command takes
+//! whole groups. The defaults are those of the library where it has them.
+
+#![expect(
+    clippy::doc_markdown,
+    clippy::struct_field_names,
+    reason = "a field is named by its key, and its comment is the help, which is plain text"
+)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueHint};
+use collector::archive::ArchiveOptions;
+use collector::cache::CacheOptions;
+use collector::feed::{FeedOptions, POLISEN_URL, Source};
+use collector::record::Limits;
+use collector::store::oci::instance::METADATA_URL;
+use collector::store::{Addressing, Auth, SignerKind, StoreAddress};
+use tracing::level_filters::LevelFilter;
+use url::Url;
+
+use super::parsers::{self, Listener, time_text};
+use super::values::Origin;
+use crate::cli::logging::LogFormat;
+
+const CACHE: &str = "Cache";
+const BUCKET: &str = "Store in a bucket (oci://, s3://)";
+/// Headings of options that are rarely used, and not shown by `-h`.
+pub(super) const RARE: [&str; 2] = [CACHE, BUCKET];
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Feed")]
+pub(crate) struct SourceSettings {
+    /// Address of the feed, a recorded response, or - for standard input
+    #[arg(long, value_name = "URL|FILE|-", env = "POLISEN_API_URL", default_value = POLISEN_URL)]
+    #[arg(value_hint = ValueHint::FilePath, value_parser = Source::parse)]
+    pub(crate) feed: Source,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Feed")]
+pub(crate) struct CallSettings {
+    /// How the provider can reach you; added to the User-Agent header, as the provider's rules ask
+    #[arg(long, value_name = "EMAIL|URL", env = "API_CONTACT_EMAIL", value_parser = parsers::header_text)]
+    pub(crate) contact: Option<String>,
+    /// User-Agent header
+    #[arg(long, value_name = "TEXT", env = "API_USER_AGENT", default_value = FeedOptions::new("").user_agent)]
+    #[arg(value_parser = parsers::header_text)]
+    pub(crate) user_agent: String,
+    /// Maximum time of a call
+    #[arg(long, value_name = "TIME", default_value = time_text(FeedOptions::new("").timeout))]
+    #[arg(value_parser = parsers::positive_time)]
+    pub(crate) timeout: Duration,
+    /// Maximum time of a call without receiving a byte
+    #[arg(long, value_name = "TIME", default_value = time_text(FeedOptions::new("").idle_timeout))]
+    #[arg(value_parser = parsers::positive_time, hide_short_help = true)]
+    pub(crate) idle_timeout: Duration,
+    /// Request uncompressed responses
+    #[arg(long, hide_short_help = true)]
+    pub(crate) no_compression: bool,
+    /// Maximum number of retries of a failed call
+    #[arg(long, value_name = "N", default_value = FeedOptions::new("").retries.to_string())]
+    #[arg(value_parser = parsers::count::<u32>)]
+    pub(crate) retries: u32,
+    /// Delay before the first retry; it doubles with each further one
+    #[arg(long, value_name = "TIME", default_value = time_text(FeedOptions::new("").backoff))]
+    #[arg(value_parser = parsers::time, hide_short_help = true)]
+    pub(crate) retry_backoff: Duration,
+    /// Minimum time between two calls to a host (polisen.se: at least 10s)
+    #[arg(long, value_name = "TIME", default_value = time_text(FeedOptions::new("").limits.min_interval))]
+    #[arg(value_parser = parsers::time, hide_short_help = true)]
+    pub(crate) min_call_interval: Duration,
+    /// Maximum number of calls to a host in an hour, 0 for no limit (polisen.se: at most 60)
+    #[arg(long, value_name = "N", default_value = limit_text(FeedOptions::new("").limits.per_hour))]
+    #[arg(value_parser = parsers::count::<u32>, hide_short_help = true)]
+    pub(crate) max_calls_per_hour: u32,
+    /// Maximum number of calls to a host in a day, 0 for no limit (polisen.se: at most 1440)
+    #[arg(long, value_name = "N", default_value = limit_text(FeedOptions::new("").limits.per_day))]
+    #[arg(value_parser = parsers::count::<u32>, hide_short_help = true)]
+    pub(crate) max_calls_per_day: u32,
+    /// Call the feed even if it answered HTTP 404 before
+    #[arg(long, hide_short_help = true)]
+    pub(crate) force: bool,
+}
+
+/// A limit as text; 0 stands for none.
+fn limit_text(limit: Option<u32>) -> String {
+    limit.unwrap_or(0).to_string()
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Feed")]
+pub(crate) struct StateSettings {
+    /// Folder for what this machine remembers: calls to the feed, and the last commit of each archive [default:
+    /// $STATE_DIRECTORY, or the user's state folder]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    #[arg(value_parser = parsers::state_folder, hide_short_help = true)]
+    pub(crate) state_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct StoreSettings {
+    /// Where the archive is: a folder, oci://NAMESPACE/BUCKET[/PREFIX] or s3://BUCKET[/PREFIX]
+    #[arg(long, value_name = "DIR|URL", default_value = "./data", value_hint = ValueHint::DirPath)]
+    pub(crate) store: StoreAddress,
+    #[arg(skip)]
+    pub(crate) origin: Origin,
+    /// Use a store that ignores conditional requests, because no other program writes to it
+    #[arg(long, hide_short_help = true)]
+    pub(crate) single_writer: bool,
+    #[command(flatten)]
+    pub(crate) bucket: BucketSettings,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = BUCKET)]
+pub(crate) struct BucketSettings {
+    /// Region [default: the one configured beside the credentials]
+    #[arg(long, value_name = "NAME", env = "OCI_REGION")]
+    pub(crate) region: Option<String>,
+    /// Address of the service, instead of the region's
+    #[arg(long, value_name = "URL", env = "OCI_ENDPOINT")]
+    pub(crate) endpoint: Option<Url>,
+    /// Whether the URL names an s3:// bucket in its path or in its host
+    #[arg(long, value_name = "PLACE", default_value = "path")]
+    #[arg(value_parser = parsers::names(&[(&["path"], Addressing::Path), (&["host"], Addressing::Host)]))]
+    pub(crate) s3_addressing: Addressing,
+    /// Credentials for oci://: the API key in ~/.oci/config or OCI_USER and others, or the instance principal
+    #[arg(long, value_name = "METHOD", default_value = "api-key")]
+    #[arg(value_parser = parsers::names(&[
+        (&["api-key", "api_key"], Auth::ApiKey),
+        (&["instance", "instance_principal"], Auth::Instance),
+    ]))]
+    pub(crate) auth: Auth,
+    /// Implementation that signs requests to oci://
+    #[arg(long, value_name = "NAME", default_value = "built-in", value_parser = parsers::signer())]
+    pub(crate) signer: SignerKind,
+    /// Secret in the Vault that holds the user's OCID; with the other three, that user signs for oci://
+    #[arg(long, value_name = "OCID", value_parser = parsers::ocid)]
+    pub(crate) secret_user: Option<String>,
+    /// Secret that holds the tenancy's OCID
+    #[arg(long, value_name = "OCID", value_parser = parsers::ocid)]
+    pub(crate) secret_tenancy: Option<String>,
+    /// Secret that holds the fingerprint of the key
+    #[arg(long, value_name = "OCID", value_parser = parsers::ocid)]
+    pub(crate) secret_fingerprint: Option<String>,
+    /// Secret that holds the private key
+    #[arg(long, value_name = "OCID", value_parser = parsers::ocid)]
+    pub(crate) secret_private_key: Option<String>,
+    /// Address of the Vault, instead of the region's
+    #[arg(long, value_name = "URL")]
+    pub(crate) vault_endpoint: Option<Url>,
+    /// Address of the federation service, instead of the region's
+    #[arg(long, value_name = "URL")]
+    pub(crate) auth_endpoint: Option<Url>,
+    /// Address of the instance's metadata service
+    #[arg(long, value_name = "URL", env = "OCI_METADATA_BASE_URL", default_value = METADATA_URL)]
+    pub(crate) metadata_url: Url,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct DepositSettings {
+    /// Start a new archive although this machine has collected another one into this store
+    #[arg(long, hide_short_help = true)]
+    pub(crate) new_archive: bool,
+    /// Number of events in a full response
+    #[arg(long, value_name = "N", default_value = ArchiveOptions::default().buffer.to_string())]
+    #[arg(value_parser = parsers::positive_count, hide_short_help = true)]
+    pub(crate) buffer_size: usize,
+    /// Do not store changed content of known events
+    #[arg(long, hide_short_help = true)]
+    pub(crate) no_revisions: bool,
+    /// Maximum time for storing a response
+    #[arg(long, value_name = "TIME", default_value = time_text(ArchiveOptions::default().deadline))]
+    #[arg(value_parser = parsers::positive_time, hide_short_help = true)]
+    pub(crate) deadline: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct ClaimSettings {
+    /// Time after which other runs take over what an interrupted run has claimed
+    #[arg(long, value_name = "TIME", default_value = time_text(ArchiveOptions::default().lease))]
+    #[arg(value_parser = parsers::positive_time, hide_short_help = true)]
+    pub(crate) lease: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct RequestSettings {
+    /// Maximum number of concurrent requests to the store, or calls to the feed
+    #[arg(long, value_name = "N", default_value = ArchiveOptions::default().parallel.to_string())]
+    #[arg(value_parser = parsers::positive_count, hide_short_help = true)]
+    pub(crate) parallel: usize,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = CACHE)]
+pub(crate) struct CacheUse {
+    /// Neither use the cache nor write to it
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = CACHE)]
+pub(crate) struct CacheSettings {
+    /// Folder of the cache for responses of the feed and objects of buckets [default: $CACHE_DIRECTORY, or the user's
+    /// cache folder]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    #[arg(value_parser = parsers::cache_folder)]
+    pub(crate) cache_dir: PathBuf,
+    /// Maximum size of the on-disk cache
+    #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = parsers::size)]
+    pub(crate) cache_size: u64,
+    /// Time for which a cached listing or response of the feed is fresh
+    #[arg(long, value_name = "TIME", default_value = time_text(CacheOptions::default().ttl))]
+    #[arg(value_parser = parsers::time)]
+    pub(crate) cache_ttl: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Service")]
+pub(crate) struct ServiceSettings {
+    /// Time between two polls, from 10s to 24h
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = parsers::interval)]
+    pub(crate) interval: Duration,
+    /// Maximum delay added to each poll; constant for a given host and store
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parsers::time)]
+    pub(crate) jitter: Duration,
+    /// Poll more often while more than half of the feed's events are new
+    #[arg(long)]
+    pub(crate) adaptive: bool,
+    /// Address for /health, /ready, /metrics, /api/runs and the dashboard; `off` for none
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9464", value_parser = parsers::listener)]
+    pub(crate) listen: Listener,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct PrometheusSettings {
+    /// File of metrics for the textfile collector of node_exporter; counters continue from run to run
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(crate) prometheus_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct RecordSettings {
+    /// Folder for the record of each run
+    #[arg(long, value_name = "DIR", default_value = "./metrics")]
+    pub(crate) metrics_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct HealthSettings {
+    /// File with the result of the last run and the evidence for health
+    #[arg(long, value_name = "FILE", default_value = "./health.json")]
+    pub(crate) health_file: PathBuf,
+    /// Maximum age of the last run and of each fact that health rests on
+    #[arg(long, value_name = "MINUTES", default_value = Limits::default().max_age_minutes.to_string())]
+    #[arg(value_parser = parsers::minutes)]
+    pub(crate) max_age_minutes: i64,
+    /// Maximum share of invalid elements in a response, for health
+    #[arg(long, value_name = "SHARE", value_parser = parsers::share)]
+    #[arg(default_value = parsers::share_text(Limits::default().max_rejected_share), hide_short_help = true)]
+    pub(crate) max_rejected_share: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Feed")]
+pub(crate) struct DoctorSettings {
+    /// Do not call the feed
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct RepairSettings {
+    /// Report what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputSettings {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogSettings,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct LogSettings {
+    /// Least severe level that is logged; without it, RUST_LOG applies
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parsers::log_level())]
+    #[arg(ignore_case = true)]
+    pub(crate) log_level: LevelFilter,
+    #[arg(skip)]
+    pub(crate) is_level_chosen: bool,
+    /// Format of the log
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_short_help = true)]
+    #[arg(value_parser = parsers::names(&[(&["text"], LogFormat::Text), (&["json"], LogFormat::Json)]))]
+    pub(crate) log_format: LogFormat,
+}

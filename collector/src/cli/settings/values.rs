@@ -1,0 +1,181 @@
+//! Where a value comes from. The one place that knows the precedence: an option beats a variable, a variable beats the
+//! configuration file, and the file beats the default.
+
+use std::env;
+use std::error::Error as _;
+use std::fmt::{self, Display};
+use std::path::PathBuf;
+
+use anyhow::{anyhow, bail};
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, ValueHint};
+use collector::text::without_password;
+
+use super::config_file::ConfigFile;
+use super::{folders, option, variable};
+
+/// The bucket that the documented collector stores into, where `OCI_NAMESPACE` is set and `OCI_BUCKET_NAME` is not.
+const DOCUMENTED_BUCKET: &str = "polisen-events-collector";
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Origin {
+    #[default]
+    Default,
+    File {
+        path: PathBuf,
+        line: usize,
+    },
+    Variable(String),
+    Option(String),
+}
+
+impl Origin {
+    /// Whether the user chose the value.
+    pub(crate) fn is_chosen(&self) -> bool {
+        *self != Self::Default
+    }
+
+    /// Names the place of a setting's value in an error.
+    pub(crate) fn place(&self, key: &str) -> String {
+        match self {
+            Self::Default => key.to_owned(),
+            Self::File { path, line } => format!("{}:{line}: {key}", path.display()),
+            origin => origin.to_string(),
+        }
+    }
+}
+
+impl Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("default"),
+            Self::File { path, .. } => write!(formatter, "{}", path.display()),
+            Self::Variable(name) => write!(formatter, "${name}"),
+            Self::Option(name) => formatter.write_str(name),
+        }
+    }
+}
+
+/// The text of a setting's value.
+#[derive(Debug, Clone)]
+pub(crate) struct Value {
+    pub(crate) key: String,
+    pub(crate) text: String,
+    pub(crate) origin: Origin,
+}
+
+impl Value {
+    /// An error about this value, which names its origin.
+    pub(crate) fn refuse(&self, reason: impl Display) -> anyhow::Error {
+        if !self.origin.is_chosen() {
+            // The environment is at fault, and the reason names it.
+            return anyhow!("{reason}");
+        }
+        anyhow!("{}: `{}`: {reason}", self.origin.place(&self.key), without_password(&self.text))
+    }
+
+    /// The value as an argument for the full definition; none where its default applies.
+    pub(super) fn argument(&self) -> Option<String> {
+        let is_set = self.origin.is_chosen() && !self.text.is_empty();
+        is_set.then(|| format!("{}={}", option(&self.key), self.text))
+    }
+}
+
+/// An error of the full definition, as an error about the value that it is about.
+pub(super) fn explain(error: &clap::Error, values: &[Value]) -> anyhow::Error {
+    let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) => source.to_string(),
+        (None, Some(ContextValue::Strings(valid))) => format!("not one of {}", valid.join(", ")),
+        (None, _) => error.to_string(),
+    };
+    let invalid = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.split(' ').next(),
+        _ => None,
+    };
+    let value = values.iter().find(|value| Some(option(&value.key).as_str()) == invalid);
+    value.map_or_else(|| anyhow!("{reason}"), |value| value.refuse(&reason))
+}
+
+/// Everything that a value may come from.
+pub(super) struct Sources<'a> {
+    pub(super) options: &'a ArgMatches,
+    pub(super) file: ConfigFile,
+}
+
+impl Sources<'_> {
+    /// The value of every setting.
+    pub(super) fn values(&self, definition: &Command) -> anyhow::Result<Vec<Value>> {
+        let values = definition.get_arguments().map(|setting| self.value(setting));
+        let mut values = values.collect::<anyhow::Result<Vec<_>>>()?;
+        if values.iter().any(|value| value.key == "store" && value.text.starts_with("s3://")) {
+            // The variables `OCI_…` are not meant for S3.
+            for (value, setting) in values.iter_mut().zip(definition.get_arguments()) {
+                if matches!(&value.origin, Origin::Variable(name) if name.starts_with("OCI_")) {
+                    *value = self.value(&setting.clone().env(None))?;
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    fn value(&self, setting: &Arg) -> anyhow::Result<Value> {
+        let key = setting.get_id().to_string();
+        let default = setting
+            .get_default_values()
+            .first()
+            .map_or_else(String::new, |default| default.to_string_lossy().into_owned());
+        let found = match self.option(&key) {
+            Some(found) => Some(found),
+            None => from_variable(setting, &key)?.or_else(|| self.file.value(&key)),
+        };
+        let (text, origin) = found.unwrap_or_else(|| (default.clone(), Origin::Default));
+        let mut value = Value { key, text, origin };
+        if value.text.is_empty() && !default.is_empty() {
+            // Probably a variable that was not filled in.
+            return Err(value.refuse("must not be empty"));
+        }
+        let hint = setting.get_value_hint();
+        if matches!(hint, ValueHint::AnyPath | ValueHint::FilePath | ValueHint::DirPath) {
+            value.text = folders::with_home(&value.text)
+                .map_err(|reason| anyhow!("{}: `{}`: {reason}", value.key, value.text))?;
+        }
+        Ok(value)
+    }
+
+    fn option(&self, key: &str) -> Option<(String, Origin)> {
+        let text = self.options.try_get_raw(key).ok().flatten()?.next()?.to_str()?.to_owned();
+        let is_given = self.options.value_source(key) == Some(ValueSource::CommandLine);
+        is_given.then(|| (text, Origin::Option(option(key))))
+    }
+}
+
+fn from_variable(setting: &Arg, key: &str) -> anyhow::Result<Option<(String, Origin)>> {
+    let documented = setting.get_env().and_then(|name| name.to_str()).map(str::to_owned);
+    for name in [Some(variable(key)), documented].into_iter().flatten() {
+        if let Some(text) = read_variable(&name)? {
+            return Ok(Some((text, Origin::Variable(name))));
+        }
+    }
+    if key == "store" { documented_bucket() } else { Ok(None) }
+}
+
+/// The store that the variables of the documented collector name.
+fn documented_bucket() -> anyhow::Result<Option<(String, Origin)>> {
+    let Some(namespace) = read_variable("OCI_NAMESPACE")? else { return Ok(None) };
+    let (bucket, names) = match read_variable("OCI_BUCKET_NAME")? {
+        Some(bucket) => (bucket, "OCI_NAMESPACE, $OCI_BUCKET_NAME"),
+        None => (DOCUMENTED_BUCKET.to_owned(), "OCI_NAMESPACE"),
+    };
+    Ok(Some((format!("oci://{namespace}/{bucket}"), Origin::Variable(names.to_owned()))))
+}
+
+/// An environment variable. An empty one is not ignored: its value is the empty text.
+pub(super) fn read_variable(name: &str) -> anyhow::Result<Option<String>> {
+    match env::var(name) {
+        Ok(text) => Ok(Some(text)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => bail!("the environment variable {name} is not UTF-8"),
+    }
+}
