@@ -11,8 +11,12 @@ RUN cargo build --release --locked -p collector --features "$FEATURES" && script
 
 FROM scratch
 COPY --from=build /rootfs /
+# Any user can write here who is in the group 0, as the users are that OpenShift makes up.
+COPY --from=build --chown=65532:0 /rootfs/var/lib/collector /var/lib/collector
 USER 65532:65532
 WORKDIR /var/lib/collector
+# Also for users without a home folder, on a read-only root.
+ENV HOME=/var/lib/collector COLLECTOR_STATE_DIR=/var/lib/collector/state COLLECTOR_CACHE_DIR=/var/lib/collector/cache
 # What is collected is kept here.
 VOLUME /var/lib/collector
 EXPOSE 9464
