@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::{Instrument as _, debug, debug_span};
 
-use super::commit::{Begun, size_in_claim};
+use super::commit::{Begun, agrees, size_in_claim};
 use super::compare::tally_of;
 use super::deposit::{Deposit, Outcome};
 use super::layout::Kind;
@@ -222,6 +222,9 @@ impl<'a> Bulk<'a> {
     ) -> Result<Option<Snapshot>, ArchiveError> {
         let archive = self.archive;
         if batch.is_empty() {
+            if !agrees(&held.ledger, &self.window.listed) {
+                return Ok(None);
+            }
             if self.planned == held.ledger {
                 return Ok(Some(held));
             }

@@ -172,15 +172,23 @@ pub(super) fn size_in_claim(draft: &Draft) -> usize {
     named.max(COMMITTED_OBJECT_BYTES)
 }
 
+/// Whether listings show what a ledger expects of their days.
+pub(super) fn agrees(ledger: &Ledger, listed: &Tallies) -> bool {
+    listed.iter().all(|(prefix, found)| ledger.expected(prefix).is_none_or(|expected| expected == *found))
+}
+
 impl Archive {
-    /// Lists the days that a batch goes to, unless they were listed since the ledger was read. What is there;
-    /// nothing if that is not what the ledger expects.
+    /// Lists the days that a batch goes to, unless they were listed since the ledger was read. What is there; nothing if
+    /// that, or another listing of `known` from which the batch follows, is not what the ledger expects.
     async fn list_days(
         &self,
         batch: &[Draft],
         ledger: &Ledger,
         known: &Tallies,
     ) -> Result<Option<Before>, ArchiveError> {
+        if !agrees(ledger, known) {
+            return Ok(None);
+        }
         let prefixes: BTreeSet<String> =
             batch.iter().map(|draft| draft.place.kind.day_prefix(draft.place.day)).collect();
         let listings = prefixes.into_iter().map(|prefix| {

@@ -3,11 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{
     Archive, ArchiveError, ArchiveOptions, ChangesError, Cursor, Deposit, Memory as _, ProcessMemory,
@@ -99,34 +97,66 @@ fn four_days() -> Vec<Value> {
     (0..120).map(|id| event(id, 4 - id / 40)).collect()
 }
 
-/// A store to which another run commits right after it was asked for the first record of the journal.
+/// A store to which another machine commits at one moment of a run, or that hides the events of a day once.
 #[derive(Debug)]
-struct Interrupted {
+struct Disturbed {
     store: Arc<MemoryStore>,
-    is_quiet: AtomicBool,
+    replaces_atomically: bool,
+    /// The responses that the other machine stores, until it has.
+    meanwhile: Mutex<Vec<Vec<u8>>>,
+    /// After reading, or before creating, an object whose name begins so.
+    moment: Moment,
     now: DateTime<Utc>,
 }
 
+impl Disturbed {
+    fn new(site: &Site, moment: Moment, meanwhile: Vec<Vec<u8>>) -> Arc<Self> {
+        let store = site.store.clone();
+        let meanwhile = Mutex::new(meanwhile);
+        Arc::new(Self { store, replaces_atomically: true, meanwhile, moment, now: site.now })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    AfterGet(&'static str),
+    BeforeCreate(&'static str),
+    /// Of the first listing of events.
+    HiddenOnce,
+}
+
+impl Disturbed {
+    async fn let_others_commit(&self) {
+        let meanwhile = std::mem::take(&mut *self.meanwhile.lock().unwrap());
+        if meanwhile.is_empty() {
+            return;
+        }
+        let store = Arc::new(Self { store: self.store.clone(), meanwhile: Mutex::default(), ..*self });
+        for (number, body) in (1..).zip(meanwhile) {
+            // At another second, or both archives would get the same id.
+            let clock = Arc::new(VirtualClock::at(self.now + TimeDelta::seconds(number)));
+            let archive = Archive::new(store.clone(), clock, ArchiveOptions::default());
+            let response = Response::parse(&body).unwrap();
+            let snapshot = archive.open().await.unwrap();
+            archive.deposit(&response, snapshot, self.now).await.unwrap();
+        }
+    }
+}
+
 #[async_trait]
-impl Store for Interrupted {
+impl Store for Disturbed {
     async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
         let found = self.store.get(key).await?;
-        if key.as_str() == "metadata/journal/000000/001.json" && self.is_quiet.swap(false, Ordering::Relaxed)
-        {
-            // At another second, or both archives would get the same id.
-            let clock = Arc::new(VirtualClock::at(self.now + TimeDelta::seconds(1)));
-            let archive = Archive::new(self.store.clone(), clock, ArchiveOptions::default());
-            // The second commit writes the record of the first one.
-            for body in [body(0..20), body(0..30)] {
-                let response = Response::parse(&body).unwrap();
-                let snapshot = archive.open().await.unwrap();
-                archive.deposit(&response, snapshot, self.now).await.unwrap();
-            }
+        if matches!(self.moment, Moment::AfterGet(prefix) if key.as_str().starts_with(prefix)) {
+            self.let_others_commit().await;
         }
         Ok(found)
     }
 
     async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, StoreError> {
+        if matches!(self.moment, Moment::BeforeCreate(prefix) if key.as_str().starts_with(prefix)) {
+            self.let_others_commit().await;
+        }
         self.store.create(key, bytes).await
     }
 
@@ -135,11 +165,21 @@ impl Store for Interrupted {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        if self.moment == Moment::HiddenOnce && prefix.starts_with("events/") {
+            let was_hidden = std::mem::take(&mut *self.meanwhile.lock().unwrap()).is_empty();
+            if !was_hidden {
+                return Ok(Vec::new());
+            }
+        }
         self.store.list(prefix).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.store.delete(key).await
+    }
+
+    fn replaces_atomically(&self) -> bool {
+        self.replaces_atomically
     }
 
     fn location(&self) -> String {
@@ -151,12 +191,42 @@ impl Store for Interrupted {
     }
 }
 
+/// A writer that is stopped until the state after the one that it read was written and removed again, so that its number
+/// is free.
+#[test]
+fn writer_that_was_stopped_for_many_commits_does_not_take_a_removed_number() {
+    let site = Site::new();
+    let store = |meanwhile| {
+        Arc::new(Disturbed {
+            store: site.store.clone(),
+            replaces_atomically: false,
+            meanwhile: Mutex::new(meanwhile),
+            moment: Moment::BeforeCreate("metadata/ledger/"),
+            now: site.now,
+        })
+    };
+    let archive = |store: Arc<Disturbed>| {
+        Archive::new(store, Arc::new(VirtualClock::at(site.now)), ArchiveOptions::default())
+    };
+    let commits: Vec<_> = (1..=40).map(|count| body(0..count)).collect();
+    let response = body(0..60);
+    site.runtime.block_on(async {
+        let archive = archive(store(commits));
+        let snapshot = archive.open().await.unwrap();
+        archive.deposit(&Response::parse(&response).unwrap(), snapshot, site.now).await.unwrap();
+    });
+    let audit = site.runtime.block_on(archive(store(Vec::new())).audit(|_, _| {})).unwrap();
+    assert_eq!((audit.findings.unique_ids, audit.findings.duplicates), (60, 0));
+    assert!(audit.findings.is_sound(), "{:?}", audit.findings.problems);
+}
+
 #[test]
 fn archive_that_another_run_begins_meanwhile_is_joined() {
     let site = Site::new();
-    let store = Interrupted { store: site.store.clone(), is_quiet: AtomicBool::new(true), now: site.now };
-    let archive =
-        Archive::new(Arc::new(store), Arc::new(VirtualClock::at(site.now)), ArchiveOptions::default());
+    // The second commit writes the record of the first one.
+    let commits = vec![body(0..20), body(0..30)];
+    let store = Disturbed::new(&site, Moment::AfterGet("metadata/journal/000000/001.json"), commits);
+    let archive = Archive::new(store, Arc::new(VirtualClock::at(site.now)), ArchiveOptions::default());
     let later = body(20..60);
     let deposit = site.runtime.block_on(async {
         let response = Response::parse(&later).unwrap();
@@ -165,6 +235,30 @@ fn archive_that_another_run_begins_meanwhile_is_joined() {
     });
     assert_eq!(deposit.count(Quantity::NewEventsCount), 30);
     site.assert_sound(60);
+}
+
+/// An event is changed back to its first version, which is in an object that the listing for the look-up lacks.
+#[test]
+fn version_whose_object_a_listing_lacks_is_not_stored_again() {
+    let mut site = Site::new();
+    let response = |kind: &str| {
+        let mut event = event(1, 1);
+        event["type"] = json!(kind);
+        serde_json::to_vec(&[event]).unwrap()
+    };
+    site.run(&response("Brand")).unwrap();
+    site.run(&response("Rån")).unwrap();
+    let store = Disturbed::new(&site, Moment::HiddenOnce, vec![Vec::new()]);
+    let clock = Arc::new(VirtualClock::at(site.now));
+    let archive = Archive::new(store, clock, ArchiveOptions::default()).with_memory(site.memory.clone());
+    let first = response("Brand");
+    let deposit = site.runtime.block_on(async {
+        let response = Response::parse(&first).unwrap();
+        let snapshot = archive.open().await.unwrap();
+        archive.deposit(&response, snapshot, site.now + TimeDelta::minutes(30)).await.unwrap().0
+    });
+    assert_eq!(deposit.count(Quantity::RevisionsCount), 0);
+    site.assert_sound(1);
 }
 
 #[test]
