@@ -120,3 +120,17 @@ fn what_is_missing_or_of_another_kind_is_said_plainly() {
         "not a percentage",
     );
 }
+
+#[test]
+fn results_file_is_checked_before_the_measurement() {
+    for (program, arguments) in [
+        (env!("CARGO_BIN_EXE_bench-tables"), &["/nonexistent/tables.md"][..]),
+        (env!("CARGO_BIN_EXE_bench-counts"), &["--dhat", "/nonexistent/heap.json"]),
+        (env!("CARGO_BIN_EXE_bench-gate"), &["ab", "HEAD", "--markdown", "/nonexistent/comment.md"]),
+    ] {
+        let ended = Command::new(program).args(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("No such file or directory"), "{stderr}");
+    }
+}

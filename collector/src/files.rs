@@ -4,15 +4,20 @@
 pub(crate) mod output;
 pub(crate) mod private;
 
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read as _};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Pause between two attempts to take a lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Checks that a path is that of a folder, or can become one.
 ///
@@ -33,6 +38,24 @@ pub fn check_folder(path: &Path) -> io::Result<()> {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Ok(()),
         _ => Err(error),
     }
+}
+
+/// Checks that a file can be written at a path, before long work whose result goes there. Leaves nothing behind.
+///
+/// # Errors
+/// Why it cannot.
+pub fn writable(path: PathBuf) -> io::Result<PathBuf> {
+    let checked = match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::Error::other("it is a folder, not a file")),
+        Ok(metadata) if metadata.is_file() => OpenOptions::new().append(true).open(&path).map(drop),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    checked.map(|()| path)
 }
 
 /// What a path leads to.
@@ -145,6 +168,44 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).read(true);
     require_regular(flagged(&mut options, OFlag::O_NOFOLLOW).open(path)?)
+}
+
+/// Locks a file, which is made if need be, until the returned file is closed. The error names the program that holds it.
+pub(crate) fn lock(path: &Path, wait: Duration) -> io::Result<File> {
+    let mut lock = open_lock(path)?;
+    if !wait_for_lock(&lock, wait)? {
+        let mut holder = String::new();
+        let _ = (&lock).take(200).read_to_string(&mut holder);
+        let path = path.display();
+        return Err(io::Error::new(
+            io::ErrorKind::WouldBlock,
+            format!("the lock {path} is held by another program ({})", holder.escape_debug()),
+        ));
+    }
+    lock.set_len(0)?;
+    write!(lock, "process {} since {}", std::process::id(), Utc::now().to_rfc3339())?;
+    Ok(lock)
+}
+
+/// Locks a folder until the returned file is closed.
+pub(crate) fn lock_folder(path: &Path, wait: Duration) -> io::Result<File> {
+    let folder = open_folder(path)?;
+    if wait_for_lock(&folder, wait)? {
+        return Ok(folder);
+    }
+    Err(io::Error::new(io::ErrorKind::WouldBlock, format!("{} is locked by another program", path.display())))
+}
+
+fn wait_for_lock(file: &File, wait: Duration) -> io::Result<bool> {
+    let begin = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if begin.elapsed() < wait => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 /// Reads a file, FIFO or device to its end, which must not be beyond `limit_bytes` and must come within `patience`.

@@ -1,4 +1,4 @@
-//! Text from outside, such as a feed, a server, a claim or a file, as it may be printed.
+//! Text from outside, such as a feed, a server, a claim or a file: as it may be printed, and how it is compared.
 //!
 //! Such text can hold characters that move a terminal's cursor, reorder or hide what stands around them, or begin a new
 //! line of a log. Whatever is printed for people goes through [`printable`]; CSV cells through [`csv_cell`]; JSON through
@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
+
+use icu_normalizer::ComposingNormalizerBorrowed;
 
 /// Maximum number of characters of one text that are printed.
 const MAX_CHARS: usize = 2_000;
@@ -262,6 +264,20 @@ pub fn without_password(text: &str) -> Cow<'_, str> {
             _ => word.to_owned(),
         });
     Cow::Owned(hidden.collect())
+}
+
+/// A text in which a letter and its combining marks are one character where Unicode has one for them (NFC).
+pub(crate) fn composed(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() { text.into() } else { ComposingNormalizerBorrowed::new_nfc().normalize(text) }
+}
+
+pub(crate) fn lowercase(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(char::to_lowercase)
+}
+
+/// Whether two texts are the same but for the case of letters, composed or not.
+pub(crate) fn is_same_ignoring_case(one: &str, other: &str) -> bool {
+    one == other || lowercase(&composed(one)).eq(lowercase(&composed(other)))
 }
 
 #[cfg(test)]

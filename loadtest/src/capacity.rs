@@ -46,6 +46,22 @@ impl Default for Question {
     }
 }
 
+impl Question {
+    /// The longest time between two polls of which the collector sees both; without a limit if it is beyond all bounds.
+    #[must_use]
+    pub fn longest_window(&self) -> Option<TimeDelta> {
+        let missed = self.missed_polls.iter().max()?;
+        let polls = i32::try_from(*missed).unwrap_or(i32::MAX).saturating_add(1);
+        self.intervals.iter().map(|interval| interval.checked_mul(polls).unwrap_or(TimeDelta::MAX)).max()
+    }
+
+    /// How long a simulated month is.
+    #[must_use]
+    pub fn length(&self) -> TimeDelta {
+        TimeDelta::days(i64::from(self.days))
+    }
+}
+
 /// The highest rate at which nothing is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Limit {

@@ -42,7 +42,7 @@ def served(*arguments):
 
 def check_year(folder: Path) -> None:
     data = folder / "year"
-    subprocess.run([PROGRAMS / "reading", "--write", data], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([PROGRAMS / "bench-reading", "--write", data], check=True, stdout=subprocess.DEVNULL)
     lines = [line for path in data.glob("events/**/*.jsonl") for line in path.read_text().splitlines()]
     # What is looked for stands in what is said; the address alone does not count.
     said = [json.loads(line) for line in lines]

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use bench::Case;
 use bench::counts::{SIZES, of_an_ordinary_run, of_steps};
 use clap::Parser;
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
+use collector::files::writable;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -20,7 +22,7 @@ struct CommandLine {
     #[arg(long)]
     table: bool,
     /// Write where `two_new` allocates, for the viewer at <https://nnethercote.github.io/dh_view>.
-    #[arg(long, value_name = "FILE", conflicts_with = "table")]
+    #[arg(long, value_name = "FILE", conflicts_with = "table", value_parser = PathBufValueParser::new().try_map(writable))]
     dhat: Option<PathBuf>,
     /// Of a response of so many events.
     #[arg(long, value_name = "EVENTS", default_value_t = SIZES[0], requires = "dhat")]

@@ -22,7 +22,9 @@ use bench::gate::pairs::{Comparison, Plan, Verdict, compare};
 use bench::gate::report;
 use bench::gate::slices::Build;
 use chrono::Utc;
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
+use collector::files::writable;
 use serde::Serialize;
 
 /// A smaller share of more instructions is none.
@@ -47,7 +49,7 @@ enum Command {
         #[arg(long)]
         name: String,
         /// Append them to a history as well, a line a bench (JSON Lines).
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(writable))]
         history: Option<PathBuf>,
         /// Which revision that is, for the history [default: the one that is checked out].
         #[arg(long, value_name = "REVISION", requires = "history")]
@@ -123,7 +125,7 @@ struct Output {
     #[arg(long)]
     json: bool,
     /// Write a comment for a pull request.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(writable))]
     markdown: Option<PathBuf>,
 }
 

@@ -1,5 +1,5 @@
 //! Reading the archive: through the cache, and over a store that is 200 ms away. Time passes virtually there, so what is
-//! measured is what it costs this machine; how long it takes one who waits: `--bin reading`.
+//! measured is what it costs this machine; how long it takes one who waits: `--bin bench-reading`.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::files::read_regular;
+use crate::files::{lock_folder, read_regular};
 use crate::record::RunRecord;
 use crate::record::history::{MAX_RECORD_BYTES, Skipped, one_line, record_files};
 
@@ -31,11 +32,16 @@ pub struct Packed {
 /// Maximum size of a month's records: a record every minute, each of 6 kB.
 const MAX_MONTH_BYTES: u64 = 256 << 20;
 
+/// Maximum time to wait for another program that packs the same folder.
+const LOCK_WAIT: Duration = Duration::from_mins(1);
+
 /// Packs the records of a folder that began before `before`.
 ///
 /// # Errors
 /// If the folder cannot be read or a file cannot be written; records are removed only after that.
 pub fn pack(folder: &Path, before: DateTime<Utc>, now: DateTime<Utc>) -> io::Result<Packed> {
+    // Two programs that pack at once would write the same month's file, each without the records of the other.
+    let _lock = lock_folder(folder, LOCK_WAIT)?;
     let mut packed = Packed::default();
     let mut months: BTreeMap<String, Vec<(PathBuf, String)>> = BTreeMap::new();
     for path in record_files(folder, |_| true)? {

@@ -69,7 +69,7 @@ struct CommandLine {
     fail_on: Vec<Condition>,
     /// Pack records that are older into one compressed file a month, which reports read as well; then no report is printed
     /// unless one is asked for.
-    #[arg(long, value_name = "TIME", value_parser = length, conflicts_with = "paths")]
+    #[arg(long, value_name = "TIME", value_parser = length)]
     archive_older_than: Option<TimeDelta>,
 }
 
@@ -128,12 +128,12 @@ impl CommandLine {
     /// The documented report is over all records of a folder.
     fn check(&self) -> Result<(), clap::Error> {
         let reports = self.report.is_some() || self.compare.is_some();
-        let chooses =
-            !self.paths.is_empty() || self.since.is_some() || self.until.is_some() || self.last.is_some();
+        let is_one_folder = self.paths.len() <= 1 && self.paths.iter().all(|path| path.is_dir());
+        let chooses = !is_one_folder || self.since.is_some() || self.until.is_some() || self.last.is_some();
         let wrong = |message: &str| Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
         if chooses && !reports && self.fail_on.is_empty() {
             return wrong(
-                "the documented report is over all records of a folder; to choose, ask for one with --report",
+                "the documented report is over all records of one existing folder; for other records, ask for one with --report",
             );
         }
         if self.format != Format::Text && !reports {
@@ -184,8 +184,11 @@ impl CommandLine {
         Ok(holds)
     }
 
-    /// An empty variable counts as not set.
+    /// The folder of records; an empty variable counts as not set.
     fn folder(&self) -> PathBuf {
+        if let [folder] = &self.paths[..] {
+            return folder.clone();
+        }
         let variable = || env::var_os(VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
         self.metrics_dir.clone().or_else(variable).unwrap_or_else(|| PathBuf::from(DEFAULT_FOLDER))
     }

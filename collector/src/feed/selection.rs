@@ -11,6 +11,7 @@ use reqwest::Url;
 use thiserror::Error;
 
 use crate::event::Fields;
+use crate::text::{composed, is_same_ignoring_case};
 
 /// A month, a day or an hour, in the feed's local time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +94,7 @@ impl Selection {
         ];
         for (name, value) in wanted {
             if let Some(value) = value {
-                address.query_pairs_mut().append_pair(name, &value);
+                address.query_pairs_mut().append_pair(name, &composed(&value));
             }
         }
         // A blank as the provider's page writes it; a plus in a value is `%2B` already.
@@ -106,7 +107,7 @@ impl Selection {
     #[must_use]
     pub fn accepts(&self, day: NaiveDate, event: &Fields<'_>) -> bool {
         let is_one_of = |wanted: &[String], text: &str| {
-            wanted.is_empty() || wanted.iter().any(|one| one.to_lowercase() == text.to_lowercase())
+            wanted.is_empty() || wanted.iter().any(|one| is_same_ignoring_case(one, text))
         };
         self.when.is_none_or(|when| when.contains(day, event.hour()))
             && is_one_of(&self.locations, &event.location)

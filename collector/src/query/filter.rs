@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::event::{EventId, Fields};
+use crate::text::{composed, is_same_ignoring_case, lowercase};
 
-/// What an event must be; what is left empty may be anything. Letters are compared without their case.
+/// What an event must be; what is left empty may be anything. Letters are compared without their case, and a letter
+/// with a separate combining mark is the same as the composed letter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// One of these kinds.
@@ -17,15 +19,12 @@ pub struct Filter {
     pub text: Option<String>,
 }
 
-fn lowercase(text: &str) -> impl Iterator<Item = char> {
-    text.chars().flat_map(char::to_lowercase)
-}
-
 /// Whether a text holds another one, letters compared without their case.
 fn contains(text: &str, wanted: &str) -> bool {
+    let (text, wanted) = (composed(text), composed(wanted));
     let begins_here = |rest: &str| {
         let mut letters = lowercase(rest);
-        lowercase(wanted).all(|letter| letters.next() == Some(letter))
+        lowercase(&wanted).all(|letter| letters.next() == Some(letter))
     };
     wanted.is_empty() || text.char_indices().any(|(at, _)| begins_here(&text[at..]))
 }
@@ -39,15 +38,16 @@ impl Filter {
     /// Whether an event is wanted.
     #[must_use]
     pub fn accepts(&self, event: &Fields<'_>) -> bool {
-        let is = |one: &str, other: &str| one == other || lowercase(one).eq(lowercase(other));
         let has_text = |wanted: &str| {
             [&event.name, &event.summary, &event.kind, &event.location]
                 .into_iter()
                 .any(|text| contains(text, wanted))
         };
         (self.ids.is_empty() || self.ids.contains(&event.id))
-            && (self.types.is_empty() || self.types.iter().any(|kind| is(kind, &event.kind)))
-            && (self.locations.is_empty() || self.locations.iter().any(|name| is(name, &event.location)))
+            && (self.types.is_empty()
+                || self.types.iter().any(|kind| is_same_ignoring_case(kind, &event.kind)))
+            && (self.locations.is_empty()
+                || self.locations.iter().any(|name| is_same_ignoring_case(name, &event.location)))
             && self.text.as_deref().is_none_or(has_text)
     }
 }
@@ -72,6 +72,8 @@ mod tests {
         assert!(accepts(|filter| filter.types = vec!["Brand".to_owned(), "trafikolycka".to_owned()]));
         assert!(accepts(|filter| filter.text = Some("HUSBIL".to_owned())));
         assert!(accepts(|filter| filter.text = Some("västerås".to_owned())));
+        assert!(accepts(|filter| filter.text = Some("va\u{308}sterA\u{30a}s".to_owned())));
+        assert!(accepts(|filter| filter.locations = vec!["Va\u{308}stera\u{30a}s".to_owned()]));
         assert!(!accepts(|filter| filter.text = Some("gps".to_owned())));
         assert!(!accepts(|filter| filter.locations = vec!["Väster".to_owned()]));
         assert!(!accepts(|filter| filter.ids = BTreeSet::from([8])));

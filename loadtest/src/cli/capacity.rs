@@ -1,7 +1,5 @@
 //! `loadtest capacity`.
 
-use std::path::{Path, PathBuf};
-
 use chrono::TimeDelta;
 use clap::Args;
 use loadtest::capacity::{Limit, MatrixRow, Question, ResourceRow, limits, matrix, resources};
@@ -30,12 +28,8 @@ pub(super) struct Capacity {
     /// How many months are simulated for each rhythm.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     seeds: u64,
-    /// Write all results as JSON; - for stdout, instead of the tables.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write a page with charts.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    results: output::Results,
 }
 
 fn slots(text: &str) -> Result<TimeDelta, String> {
@@ -59,6 +53,14 @@ impl Capacity {
             days: self.days,
             seeds: self.seeds,
         };
+        if let Some(window) = question.longest_window().filter(|window| *window > question.length()) {
+            output::usage(&format!(
+                "an interval with its missed polls lasts {:.1} days and does not fit into a simulated month of {} days\n\
+                 hint: simulate longer months with --days",
+                window.as_seconds_f64() / 86_400.0,
+                question.days
+            ));
+        }
         let day = Scenario { days: 1.0, base_rate: self.base_rate, ..Scenario::default() };
         let day = play_all(&[day], || {})?.remove(0);
         let bar = output::progress(2 * question.seeds, "months");
@@ -73,17 +75,10 @@ impl Capacity {
             resources: resources(self.base_rate, &day, stored_a_day, &limits),
             limits,
         };
-        if let Some(path) = &self.json {
-            output::write_json(path, &output)?;
-        }
-        if let Some(path) = &self.html {
-            output::write_file(path, &page(&output)?)?;
-        }
-        if self.json.as_deref() != Some(Path::new("-")) {
-            let Output { limits, matrix, resources } = &output;
-            let tables = [limits_table(limits), matrix_table(matrix), resources_table(resources)];
-            output::print(&tables.map(|table| table.to_string()).join("\n"))?;
-        }
+        let Output { limits, matrix, resources } = &output;
+        let tables = || [limits_table(limits), matrix_table(matrix), resources_table(resources)];
+        let text = || tables().map(|table| table.to_string()).join("\n");
+        self.results.write(&output, || page(&output), text)?;
         Ok(true)
     }
 }

@@ -1,7 +1,5 @@
 //! `loadtest reliability`.
 
-use std::path::{Path, PathBuf};
-
 use clap::Args;
 use collector::analysis::statistics::Share;
 use loadtest::feed::faults::Fault;
@@ -26,30 +24,19 @@ pub(super) struct Reliability {
     /// Same seed and options, same result.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Write all results as JSON; - for stdout, instead of the tables.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write a page with charts.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    results: output::Results,
 }
 
 impl Reliability {
     pub(super) fn carry_out(self) -> anyhow::Result<bool> {
-        let Self { fault_rates, runs, faults, seed, json, html } = self;
+        let Self { fault_rates, runs, faults, seed, results } = self;
         let question = Question { fault_rates: fault_rates.clone(), runs, faults, seed };
         let bar = output::progress(poll_count(&question), "polls");
         let answer = measure(&question, || bar.inc(1))?;
         bar.finish_and_clear();
-        if let Some(path) = &json {
-            output::write_json(path, &answer)?;
-        }
-        if let Some(path) = &html {
-            output::write_file(path, &page(&answer, &fault_rates)?)?;
-        }
-        if json.as_deref() != Some(Path::new("-")) {
-            output::print(&format!("{}\n{}", experiments(&answer), expected(&answer)))?;
-        }
+        let text = || format!("{}\n{}", experiments(&answer), expected(&answer));
+        results.write(&answer, || page(&answer, &fault_rates), text)?;
         Ok(true)
     }
 }

@@ -51,17 +51,13 @@ pub(super) struct Run {
     #[arg(long, default_value_t = 0)]
     miss_polls: u32,
     /// How often a failed call is repeated.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=100))]
     retries: u32,
     /// Ask for uncompressed responses.
     #[arg(long)]
     no_compression: bool,
-    /// Write all results as JSON; - for stdout, instead of the table.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write a page with charts.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    results: output::Results,
     /// Also fail with exit code 1 if an event was lost, not only if a loss was not reported or a report is false.
     #[arg(long)]
     expect_no_loss: bool,
@@ -69,11 +65,7 @@ pub(super) struct Run {
 
 pub(super) fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if number.is_finite() && number > 0.0 && number <= 1e5 {
-        Ok(number)
-    } else {
-        Err("must be more than 0, and at most 100,000".to_owned())
-    }
+    if (1e-3..=1e5).contains(&number) { Ok(number) } else { Err("must be from 0.001 to 100,000".to_owned()) }
 }
 
 pub(super) fn days(text: &str) -> Result<f64, String> {
@@ -104,8 +96,17 @@ impl Run {
             ["flat"] => Traffic::Flat,
             ["daily"] => Traffic::Daily,
             ["history", folder] => Traffic::History(PathBuf::from(folder)),
-            _ => usage("--traffic is one of flat, daily, history DIR"),
+            _ => output::usage("--traffic is one of flat, daily, history DIR"),
         };
+        let length = TimeDelta::seconds((self.days * 86_400.0) as i64);
+        if let Some(outage) = self.outage.iter().find(|outage| outage.after > length) {
+            let day = outage.after.num_days() + 1;
+            output::usage(&format!("an outage begins on day {day}, but {} days are simulated", self.days));
+        }
+        let missed = i32::try_from(self.miss_polls).ok().and_then(|polls| self.interval.checked_mul(polls));
+        if missed.is_none_or(|missed| missed > TimeDelta::days(1)) {
+            output::usage(&format!("--miss-polls {} is longer than the day that it is for", self.miss_polls));
+        }
         let scenarios: Vec<Scenario> = self
             .rates
             .iter()
@@ -128,15 +129,7 @@ impl Run {
         let bar = output::progress(scenarios.iter().map(Scenario::poll_count).sum(), "polls");
         let played = play_all(&scenarios, || bar.inc(1))?;
         bar.finish_and_clear();
-        if let Some(path) = &self.json {
-            output::write_json(path, &Output { scenarios: &played })?;
-        }
-        if let Some(path) = &self.html {
-            output::write_file(path, &page(&played)?)?;
-        }
-        if self.json.as_deref() != Some(std::path::Path::new("-")) {
-            output::print(&text(&played))?;
-        }
+        self.results.write(&Output { scenarios: &played }, || page(&played), || text(&played))?;
         let lost: usize = played.iter().map(|played| played.lost).sum();
         ensure!(!self.expect_no_loss || lost == 0, "{lost} events were lost, and none was expected to be");
         played.iter().try_for_each(|played| check_gaps(played.rate, played.gaps))?;
@@ -153,11 +146,6 @@ fn check_gaps(rate: f64, gaps: Gaps) -> anyhow::Result<()> {
          {told_in_vain}"
     );
     Ok(())
-}
-
-/// Ends with wrong usage.
-fn usage(message: &str) -> ! {
-    clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{message}\n")).exit()
 }
 
 fn text(played: &[Played]) -> String {

@@ -1,7 +1,6 @@
 //! `loadtest serve` and `loadtest stress`.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -116,12 +115,8 @@ pub(super) struct Stress {
     /// Let every query read the store.
     #[arg(long)]
     no_cache: bool,
-    /// Write all results as JSON; - for stdout, instead of the table.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write a page with charts.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    results: output::Results,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -150,15 +145,7 @@ impl Stress {
         let bar = output::progress((self.runs_per_second * self.duration.as_secs_f64()) as u64, "runs");
         let stressed = stress(&load, || bar.inc(1))?;
         bar.finish_and_clear();
-        if let Some(path) = &self.json {
-            output::write_json(path, &stressed)?;
-        }
-        if let Some(path) = &self.html {
-            output::write_file(path, &page(&stressed)?)?;
-        }
-        if self.json.as_deref() != Some(Path::new("-")) {
-            output::print(&table(&stressed).to_string())?;
-        }
+        self.results.write(&stressed, || page(&stressed), || table(&stressed).to_string())?;
         Ok(true)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
@@ -29,26 +28,20 @@ pub(super) struct Service {
     /// Same seed and options, same polls.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Write all results as JSON; - for stdout, instead of the table.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    results: output::JsonOutput,
 }
 
 impl Service {
     pub(super) fn carry_out(self) -> anyhow::Result<bool> {
-        let Self { days, interval, fault_rate, seed, json } = self;
+        let Self { days, interval, fault_rate, seed, results } = self;
         let life = Life { days, interval: interval.to_std()? };
         let feed = ServedFeed::start(fault_rate, seed)?;
         let bar = output::progress(life.poll_count(), "polls");
         let runtime = collector::run::runtime()?;
         let lived = runtime.block_on(play(&life, &feed.service, || bar.inc(1)))?;
         bar.finish_and_clear();
-        if let Some(path) = &json {
-            output::write_json(path, &lived)?;
-        }
-        if json.as_deref() != Some(Path::new("-")) {
-            output::print(&table(&lived).to_string())?;
-        }
+        results.write(&lived, || table(&lived).to_string())?;
         Ok(lived.is_sound())
     }
 }

@@ -29,7 +29,7 @@ impl Timeline {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let timelines = runtime.block_on(timeline::measure())?;
         if self.json {
-            output::write_json(Path::new("-"), &timelines)?;
+            output::print(&output::json(&timelines)?)?;
         } else {
             output::print(&timelines.iter().map(ToString::to_string).collect::<String>())?;
         }

@@ -84,6 +84,8 @@ pub(super) struct Tally {
     unseen: BTreeSet<u64>,
     /// In the feed at the last poll that succeeded, and not moved since.
     in_place: BTreeSet<u64>,
+    /// Whether a poll has succeeded with a full response.
+    has_response: bool,
     pub(super) withdrawn_unseen: usize,
     pub(super) polls: usize,
     pub(super) failed_polls: usize,
@@ -116,6 +118,7 @@ impl Tally {
             published: BTreeMap::new(),
             unseen: BTreeSet::new(),
             in_place: BTreeSet::new(),
+            has_response: false,
             withdrawn_unseen: 0,
             polls: 0,
             failed_polls: 0,
@@ -178,12 +181,15 @@ impl Tally {
         }
         self.unseen.clear();
         self.in_place = in_feed;
+        self.has_response = true;
     }
 
     /// Compares what a poll reported with what left the feed.
     fn compare(&mut self, poll: &Poll, in_feed: &BTreeSet<u64>) {
         let gaps = &mut self.gaps;
-        if self.unseen.iter().any(|id| !in_feed.contains(id)) {
+        if !self.has_response {
+            // Before its first response, an archive has nothing that shows a loss.
+        } else if self.unseen.iter().any(|id| !in_feed.contains(id)) {
             gaps.polls_after_loss += 1;
             gaps.told += usize::from(poll.possible_gap);
             gaps.beside_edits += usize::from(poll.overlap > 0);

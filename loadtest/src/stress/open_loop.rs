@@ -77,10 +77,11 @@ where
     let schedule = spawn_local(async move {
         let mut count = 0_u64;
         loop {
-            let due = began + Duration::from_secs_f64(count as f64 / per_s);
-            if due > began + duration {
+            let after = Duration::try_from_secs_f64(count as f64 / per_s).unwrap_or(Duration::MAX);
+            if after > duration {
                 return count;
             }
+            let due = began + after;
             sleep_until(due.into()).await;
             if to_workers.send(due).is_err() {
                 return count;
@@ -108,4 +109,16 @@ where
     }
     tally.due = schedule.await.context("the schedule broke off")?;
     Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rate_near_zero_is_due_once() {
+        let due = tokio::task::LocalSet::new();
+        let tally = due.run_until(drive(vec![async || true], 1e-300, Duration::from_millis(1), || ())).await;
+        assert_eq!(tally.map(|tally| tally.due).ok(), Some(1));
+    }
 }

@@ -314,6 +314,42 @@ fn old_records_are_packed_and_still_read() {
     assert_eq!(lines.iter().sum::<usize>(), 1_680, "a record was packed twice");
 }
 
+/// Records of 2,000 half hours, of which one program packs half and another packs all, at the same time.
+#[test]
+fn packing_twice_at_once_loses_no_record() {
+    let home = Home::new();
+    let records = runs(2_000, 0);
+    for _ in 0..5 {
+        let _ = fs::remove_dir_all(home.path("metrics"));
+        for (number, run) in records.iter().enumerate() {
+            home.write(&format!("metrics/metrics_{number:05}.json"), run.to_string());
+        }
+        let middle: DateTime<Utc> = records[1_000]["timestamp"].as_str().unwrap().parse().unwrap();
+        let half = format!("{}s", (Utc::now() - middle).num_seconds());
+        std::thread::scope(|scope| {
+            scope.spawn(|| analyze(&home, &["--archive-older-than", &half]).with(0));
+            scope.spawn(|| analyze(&home, &["--archive-older-than", "1d"]).with(0));
+        });
+        let report = analyze(&home, &["--report", "trends", "--format", "json"]).with(0).json();
+        assert_eq!(report["overview"]["runs"], 2_000);
+    }
+}
+
+#[test]
+fn folder_may_be_an_argument_of_the_documented_report() {
+    let home = Home::new();
+    for (number, run) in runs(48, 0).iter().enumerate() {
+        home.write(&format!("metrics/metrics_{number:05}.json"), run.to_string());
+    }
+    let report = analyze(&home, &["--metrics-dir", "./metrics"]).with(0).stdout;
+    assert_eq!(analyze(&home, &["./metrics"]).with(0).stdout, report);
+    analyze(&home, &["./metrics", "--archive-older-than", "1d"]).with(0);
+    assert_eq!(analyze(&home, &["./metrics"]).with(0).stdout, report);
+    let refused = analyze(&home, &["metrics", "metrics"]).with(2);
+    let error = refused.error_line();
+    assert!(error.contains("all records of one existing folder"), "{error}");
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let home = home_of(&runs(5, 5));

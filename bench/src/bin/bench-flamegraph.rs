@@ -12,9 +12,11 @@ use anyhow::{Context as _, anyhow};
 use bench::catalog::{catalog, find};
 use chrono::{DateTime, Utc};
 use clap::Parser;
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use collector::archive::{Archive, ArchiveOptions};
 use collector::clock::VirtualClock;
 use collector::feed::{CallLimits, Feed, FeedOptions, Source};
+use collector::files::writable;
 use collector::record::RecordPaths;
 use collector::run::Collector;
 use collector::store::LocalStore;
@@ -33,6 +35,7 @@ struct CommandLine {
     /// A bench such as `pipeline/two_new/500`, or `run`: a run with HTTP over loopback and a local folder.
     what: String,
     /// Where the graph goes.
+    #[arg(value_parser = PathBufValueParser::new().try_map(writable))]
     svg: PathBuf,
     /// For how many seconds it is repeated.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]

@@ -12,6 +12,8 @@ use bench::catalog::{Work, find};
 use bench::counts::Counts;
 use bench::{Ids, ids};
 use clap::Parser;
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
+use collector::files::writable;
 use redb::{Database, ReadableDatabase as _, TableDefinition};
 
 /// How long each row is measured.
@@ -22,6 +24,7 @@ const MEASURED: Duration = Duration::from_millis(400);
 #[command(version)]
 struct CommandLine {
     /// Write them to a file as well.
+    #[arg(value_parser = PathBufValueParser::new().try_map(writable))]
     file: Option<PathBuf>,
 }
 
