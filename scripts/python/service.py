@@ -64,7 +64,7 @@ def main() -> None:
         feed = folder / "feed.json"
         shutil.copy(ROOT / "fixtures/data/response.json", feed)
         service_port, prometheus_port = free_port(), free_port()
-        rules = (MONITORING / "alerts.yml").read_text().replace("> 45 * 60", f"> {PATIENCE_S}").replace("for: 1m", "for: 0s")
+        rules = (MONITORING / "alerts.yml").read_text().replace("> polisen_collector_max_age_seconds", f"> {PATIENCE_S}").replace("for: 1m", "for: 0s")
         (folder / "alerts.yml").write_text(rules)
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},

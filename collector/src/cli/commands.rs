@@ -34,6 +34,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     if let Some(path) = &settings.prometheus.prometheus_file {
         let status = Status::new(clock.now(), settings.deposit.buffer_size, limits)?;
         status.metrics().resume(path);
+        status.metrics().note_interval(settings.service.interval);
         status.note(&report.record);
         status.note_evidence(&report.evidence, report.health_error.as_ref());
         status.check_health(health_file, clock.now());

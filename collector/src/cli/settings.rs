@@ -134,6 +134,9 @@ impl Settings {
         for Value { key, origin, .. } in values {
             match key.as_str() {
                 "store" => settings.store.origin = origin.clone(),
+                "max_age_minutes" if !origin.is_chosen() => {
+                    settings.health.max_age_minutes = parsers::max_age_minutes(settings.service.interval);
+                }
                 "log_level" => settings.output.log.is_level_chosen = origin.is_chosen(),
                 _ => {}
             }

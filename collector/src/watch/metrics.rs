@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use prometheus::core::Collector;
@@ -64,6 +65,8 @@ impl Metrics {
         new.build_info()?;
         new.gauge("rejected_share_limit", "Maximum share of a response that may be rejected.")?
             .set(limits.max_rejected_share);
+        new.whole("max_age_seconds", "Age of the last run at which the health check fails.")?
+            .set(limits.max_age_minutes.saturating_mul(60));
         new.whole("buffer_size_events", "Events that a full response holds.")?.set(whole(buffer));
         let start =
             new.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.")?;
@@ -119,6 +122,11 @@ impl Metrics {
     pub(super) fn note_plan(&self, plan: &Plan) {
         self.next_poll.set(seconds_of(plan.next_poll));
         self.interval.set(plan.interval_s);
+    }
+
+    /// Sets the time between two runs, where a timer starts them.
+    pub fn note_interval(&self, interval: Duration) {
+        self.interval.set(interval.as_secs_f64());
     }
 
     /// Takes over what all runs so far have shown.
@@ -358,7 +366,6 @@ fn is_of_service(name: &str) -> bool {
     matches!(
         own,
         "next_poll_timestamp_seconds"
-            | "poll_interval_seconds"
             | "run_duration_seconds"
             | "step_duration_seconds"
             | "process_start_time_seconds"

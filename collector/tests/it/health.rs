@@ -100,6 +100,47 @@ fn an_old_run_is_unhealthy_however_it_went() {
     );
 }
 
+/// The configuration file alone says how often runs happen; the maximum age allows for that unless it is set as well.
+#[test]
+fn max_age_follows_the_interval() {
+    for (configuration, max_age) in [
+        ("interval = '10s'", 16),
+        ("interval = '5m'", 20),
+        ("", 45),
+        ("interval = '1h'", 90),
+        ("interval = '1day'", 2160),
+        ("interval = '1h'\nmax_age_minutes = 45", 45),
+    ] {
+        let home = Home::new();
+        home.write("config.toml", configuration);
+        for (age, code) in [(max_age, 0), (max_age + 1, 1)] {
+            home.write(
+                "health.json",
+                format!(r#"{{"last_run": "{}", "status": "success"}}"#, minutes_ago(age)),
+            );
+            home.collector(&["health", "--config", "config.toml"]).with(code);
+        }
+        let shown = home.collector(&["config", "--config", "config.toml", "--json"]).with(0).json();
+        assert_eq!(shown["max_age_minutes"]["value"], max_age.to_string(), "{configuration}");
+        home.collector(&[
+            "run",
+            "--config",
+            "config.toml",
+            "--feed",
+            "absent.json",
+            "--prometheus-file",
+            "metrics.prom",
+        ])
+        .with(1);
+        let metrics = fs::read_to_string(home.path("metrics.prom")).unwrap();
+        assert!(
+            metrics.contains(&format!("polisen_collector_max_age_seconds {}\n", max_age * 60)),
+            "{metrics}"
+        );
+        assert!(metrics.contains("polisen_collector_poll_interval_seconds "), "{metrics}");
+    }
+}
+
 #[test]
 fn a_failed_run_is_unhealthy() {
     assert_said(

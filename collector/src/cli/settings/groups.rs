@@ -261,7 +261,7 @@ pub(crate) struct HealthSettings {
     /// File with the result of the last run and the evidence for health
     #[arg(long, value_name = "FILE", default_value = "./health.json")]
     pub(crate) health_file: PathBuf,
-    /// Maximum age of the last run and of each fact that health rests on
+    /// Maximum age of the last run and of each fact that health rests on; follows `interval` by default
     #[arg(long, value_name = "MINUTES", default_value = Limits::default().max_age_minutes.to_string())]
     #[arg(value_parser = parsers::minutes)]
     pub(crate) max_age_minutes: i64,

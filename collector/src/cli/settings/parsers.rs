@@ -38,6 +38,12 @@ pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
         .and_then(|time| if allowed.contains(&time) { Ok(time) } else { Err("must be from 10s to 24h") })
 }
 
+/// The maximum age of the last run in minutes, where none is set: one poll may be missed, and a run may take its time.
+pub(super) fn max_age_minutes(interval: Duration) -> i64 {
+    let minutes = interval.as_secs().div_ceil(60);
+    i64::try_from(minutes + (minutes / 2).max(15)).unwrap_or(i64::MAX)
+}
+
 pub(super) fn count<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|_| "not a whole number, or too large")
 }

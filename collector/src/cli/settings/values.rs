@@ -13,7 +13,7 @@ use clap::{Arg, ArgMatches, Command, ValueHint};
 use collector::text::without_password;
 
 use super::config_file::ConfigFile;
-use super::{folders, option, variable};
+use super::{folders, option, parsers, variable};
 
 /// The bucket that the documented collector stores into, where `OCI_NAMESPACE` is set and `OCI_BUCKET_NAME` is not.
 const DOCUMENTED_BUCKET: &str = "polisen-events-collector";
@@ -116,6 +116,13 @@ impl Sources<'_> {
                     *value = self.value(&setting.clone().env(None))?;
                 }
             }
+        }
+        let interval = values.iter().find(|value| value.key == "interval");
+        let interval = interval.and_then(|interval| parsers::interval(&interval.text).ok());
+        let max_age =
+            values.iter_mut().find(|value| value.key == "max_age_minutes" && !value.origin.is_chosen());
+        if let (Some(interval), Some(max_age)) = (interval, max_age) {
+            max_age.text = parsers::max_age_minutes(interval).to_string();
         }
         Ok(values)
     }
