@@ -1,6 +1,7 @@
 //! Ledger and objects that stem from different moments, from outside and through the library.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -373,6 +374,28 @@ fn newer_ledger_fails_the_run_until_the_objects_arrive_or_are_given_up() {
         }
         site.assert_sound(60);
     }
+}
+
+/// A revision is missing that is neither in the last commit nor asked for by the response: only the count of objects a day
+/// shows it, and only the comparison once a day looks.
+#[test]
+fn missing_revision_is_found_within_a_day() {
+    let mut site = Site::new();
+    let response = |kind: &str, others: Range<i64>| {
+        let mut changed = event(1, 1);
+        changed["type"] = json!(kind);
+        let others = others.map(|id| event(id, 2));
+        serde_json::to_vec(&std::iter::once(changed).chain(others).collect::<Vec<_>>()).unwrap()
+    };
+    site.run(&response("Brand", 2..3)).unwrap();
+    site.run(&response("Rån", 2..3)).unwrap();
+    let listed = site.runtime.block_on(site.store.list("revisions/")).unwrap();
+    site.run(&response("Rån", 2..40)).unwrap();
+    site.set(listed[0].key.as_str(), None);
+    site.run(&response("Rån", 2..40)).unwrap();
+    site.now += TimeDelta::hours(25);
+    let error = site.run(&response("Rån", 2..40)).unwrap_err();
+    assert!(matches!(error, ArchiveError::Incomplete { .. }), "{error}");
 }
 
 #[test]
