@@ -42,7 +42,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     }
     let store = collector.archive.store().location();
     if settings.output.json {
-        output::print_json(&output::RunOutput::of(&report, &store))?;
+        output::print_json(&output::RunOutput::new(&report, &store))?;
     } else {
         output::print_run(&report, &settings.source.feed, &store)?;
     }
@@ -58,14 +58,14 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     })
 }
 
-/// The provider wants to know whom to ask.
+/// Warns of calls without a contact: the provider asks for one.
 pub(super) fn remind_of_contact(settings: &Settings) {
     if settings.calls.is_anonymous() && settings.source.feed.to_string() == POLISEN_URL {
         warn!("no --contact is set; the provider asks callers to say how they can be reached");
     }
 }
 
-/// The collector that the settings describe.
+/// Makes the collector that the settings describe.
 pub(super) async fn collector(settings: &Settings, clock: &SharedClock) -> Result<Collector, Failure> {
     remind_of_contact(settings);
     Ok(Collector {
@@ -112,7 +112,7 @@ pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
     let verdict =
         check::check(&settings.health.health_file, SystemClock::default().now(), &settings.health.limits());
     if settings.output.json {
-        output::print_json(&output::HealthOutput::of(&verdict))?;
+        output::print_json(&output::HealthOutput::new(&verdict))?;
     } else {
         io::stdout().write_all(printable_lines(&verdict.lines).as_bytes())?;
     }

@@ -1,5 +1,5 @@
-//! What other programs' variables in the environment mean for this one: proxies, certificates, traces. Nothing that is set and
-//! cannot be used is passed over in silence.
+//! Checks the environment variables of other programs that this one follows: proxies, certificates, traces. A value that cannot be
+//! used is an error, or at least a warning.
 
 use std::env::{self, VarError};
 use std::ffi::OsString;
@@ -26,22 +26,25 @@ const CERTIFICATES_LIMIT_BYTES: u64 = 64 << 20;
 pub(super) fn check_network() -> anyhow::Result<()> {
     let mut is_proxied = false;
     for names in PROXIES {
-        if let Some((name, value)) = only_one(names)? {
+        if let Some((name, value)) = one_spelling(names)? {
             check_proxy(&value)
                 .map_err(|reason| anyhow!("${name} is not a proxy that can be used: {reason}"))?;
             is_proxied = true;
         }
     }
-    if let Some((name, value)) = only_one(NO_PROXY)?.filter(|_| is_proxied) {
+    if let Some((name, value)) = one_spelling(NO_PROXY)?.filter(|_| is_proxied) {
         for entry in value.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            check_exception(entry).map_err(|reason| anyhow!("${name}: `{entry}`: {reason}"))?;
+            check_no_proxy(entry).map_err(|reason| anyhow!("${name}: `{entry}`: {reason}"))?;
         }
     }
     check_certificates()
 }
 
-/// The spelling of a variable that is set, and its value. Two that differ contradict each other.
-fn only_one(names: [&'static str; 2]) -> anyhow::Result<Option<(&'static str, String)>> {
+/// The spelling of a variable that is set, and its value.
+///
+/// # Errors
+/// Both spellings are set, to different values.
+fn one_spelling(names: [&'static str; 2]) -> anyhow::Result<Option<(&'static str, String)>> {
     let mut found: Option<(&str, String)> = None;
     for name in names {
         let value = match env::var(name) {
@@ -55,11 +58,11 @@ fn only_one(names: [&'static str; 2]) -> anyhow::Result<Option<(&'static str, St
             None => found = Some((name, value)),
         }
     }
-    // An empty proxy is none.
+    // An empty value means no proxy.
     Ok(found.filter(|(_, value)| !value.is_empty()))
 }
 
-/// Whether the HTTP client takes a value for a proxy, and takes all of it.
+/// Checks that the HTTP client can use a value as a proxy, and does not ignore a part of it.
 fn check_proxy(value: &str) -> Result<(), String> {
     let malformed = || {
         "not an address such as http://host:3128; in a user name or password, characters such as # / @ : % are \
@@ -92,8 +95,8 @@ fn is_hexadecimal(digits: Option<&str>) -> bool {
     digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Whether the HTTP client understands an entry of `NO_PROXY`: a domain, an address, a network in CIDR notation, or `*`.
-fn check_exception(entry: &str) -> Result<(), &'static str> {
+/// Checks that the HTTP client understands an entry of `NO_PROXY`: a domain, an address, a network in CIDR notation, or `*`.
+fn check_no_proxy(entry: &str) -> Result<(), &'static str> {
     if entry == "*" {
         return Ok(());
     }
@@ -115,7 +118,7 @@ fn check_exception(entry: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Checks where the certificates of authorities are said to be.
+/// Checks the variables that name certificates of authorities.
 fn check_certificates() -> anyhow::Result<()> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     if let Some(file) = set("SSL_CERT_FILE") {
@@ -148,7 +151,7 @@ fn holds_certificate(text: &[u8]) -> bool {
     CertificateDer::pem_slice_iter(text).any(|certificate| certificate.is_ok())
 }
 
-/// Warns of variables that say something to this program and that it does not follow.
+/// Warns of variables that are meant for this program and that it ignores.
 pub(super) fn warn_of_ignored() {
     for name in ["XDG_STATE_HOME", "XDG_CACHE_HOME"] {
         if env::var_os(name).is_some_and(|folder| !folder.is_empty() && Path::new(&folder).is_relative()) {
@@ -207,10 +210,10 @@ mod tests {
     #[test]
     fn exceptions_from_the_proxy_are_accepted_as_the_client_understands_them() {
         for good in ["*", "localhost", ".example.org", "10.0.0.0/8", "10.1.2.3", "::1", "[::1]", "fd00::/8"] {
-            assert_eq!(check_exception(good), Ok(()), "{good}");
+            assert_eq!(check_no_proxy(good), Ok(()), "{good}");
         }
         for bad in ["*.example.org", "localhost:8080", "10.0.0.0/33", "10.0/8", "example.org/8"] {
-            assert!(check_exception(bad).is_err(), "{bad}");
+            assert!(check_no_proxy(bad).is_err(), "{bad}");
         }
     }
 }

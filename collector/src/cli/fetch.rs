@@ -10,7 +10,7 @@ use collector::fetch::select;
 use serde_json::json;
 
 use super::commands::{remind_of_contact, runtime, system_clock};
-use super::forms::{FormArguments, Row, form};
+use super::event_output::{FormatArguments, Row, event_writer};
 use super::output::Progress;
 use super::settings::Settings;
 use super::{Exit, Failure, output};
@@ -33,7 +33,7 @@ pub(super) struct FetchArguments {
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
-    form: FormArguments,
+    format: FormatArguments,
 }
 
 /// The name of a place or a type, as the feed's filters take it.
@@ -71,13 +71,13 @@ pub(super) fn fetch(settings: &Settings, arguments: &FetchArguments) -> Result<E
     bar.finish();
 
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut form = form(settings.output.json, &arguments.form, &mut out);
+    let mut writer = event_writer(settings.output.json, &arguments.format, &mut out);
     let limit = arguments.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     for event in selected.events.iter().take(limit) {
-        form.write(&Row::from(event))?;
+        writer.write(&Row::from(event))?;
     }
-    form.end(None)?;
-    drop(form);
+    writer.finish(None)?;
+    drop(writer);
     out.flush()?;
     if arguments.explain {
         let _ = writeln!(io::stderr(), "{}", json!({"explain": selected.cost}));

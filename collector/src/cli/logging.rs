@@ -33,20 +33,21 @@ pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logs = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour);
     let logs = logs.fmt_fields(debug_fn(write_field).delimited(" "));
-    let logs = match (settings.log_format, goes_to_journal()) {
-        (LogFormat::Text, false) => logs.with_target(false).with_filter(filter).boxed(),
-        // journald notes the time.
-        (LogFormat::Text, true) => {
+    let to_journal = goes_to_journal();
+    let logs = match settings.log_format {
+        LogFormat::Text if !to_journal => logs.with_target(false).with_filter(filter).boxed(),
+        // journald records the time.
+        LogFormat::Text => {
             let logs = logs.with_target(false).without_time().with_level(false);
-            logs.map_event_format(WithPriority).with_filter(filter).boxed()
+            logs.map_event_format(|inner| Line { inner, to_journal, is_json: false })
+                .with_filter(filter)
+                .boxed()
         }
-        (LogFormat::Json, to_journal) => {
-            let logs = logs.json().flatten_event(true).map_event_format(Escaped);
-            if to_journal {
-                logs.map_event_format(WithPriority).with_filter(filter).boxed()
-            } else {
-                logs.with_filter(filter).boxed()
-            }
+        LogFormat::Json => {
+            let logs = logs.json().flatten_event(true);
+            logs.map_event_format(|inner| Line { inner, to_journal, is_json: true })
+                .with_filter(filter)
+                .boxed()
         }
     };
     let all = tracing_subscriber::registry().with(logs);
@@ -72,10 +73,14 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
     }
 }
 
-/// Lines of JSON in which every character that is not printable is escaped.
-struct Escaped<F>(F);
+/// Adds the priority to a line for journald, as sd-daemon(3) describes it, and escapes what is not printable in JSON.
+struct Line<F> {
+    inner: F,
+    to_journal: bool,
+    is_json: bool,
+}
 
-impl<S, N, F> FormatEvent<S, N> for Escaped<F>
+impl<S, N, F> FormatEvent<S, N> for Line<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -88,38 +93,21 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        writer.write_str(&json_for_terminal(&line))
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        if self.to_journal {
+            let priority = match *event.metadata().level() {
+                Level::ERROR => 3,
+                Level::WARN => 4,
+                Level::INFO => 6,
+                Level::DEBUG | Level::TRACE => 7,
+            };
+            write!(writer, "<{priority}>")?;
+        }
+        writer.write_str(&if self.is_json { json_for_terminal(&line) } else { line.into() })
     }
 }
 
-/// Lines that tell journald how much they matter: sd-daemon(3).
-struct WithPriority<F>(F);
-
-impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-    F: FormatEvent<S, N>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
-        };
-        write!(writer, "<{priority}>")?;
-        self.0.format_event(context, writer, event)
-    }
-}
-
-/// Nothing more is said.
+/// Sends what is still buffered. Nothing is logged after this.
 pub(crate) fn finish() {
     #[cfg(feature = "otlp")]
     super::traces::finish();

@@ -46,7 +46,7 @@ pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
     exit
 }
 
-/// An error and its causes, each said once.
+/// An error and its causes in one line, without repetitions.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -59,7 +59,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     without_password(&printable(line).to_string()).into_owned()
 }
 
-/// A run as JSON: its record, and what it wrote where.
+/// A run as JSON: its record, the objects that it wrote, and the store.
 #[derive(Serialize)]
 pub(crate) struct RunOutput<'a> {
     #[serde(flatten)]
@@ -70,7 +70,7 @@ pub(crate) struct RunOutput<'a> {
 }
 
 impl<'a> RunOutput<'a> {
-    pub(crate) fn of(report: &'a RunReport, store: &'a str) -> Self {
+    pub(crate) fn new(report: &'a RunReport, store: &'a str) -> Self {
         let objects = report.result.as_ref().map_or_else(
             |_| Vec::new(),
             |deposit| deposit.objects.iter().map(|(key, _)| key.as_str()).collect(),
@@ -80,7 +80,7 @@ impl<'a> RunOutput<'a> {
     }
 }
 
-/// Prints what a run did; nothing if it failed, since the error says it.
+/// Prints the result of a run; nothing if it failed, since the error is reported.
 pub(crate) fn print_run(report: &RunReport, source: &Source, store: &str) -> io::Result<()> {
     let Ok(deposit) = &report.result else { return Ok(()) };
     let record = &report.record;
@@ -173,11 +173,11 @@ pub(crate) fn print_import(summary: &ImportSummary) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 
-/// How far something is, on a terminal only.
+/// A progress bar, on a terminal only.
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// For so many `things` as turn out later.
+    /// A bar that counts `things`, whose number is not known yet.
     pub(crate) fn new(things: &'static str) -> Self {
         let target = if io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
@@ -204,10 +204,10 @@ impl Progress {
     }
 }
 
-/// Problems that are shown to people; the rest is counted, and in `--json`.
+/// Maximum number of problems that are printed; `--json` has all of them.
 const PROBLEMS_SHOWN: usize = 20;
 
-/// Prints what an archive holds and what is wrong with it.
+/// Prints the contents of an archive and its problems.
 pub(crate) fn print_findings(findings: &Findings, store: &str) -> io::Result<()> {
     let mut text = format!("Archive in {store}\n");
     let rows = [
@@ -296,7 +296,7 @@ pub(crate) struct HealthOutput<'a> {
 }
 
 impl<'a> HealthOutput<'a> {
-    pub(crate) fn of(verdict: &'a HealthCheck) -> Self {
+    pub(crate) fn new(verdict: &'a HealthCheck) -> Self {
         Self { healthy: verdict.healthy, message: verdict.lines.lines().collect() }
     }
 }
@@ -327,14 +327,14 @@ fn counted(count: usize, name: &str) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A length of time with three digits that matter.
+/// A length of time with three significant digits.
 fn duration(seconds: f64) -> String {
     let (value, unit) = if seconds < 1.0 { (seconds * 1e3, "ms") } else { (seconds, "s") };
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.decimals$} {unit}")
 }
 
-/// A size as people read it, in powers of 1,000.
+/// A size in decimal units.
 pub(crate) fn bytes(size: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let size_f = size as f64;

@@ -11,7 +11,7 @@ use collector::text::printable;
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
-use super::forms::{FormArguments, Row, form};
+use super::event_output::{FormatArguments, Row, event_writer};
 use super::output::Progress;
 use super::settings::{Names, Settings, names};
 use super::stores::open_archive;
@@ -53,27 +53,27 @@ pub(super) struct QueryArguments {
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
-    form: FormArguments,
+    format: FormatArguments,
 }
 
 const REVISIONS: Names<Revisions> =
     &[(&["none"], Revisions::None), (&["latest"], Revisions::Latest), (&["all"], Revisions::All)];
 
 pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<Exit, Failure> {
-    let query = asked(arguments).map_err(Failure::Usage)?;
+    let query = query_from(arguments).map_err(Failure::Usage)?;
     let began = Instant::now();
     let runtime = runtime()?;
     let answered = runtime.block_on(async {
         let archive = open_archive(settings.archive(), &system_clock()).await?;
         let mut answer = archive.query(&query);
         let mut out = BufWriter::new(io::stdout().lock());
-        let mut form = form(settings.output.json, &arguments.form, &mut out);
+        let mut writer = event_writer(settings.output.json, &arguments.format, &mut out);
         let limit = arguments.limit.unwrap_or(u64::MAX);
         let (mut printed, mut last, mut next) = (0, None, None);
         let mut unreadable = 0_usize;
         let bar = Progress::new("objects");
         // In a terminal the events themselves show how far it is.
-        let shows_bar = arguments.form.count_by.is_some() || !io::stdout().is_terminal();
+        let shows_bar = arguments.format.count_by.is_some() || !io::stdout().is_terminal();
         let mut tick = tokio::time::interval(TICK);
         loop {
             let found = tokio::select! {
@@ -93,13 +93,13 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
                     break;
                 }
                 Ok(found) => {
-                    form.write(&Row::from(&found))?;
+                    writer.write(&Row::from(&found))?;
                     last = Some(found.cursor);
                     printed += 1;
                 }
                 Err(error) => {
                     unreadable += 1;
-                    say_unreadable(&error);
+                    report_unreadable(&error);
                 }
             }
         }
@@ -107,8 +107,8 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
         if answer.cost().objects_listed == 0 && unreadable == 0 {
             archive.require_existing().await?;
         }
-        form.end(next.as_ref())?;
-        drop(form);
+        writer.finish(next.as_ref())?;
+        drop(writer);
         out.flush()?;
         if let Some(next) = next {
             let _ = writeln!(io::stderr(), "there is more: --after {next}");
@@ -126,7 +126,7 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
     Ok(if unreadable > 0 { Exit::Failed } else { Exit::Done })
 }
 
-fn asked(arguments: &QueryArguments) -> anyhow::Result<Query> {
+fn query_from(arguments: &QueryArguments) -> anyhow::Result<Query> {
     let QueryArguments { from, to, revisions, .. } = *arguments;
     if let (Some(from), Some(to)) = (from, to)
         && from > to
@@ -142,7 +142,7 @@ fn asked(arguments: &QueryArguments) -> anyhow::Result<Query> {
     Ok(Query { from, to, filter, revisions, after: arguments.after.clone() })
 }
 
-fn say_unreadable(error: &Unreadable) {
+fn report_unreadable(error: &Unreadable) {
     let _ = writeln!(io::stderr(), "error: cannot be read: {}", printable(error));
 }
 

@@ -13,6 +13,7 @@ mod tests;
 mod values;
 mod variables;
 
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use anyhow::bail;
@@ -24,7 +25,6 @@ use collector::record::{Limits, RecordPaths};
 use collector::store::StoreOptions;
 use collector::store::oci::vault::SecretIds;
 
-use super::stores::ArchiveSettings;
 use config_file::ConfigFile;
 pub(crate) use groups::*;
 pub(crate) use parsers::{Names, names};
@@ -66,6 +66,18 @@ pub(crate) struct Settings {
     pub(crate) repair: RepairSettings,
     #[command(flatten)]
     pub(crate) output: OutputSettings,
+}
+
+/// All that is needed to open an archive.
+#[derive(Debug, Clone)]
+pub(crate) struct ArchiveSettings {
+    pub(crate) store: StoreOptions,
+    /// Where the address of the store comes from.
+    pub(crate) origin: Origin,
+    pub(crate) options: ArchiveOptions,
+    pub(crate) state_dir: PathBuf,
+    /// The cache of what is read, if one is used.
+    pub(crate) cache: Option<CacheSettings>,
 }
 
 /// Adds the options of a group to a command.
@@ -134,9 +146,6 @@ impl Settings {
         for Value { key, origin, .. } in values {
             match key.as_str() {
                 "store" => settings.store.origin = origin.clone(),
-                "max_age_minutes" if !origin.is_chosen() => {
-                    settings.health.max_age_minutes = parsers::max_age_minutes(settings.service.interval);
-                }
                 "log_level" => settings.output.log.is_level_chosen = origin.is_chosen(),
                 _ => {}
             }

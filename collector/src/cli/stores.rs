@@ -1,28 +1,16 @@
 //! Opens the archive that the settings describe, and the cache beside it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use collector::archive::{Archive, ArchiveOptions, StateFolder};
+use collector::archive::{Archive, StateFolder};
 use collector::cache::{Cache, CacheOptions, DiskOptions};
 use collector::clock::SharedClock;
 use collector::store::{OpenError, OpenStore, StoreOptions};
 use twox_hash::XxHash3_64;
 
 use super::Failure;
-use super::settings::{CacheSettings, Origin};
-
-/// All that is needed to open an archive.
-pub(crate) struct ArchiveSettings {
-    pub(crate) store: StoreOptions,
-    /// Where the address of the store comes from.
-    pub(crate) origin: Origin,
-    pub(crate) options: ArchiveOptions,
-    pub(crate) state_dir: PathBuf,
-    /// The cache of what is read, if one is used.
-    pub(crate) cache: Option<CacheSettings>,
-}
+use super::settings::{ArchiveSettings, CacheSettings, Origin};
 
 /// Opens a store. An error about a folder names the option, variable or file that chose it.
 pub(crate) async fn open_store(

@@ -1,6 +1,6 @@
-//! Traces for OpenTelemetry, where the program was built with them (feature `otlp`) and the environment says whereto.
+//! Exports traces to OpenTelemetry, if the program was built with the feature `otlp` and the environment names an endpoint.
 //!
-//! What is said and how follows <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>: `OTEL_EXPORTER_OTLP_ENDPOINT` (or
+//! The variables are those of <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>: `OTEL_EXPORTER_OTLP_ENDPOINT` (or
 //! `…_TRACES_ENDPOINT`), `…_HEADERS`, `…_PROTOCOL` (`http/protobuf` or `http/json`), `…_TIMEOUT`, `OTEL_SERVICE_NAME`,
 //! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SDK_DISABLED`. Without an endpoint nothing is sent.
 
@@ -22,24 +22,24 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
 
-/// The variables that say whereto; the first that is set counts.
+/// The variables that name the endpoint, in their order of precedence.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-/// A program that ends waits so long for what is not sent yet.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum time for sending what is buffered when the program ends, and for a call.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// Sends the spans of this library, if the environment says whereto.
+/// Exports the spans of this library, if the environment names an endpoint.
 pub(super) fn layer<S>() -> anyhow::Result<Option<impl Layer<S>>>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let said = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    let is_disabled = said("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let endpoint = ENDPOINTS.iter().find_map(|name| Some((*name, said(name)?)));
+    let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let is_disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let endpoint = ENDPOINTS.iter().find_map(|name| Some((*name, variable(name)?)));
     let Some((name, endpoint)) = endpoint.filter(|_| !is_disabled) else { return Ok(None) };
-    // What it says may hold a secret and is not repeated.
-    let Ok(url) = endpoint.parse::<Url>() else { bail!("{name} is no address") };
+    // The value may hold a secret, so it is not printed.
+    let Ok(url) = endpoint.parse::<Url>() else { bail!("{name}: not a valid URL") };
     let client = client_for(&url).with_context(|| name.to_owned())?;
     let exporter = SpanExporter::builder().with_http().with_http_client(client).build()?;
     let provider =
@@ -51,17 +51,17 @@ where
     Ok(Some(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)))
 }
 
-/// Who we are: as the environment says, or by the project's name.
+/// The resource that the environment describes; its service is by default that of this project.
 fn resource() -> Resource {
-    let said = Resource::builder().build();
-    let name = said.get(&Key::from_static_str("service.name")).map(|name| name.to_string());
+    let described = Resource::builder().build();
+    let name = described.get(&Key::from_static_str("service.name")).map(|name| name.to_string());
     if name.is_some_and(|name| !name.starts_with("unknown_service")) {
-        return said;
+        return described;
     }
     Resource::builder().with_service_name("polisen-events-collector").build()
 }
 
-/// Calls only this address, by the rules that hold for all calls.
+/// A client for this address, with the same restrictions as all other calls of the program.
 fn client_for(url: &Url) -> anyhow::Result<Client> {
     let is_here = collector::feed::is_loopback(url);
     match url.scheme() {
@@ -69,7 +69,7 @@ fn client_for(url: &Url) -> anyhow::Result<Client> {
         "http" if is_here => {}
         _ => bail!("the address must begin with https://, or http:// on this machine"),
     }
-    let mut builder = Client::builder().redirect(Policy::none()).timeout(PATIENCE);
+    let mut builder = Client::builder().redirect(Policy::none()).timeout(TIMEOUT);
     if is_here {
         builder = builder.no_proxy();
     }
@@ -79,9 +79,9 @@ fn client_for(url: &Url) -> anyhow::Result<Client> {
     Ok(builder.build()?)
 }
 
-/// Sends what is not sent yet.
+/// Sends what is buffered.
 pub(super) fn finish() {
-    if let Some(Err(error)) = PROVIDER.get().map(|provider| provider.shutdown_with_timeout(PATIENCE)) {
+    if let Some(Err(error)) = PROVIDER.get().map(|provider| provider.shutdown_with_timeout(TIMEOUT)) {
         warn!(%error, "not all traces could be sent");
     }
 }

@@ -247,7 +247,12 @@ fn invalid_value_is_reported_with_its_origin() {
     let words = refused(&[], &[("COLLECTOR_AUTH", "password")]);
     assert_eq!(words, "error: $COLLECTOR_AUTH: `password`: not one of api-key, instance");
     home.write("c.toml", "timeout = \"5s\"\nretries =\n");
-    assert!(refused(&["--config", "c.toml"], &[]).starts_with("error: c.toml: invalid TOML in line 2: "));
+    assert!(refused(&["--config", "c.toml"], &[]).starts_with("error: c.toml:2: invalid TOML: "));
+    home.write("c.toml", "timeout = \"5s\"\n\n[cache]\nsize = 1\n");
+    assert_eq!(
+        refused(&["--config", "c.toml"], &[]),
+        "error: c.toml:3: no setting is called `cache`; did you mean `cache_dir`?"
+    );
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(super) const TARGETS: &[Target] = &[
     Target {
         name: "config",
         run: config,
-        bound: Bound { per_byte: 1024, constant: 64 << 10 },
+        bound: Bound { per_byte: 2048, constant: 64 << 10 },
         tokens: &[
             "feed",
             "store",

@@ -1,19 +1,18 @@
 //! Where a value comes from. The one place that knows the precedence: an option beats a variable, a variable beats the
 //! configuration file, and the file beats the default.
 
-use std::env;
 use std::error::Error as _;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueHint};
 use collector::text::without_password;
 
-use super::config_file::ConfigFile;
-use super::{folders, option, parsers, variable};
+use super::config_file::{ConfigFile, Entry};
+use super::{folders, option, parsers, variable, variables};
 
 /// The bucket that the documented collector stores into, where `OCI_NAMESPACE` is set and `OCI_BUCKET_NAME` is not.
 const DOCUMENTED_BUCKET: &str = "polisen-events-collector";
@@ -76,10 +75,9 @@ impl Value {
         anyhow!("{}: `{}`: {reason}", self.origin.place(&self.key), without_password(&self.text))
     }
 
-    /// The value as an argument for the full definition; none where its default applies.
+    /// The value as an argument for the full definition; none if it is empty.
     pub(super) fn argument(&self) -> Option<String> {
-        let is_set = self.origin.is_chosen() && !self.text.is_empty();
-        is_set.then(|| format!("{}={}", option(&self.key), self.text))
+        (!self.text.is_empty()).then(|| format!("{}={}", option(&self.key), self.text))
     }
 }
 
@@ -135,7 +133,7 @@ impl Sources<'_> {
             .map_or_else(String::new, |default| default.to_string_lossy().into_owned());
         let found = match self.option(&key) {
             Some(found) => Some(found),
-            None => from_variable(setting, &key)?.or_else(|| self.file.value(&key)),
+            None => from_variable(setting, &key)?.or_else(|| self.entry(&key)),
         };
         let (text, origin) = found.unwrap_or_else(|| (default.clone(), Origin::Default));
         let mut value = Value { key, text, origin };
@@ -151,6 +149,11 @@ impl Sources<'_> {
         Ok(value)
     }
 
+    fn entry(&self, key: &str) -> Option<(String, Origin)> {
+        let Entry { text, line } = self.file.entries.get(key)?.clone();
+        Some((text, Origin::File { path: self.file.path.clone(), line }))
+    }
+
     fn option(&self, key: &str) -> Option<(String, Origin)> {
         let text = self.options.try_get_raw(key).ok().flatten()?.next()?.to_str()?.to_owned();
         let is_given = self.options.value_source(key) == Some(ValueSource::CommandLine);
@@ -161,7 +164,7 @@ impl Sources<'_> {
 fn from_variable(setting: &Arg, key: &str) -> anyhow::Result<Option<(String, Origin)>> {
     let documented = setting.get_env().and_then(|name| name.to_str()).map(str::to_owned);
     for name in [Some(variable(key)), documented].into_iter().flatten() {
-        if let Some(text) = read_variable(&name)? {
+        if let Some(text) = variables::read(&name)? {
             return Ok(Some((text, Origin::Variable(name))));
         }
     }
@@ -170,19 +173,10 @@ fn from_variable(setting: &Arg, key: &str) -> anyhow::Result<Option<(String, Ori
 
 /// The store that the variables of the documented collector name.
 fn documented_bucket() -> anyhow::Result<Option<(String, Origin)>> {
-    let Some(namespace) = read_variable("OCI_NAMESPACE")? else { return Ok(None) };
-    let (bucket, names) = match read_variable("OCI_BUCKET_NAME")? {
+    let Some(namespace) = variables::read("OCI_NAMESPACE")? else { return Ok(None) };
+    let (bucket, names) = match variables::read("OCI_BUCKET_NAME")? {
         Some(bucket) => (bucket, "OCI_NAMESPACE, $OCI_BUCKET_NAME"),
         None => (DOCUMENTED_BUCKET.to_owned(), "OCI_NAMESPACE"),
     };
     Ok(Some((format!("oci://{namespace}/{bucket}"), Origin::Variable(names.to_owned()))))
-}
-
-/// An environment variable. An empty one is not ignored: its value is the empty text.
-pub(super) fn read_variable(name: &str) -> anyhow::Result<Option<String>> {
-    match env::var(name) {
-        Ok(text) => Ok(Some(text)),
-        Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => bail!("the environment variable {name} is not UTF-8"),
-    }
 }

@@ -18,6 +18,15 @@ struct Unknown {
     similar: Option<(usize, String)>,
 }
 
+/// An environment variable. An empty one is not ignored: its value is the empty text.
+pub(super) fn read(name: &str) -> anyhow::Result<Option<String>> {
+    match env::var(name) {
+        Ok(text) => Ok(Some(text)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => bail!("the environment variable {name} is not UTF-8"),
+    }
+}
+
 /// Refuses a variable that is one edit (or two exchanged characters) away from one of this program.
 pub(super) fn refuse_near_misses() -> anyhow::Result<()> {
     for Unknown { name, similar } in unknown() {

@@ -17,20 +17,21 @@ pub(crate) struct Entry {
 /// The settings in a TOML document, each under one of the `known` keys.
 ///
 /// # Errors
-/// What is wrong with the document: its syntax, an unknown key, or a value that is a list or a table.
+/// The line, and what is wrong with it: its syntax, an unknown key, or a value that is a list or a table.
 pub(crate) fn entries(document: &str, known: &[&str]) -> Result<BTreeMap<String, Entry>, String> {
-    let line = |offset: usize| document.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1;
-    let table: BTreeMap<String, Spanned<toml::Value>> = toml::from_str(document).map_err(|error| {
-        let place = error.span().map_or_else(String::new, |span| format!(" in line {}", line(span.start)));
-        format!("invalid TOML{place}: {}", error.message())
-    })?;
-    let entry = |(key, value): (String, Spanned<toml::Value>)| {
+    let line_at = |offset: usize| document.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1;
+    let table: BTreeMap<Spanned<String>, Spanned<toml::Value>> =
+        toml::from_str(document).map_err(|error| {
+            let offset = error.span().map_or(document.len(), |span| span.start);
+            format!("{}: invalid TOML: {}", line_at(offset), error.message())
+        })?;
+    let entry = |(key, value): (Spanned<String>, Spanned<toml::Value>)| {
+        let (line, key) = (line_at(key.span().start), key.into_inner());
         if !known.contains(&key.as_str()) {
-            return Err(format!("no setting is called `{key}`{}", similar_to(&key, known)));
+            return Err(format!("{line}: no setting is called `{key}`{}", similar_to(&key, known)));
         }
-        let line = line(value.span().start);
         let text = plain(value.into_inner())
-            .ok_or_else(|| format!("`{key}` in line {line} must be a text, a number, true or false"))?;
+            .ok_or_else(|| format!("{line}: `{key}` must be a text, a number, true or false"))?;
         Ok((key, Entry { text, line }))
     };
     table.into_iter().map(entry).collect()

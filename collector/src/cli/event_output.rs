@@ -1,4 +1,4 @@
-//! Prints events: as a table, CSV, JSON, or their number.
+//! Writes events as a table, CSV or JSON, or counts them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,14 +16,14 @@ use serde_json::{Map, Value, json};
 
 use super::output;
 
-/// What of an event can be asked for by itself.
+/// The fields of an event that can be chosen.
 const FIELDS: [&str; 9] = ["id", "datetime", "type", "location", "name", "summary", "url", "gps", "day"];
-/// What a table shows.
+/// The fields in a table where none are chosen.
 const TABLE: [&str; 5] = ["id", "datetime", "type", "location", "name"];
 
 // No doc comment: it would become the description of the command.
 #[derive(Debug, Args)]
-pub(super) struct FormArguments {
+pub(super) struct FormatArguments {
     /// Only these fields of an event
     #[arg(long, value_name = "FIELD,…", value_delimiter = ',', value_parser = PossibleValuesParser::new(FIELDS))]
     fields: Vec<String>,
@@ -44,7 +44,7 @@ enum Format {
     Json,
 }
 
-/// An event to be printed.
+/// An event to be written.
 pub(super) struct Row<'a> {
     json: &'a str,
     day: NaiveDate,
@@ -62,15 +62,19 @@ impl<'a> From<&'a Shown> for Row<'a> {
     }
 }
 
-/// Writes events as they come.
-pub(super) trait Form {
+/// Writes events one by one.
+pub(super) trait EventWriter {
     fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()>;
 
-    fn end(&mut self, next: Option<&Cursor>) -> anyhow::Result<()>;
+    fn finish(&mut self, next: Option<&Cursor>) -> anyhow::Result<()>;
 }
 
-/// The form that is asked for; JSON with `--json`.
-pub(super) fn form<'a>(json: bool, arguments: &FormArguments, out: &'a mut dyn Write) -> Box<dyn Form + 'a> {
+/// A writer of the format that the options choose; JSON with `--json`.
+pub(super) fn event_writer<'a>(
+    json: bool,
+    arguments: &FormatArguments,
+    out: &'a mut dyn Write,
+) -> Box<dyn EventWriter + 'a> {
     let format = if json { Format::Json } else { arguments.format };
     if let Some(by) = arguments.count_by.clone() {
         return Box::new(Counts { by, format, found: HashMap::new(), out });
@@ -102,14 +106,14 @@ fn field<'a>(event: &'a Fields<'_>, row: &Row<'_>, name: &str) -> Cow<'a, str> {
     }
 }
 
-/// A line an event, in columns wide enough for most.
+/// One line for each event, in columns that are wide enough for most.
 struct Table<'a> {
     fields: Vec<String>,
     is_begun: bool,
     out: &'a mut dyn Write,
 }
 
-impl Form for Table<'_> {
+impl EventWriter for Table<'_> {
     fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
         let event = Fields::of(row.json)?;
         let mut line = String::new();
@@ -129,7 +133,7 @@ impl Form for Table<'_> {
         Ok(writeln!(self.out, "{}", line.trim_end())?)
     }
 
-    fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
+    fn finish(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
         if !self.is_begun && io::stdout().is_terminal() {
             writeln!(self.out, "no events")?;
         }
@@ -154,7 +158,7 @@ impl Csv<'_> {
     }
 }
 
-impl Form for Csv<'_> {
+impl EventWriter for Csv<'_> {
     fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
         self.begin()?;
         let event = Fields::of(row.json)?;
@@ -163,21 +167,21 @@ impl Form for Csv<'_> {
         Ok(writeln!(self.out, "{line}")?)
     }
 
-    fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
+    fn finish(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
         Ok(self.begin()?)
     }
 }
 
-/// A line an event, or one document with the cursor to go on.
+/// One line for each event, or one document that ends with the cursor of the next page.
 struct Json<'a> {
-    /// All that the feed sent if there are none.
+    /// If empty, the event is written as the feed sent it.
     fields: Vec<String>,
     is_document: bool,
     is_begun: bool,
     out: &'a mut dyn Write,
 }
 
-impl Form for Json<'_> {
+impl EventWriter for Json<'_> {
     fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
         let line = if self.fields.is_empty() {
             row.json.to_owned()
@@ -200,7 +204,7 @@ impl Form for Json<'_> {
         Ok(write!(self.out, "{before}{line}{after}")?)
     }
 
-    fn end(&mut self, next: Option<&Cursor>) -> anyhow::Result<()> {
+    fn finish(&mut self, next: Option<&Cursor>) -> anyhow::Result<()> {
         if self.is_document {
             let begin = if self.is_begun { "" } else { "{\"events\":[" };
             writeln!(self.out, "{begin}\n],\"next\":{}}}", json!(next.map(ToString::to_string)))?;
@@ -209,7 +213,7 @@ impl Form for Json<'_> {
     }
 }
 
-/// How many, by type, place, day or hour.
+/// Numbers of events by type, location, day or hour.
 struct Counts<'a> {
     by: String,
     format: Format,
@@ -217,7 +221,7 @@ struct Counts<'a> {
     out: &'a mut dyn Write,
 }
 
-impl Form for Counts<'_> {
+impl EventWriter for Counts<'_> {
     fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
         let event = Fields::of(row.json)?;
         let name = match self.by.as_str() {
@@ -228,7 +232,7 @@ impl Form for Counts<'_> {
         Ok(())
     }
 
-    fn end(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
+    fn finish(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
         let mut counts: Vec<(&String, &u64)> = self.found.iter().collect();
         counts.sort();
         if matches!(self.by.as_str(), "type" | "location") {
