@@ -42,6 +42,7 @@ pub use repair::Repair;
 
 use crate::cache::{Cache, Content, Origin};
 use crate::clock::SharedClock;
+use crate::files::descriptors;
 use crate::ledger::{CAPACITY, Claim, LedgerError};
 use crate::store::{CachedStore, Key, Listed, Object, Operation, SharedStore, StoreError};
 use std::sync::Arc;
@@ -291,9 +292,9 @@ impl Archive {
         Err(ArchiveError::Missing(self.store.location()))
     }
 
-    /// How many requests it makes at a time.
+    /// Maximum number of concurrent requests.
     pub(crate) fn parallel(&self) -> usize {
-        self.options.parallel.max(1)
+        self.options.parallel.clamp(1, descriptors::spare())
     }
 
     /// What time it is for it.

@@ -27,9 +27,11 @@ use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand,
 use cache::CacheArguments;
 use changes::ChangesArguments;
 use commands::{CompletionsArguments, ImportArguments};
+use doctor::DoctorArguments;
 use fetch::FetchArguments;
 use query::QueryArguments;
 use settings::{Group, Settings};
+use watch::WatchArguments;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,7 @@ enum Task {
     /// Fetch once and store what is new
     Run,
     /// Run as a service: poll on schedule, and show the state
-    Watch,
+    Watch(WatchArguments),
     /// Collect from recorded responses, each as one run at its time
     Import(ImportArguments),
     /// Find events in the archive
@@ -92,7 +94,7 @@ enum Task {
     /// Repair the archive: finish what an interrupted run claimed, move duplicates to repaired/, rebuild the ledger
     Repair,
     /// Try everything that a run needs, and report what is missing and what to do about it
-    Doctor,
+    Doctor(DoctorArguments),
     /// Print every setting and where its value comes from
     Config,
     /// Print a script that completes commands in a shell
@@ -116,8 +118,8 @@ const RUN: &[Group] = groups![DepositSettings, RecordSettings, HealthSettings];
 /// The settings that a command takes as options.
 fn groups_of(command: &str) -> Vec<Group> {
     let groups: &[&[Group]] = match command {
-        "run" => &[FEED, ARCHIVE, WRITING, CACHE, RUN, groups![PrometheusSettings]],
-        "watch" => &[groups![ServiceSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
+        "run" => &[FEED, ARCHIVE, WRITING, CACHE, RUN, groups![PrometheusSettings, HeartbeatSettings]],
+        "watch" => &[groups![ServiceSettings, HeartbeatSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
         "doctor" => &[groups![DoctorSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
         "import" => &[ARCHIVE, WRITING, groups![DepositSettings], CACHE],
         "repair" => &[groups![RepairSettings], ARCHIVE, WRITING, CACHE],
@@ -174,9 +176,15 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
 
 fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
     let task = Task::from_arg_matches(matches).map_err(|error| Failure::Usage(error.into()))?;
-    match task {
-        Task::Completions(arguments) => return commands::completions(&arguments),
+    if let Task::Watch(_) = task {
+        watch::hold_reloads();
+    }
+    match &task {
+        Task::Completions(arguments) => return commands::completions(arguments),
         Task::Man => return commands::man(),
+        Task::Doctor(DoctorArguments { user: Some(user) }) if !doctor::is_own(user) => {
+            return doctor::run_as(user);
+        }
         _ => {}
     }
     let options = matches.subcommand().map_or(matches, |(_, options)| options);
@@ -193,7 +201,7 @@ fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
     }
     match task {
         Task::Run => commands::run(&settings),
-        Task::Watch => watch::watch(settings, options),
+        Task::Watch(arguments) => watch::watch(settings, options, &arguments),
         Task::Import(arguments) => commands::import(&settings, &arguments),
         Task::Query(arguments) => query::query(&settings, &arguments),
         Task::Changes(arguments) => changes::changes(&settings, &arguments),
@@ -202,7 +210,7 @@ fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
         Task::Health => commands::health(&settings),
         Task::Verify => commands::verify(&settings),
         Task::Repair => commands::repair(&settings),
-        Task::Doctor => doctor::doctor(&settings),
+        Task::Doctor(_) => doctor::doctor(&settings),
         Task::Config | Task::Completions(_) | Task::Man => commands::config(&settings, &values),
     }
 }

@@ -15,7 +15,7 @@ mod selection;
 
 use std::fmt;
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -203,6 +203,15 @@ impl Feed {
             Self::Http(feed) => Self::Http(Box::new(feed.selecting(selection))),
             Self::File(path) => Self::File(path.clone()),
             Self::StandardInput => Self::StandardInput,
+        }
+    }
+
+    /// Where calls are counted and an answer HTTP 404 is remembered.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<&Path> {
+        match self {
+            Self::Http(feed) => Some(feed.state_dir()),
+            Self::File(_) | Self::StandardInput => None,
         }
     }
 

@@ -1,7 +1,9 @@
 //! Opens files that others may have put there: a FIFO, a device or a link in the place of a file must neither block a command
 //! nor lead it astray.
 
+pub(crate) mod descriptors;
 pub(crate) mod output;
+pub(crate) mod owner;
 pub(crate) mod private;
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -163,11 +165,18 @@ pub(crate) fn open_folder(path: &Path) -> io::Result<File> {
     flagged(File::options().read(true), OFlag::O_DIRECTORY).open(path)
 }
 
+/// Opens a folder, but not one that a symbolic link leads to.
+fn open_folder_itself(path: &Path) -> io::Result<File> {
+    flagged(File::options().read(true), OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).open(path)
+}
+
 /// Opens a lock file, which is made if need be. A link is not followed: it could name a file of somebody else.
 pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).read(true);
-    require_regular(flagged(&mut options, OFlag::O_NOFOLLOW).open(path)?)
+    let file = require_regular(flagged(&mut options, OFlag::O_NOFOLLOW).open(path)?)?;
+    owner::hand_over(&file, owner::folder_of(path))?;
+    Ok(file)
 }
 
 /// Locks a file, which is made if need be, until the returned file is closed. The error names the program that holds it.
@@ -196,6 +205,7 @@ pub(crate) fn lock_folder(path: &Path, wait: Duration) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::WouldBlock, format!("{} is locked by another program", path.display())))
 }
 
+/// Takes the lock on a file, for which it waits no longer than `wait`. Whether it could.
 fn wait_for_lock(file: &File, wait: Duration) -> io::Result<bool> {
     let begin = Instant::now();
     loop {

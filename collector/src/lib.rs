@@ -10,7 +10,7 @@
 //! ```
 //!
 //! [`query`] reads what is stored, through a [`cache`] where there is one; [`fetch`] asks the feed by its own filters. [`run`] is the list of these steps; [`import`] repeats them over recorded responses; [`analysis`] and
-//! [`trends`] read the records that runs leave, whose values [`quantity`] defines. No step knows the command line, only [`feed`] and [`store`] know the network,
+//! [`trends`] read the records that runs leave, whose values [`quantity`] defines; [`heartbeat`] reports runs to a monitor. No step knows the command line, only [`feed`], [`store`] and [`heartbeat`] know the network,
 //! and only [`clock`] knows what time it is.
 
 pub mod analysis;
@@ -24,6 +24,7 @@ pub mod fetch;
 pub mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod heartbeat;
 mod http_span;
 pub mod import;
 mod json;

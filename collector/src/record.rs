@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 pub(crate) use crate::files::output::stage;
 pub(crate) use evidence::events_in;
-pub use evidence::{Evidence, Fact, Limits, MAX_UNSETTLED, Reason, is_in_the_future};
+pub use evidence::{Evidence, Fact, FeedGone, Limits, MAX_UNSETTLED, Reason, is_in_the_future};
 pub use process::{ProcessUse, resident_bytes};
 pub use run_record::{ErrorEntry, HttpUse, RunRecord, Status};
 

@@ -15,10 +15,11 @@ use tracing::{Instrument as _, Span, debug_span, error, warn};
 use crate::archive::{Archive, ArchiveError, Deposit, Outcome, Snapshot};
 use crate::clock::{CLOCK_TOLERANCE, SharedClock, iso};
 use crate::event::{EventId, Response, ResponseError};
-use crate::feed::{Feed, FetchFailure, Fetched, HttpReport};
+use crate::feed::{Feed, FeedError, FetchFailure, Fetched, HttpReport};
+use crate::files::descriptors;
 use crate::http_span;
 use crate::quantity::Quantity;
-use crate::record::{Evidence, Limits, RecordPaths, RunRecord, events_in, health};
+use crate::record::{Evidence, FeedGone, Limits, RecordPaths, RunRecord, events_in, health};
 use crate::text::printable;
 
 /// Number of threads for file operations. Each has memory of its own, and a run has little use for more.
@@ -29,9 +30,18 @@ const BLOCKING_THREADS: usize = 2;
 /// # Errors
 /// If the system gives no resources for it.
 pub fn runtime() -> io::Result<Runtime> {
+    runtime_with(BLOCKING_THREADS)
+}
+
+/// A runtime of one thread, and at most as many others while file operations block.
+///
+/// # Errors
+/// If the system gives no resources for it; also if the limit of open files is too low.
+pub fn runtime_with(max_blocking_threads: usize) -> io::Result<Runtime> {
+    descriptors::require()?;
     Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(max_blocking_threads.min(descriptors::spare()))
         .thread_keep_alive(Duration::from_secs(1))
         .build()
 }
@@ -146,12 +156,14 @@ impl Collector {
                 if let Outcome::LeftToAnother { owner, .. } = &deposit.outcome {
                     record.left_to = Some(printable(owner).to_string());
                 }
+                evidence.feed_gone = None;
                 if deposit.quantities.is_set(Quantity::PossibleGap) {
                     evidence.last_possible_gap = Some(start);
                 }
             }
             Err(error) => {
                 evidence.note_failure();
+                evidence.feed_gone = self.feed_gone(error, start);
                 record.note_error(error.kind(), error, self.clock.now());
             }
         }
@@ -204,6 +216,19 @@ impl Collector {
         let since = self.clock.elapsed();
         let result = step.instrument(span).await;
         (result, self.clock.since(since))
+    }
+
+    /// That the feed is not called again, if this error says so.
+    fn feed_gone(&self, error: &RunError, start: DateTime<Utc>) -> Option<FeedGone> {
+        let RunError::Fetch(FetchFailure { error, .. }) = error else { return None };
+        let since = match error {
+            FeedError::Status { status: 404, .. } => start,
+            FeedError::Gone { since } => DateTime::parse_from_rfc3339(since).map_or(start, Into::into),
+            _ => return None,
+        };
+        let state_dir = self.feed.state_dir()?;
+        let state_dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_path_buf());
+        Some(FeedGone { since, state_dir })
     }
 
     /// Writes the record. If that fails, the evidence shows it, and so does the health file.

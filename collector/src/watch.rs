@@ -6,6 +6,7 @@
 
 mod dashboard;
 pub mod http;
+pub mod listener;
 pub mod metrics;
 pub mod pace;
 pub mod recall;
@@ -126,7 +127,7 @@ impl Watch {
         self.status.note(&report.record);
         self.status.note_evidence(&report.evidence, report.health_error.as_ref());
         tell(report);
-        report.log_unhealthy(self.clock.now(), self.status.limits());
+        report.log_unhealthy(self.clock.now(), &self.status.limits());
         let (interval, reason) = self.pace.interval();
         if (interval, reason) != before {
             let minutes = interval.as_secs_f64() / 60.0;

@@ -110,7 +110,8 @@ pub async fn play(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyho
         health_file: setup.collector.paths.health_file.clone(),
         clock: Arc::clone(&shared),
     };
-    let address = http::start(([127, 0, 0, 1], 0).into(), pages).context("the pages cannot be shown")?;
+    let server = http::start(([127, 0, 0, 1], 0).into(), pages).context("the pages cannot be shown")?;
+    let address = server.address();
 
     let (tell, mut told) = unbounded_channel();
     let end = start + TimeDelta::days(life.days.into());

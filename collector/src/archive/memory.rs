@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use twox_hash::XxHash3_64;
 
+use crate::files::{self, private};
 use crate::json::from_object;
 use crate::ledger::Mark;
 
@@ -106,16 +106,12 @@ impl StateFolder {
     }
 
     fn read(path: &Path) -> io::Result<Document> {
-        let mut bytes = Vec::new();
-        fs::File::open(path)?.take(FILE_LIMIT_BYTES).read_to_end(&mut bytes)?;
-        Ok(Document::parse(&bytes)?)
+        Ok(Document::parse(&files::read_regular(path, FILE_LIMIT_BYTES)?)?)
     }
 
     fn write(&self, path: &Path, document: &Document) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        let mut staged = tempfile::NamedTempFile::new_in(&self.folder)?;
-        staged.write_all(&serde_json::to_vec(document)?)?;
-        staged.persist(path)?;
+        private::make_folder(&self.folder)?;
+        private::stage(&self.folder, &serde_json::to_vec(document)?)?.persist(path)?;
         Ok(())
     }
 }

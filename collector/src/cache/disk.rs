@@ -3,9 +3,8 @@
 //! Every file appears whole or not at all and carries a checksum; what cannot be read, or belongs to somebody else, is as good
 //! as absent. The files used last stay when there is too much.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +20,8 @@ use super::{CacheMetrics, Content, DiskOptions, KeptOnDisk};
 const ENTRIES: &str = "entries";
 const USED: &str = "used.json";
 const LOCK: &str = ".lock";
+/// Maximum time to wait for another process that counts. What it takes longer is left out of the counters.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// The file of counters is not larger.
 const USED_LIMIT_BYTES: u64 = 1 << 16;
 /// That a file was used is noted on it at most so often.
@@ -164,12 +165,8 @@ impl Disk {
         let folder = path.parent().unwrap_or(&self.options.folder);
         self.make_folder()?;
         private::make_folder(folder)?;
-        let mut staged = tempfile::Builder::new()
-            .prefix(".staged-")
-            .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(folder)?;
         let head = head(written_ms, content, &self.title(name));
-        staged.write_all(head.as_bytes())?;
+        let mut staged = private::stage(folder, head.as_bytes())?;
         staged.write_all(content)?;
         staged.persist(path).map_err(|error| error.error)?;
         self.written.fetch_add((head.len() + content.len()) as u64, Ordering::Relaxed);
@@ -223,13 +220,12 @@ impl Disk {
     fn add_up(&self, metrics: CacheMetrics) -> io::Result<()> {
         self.make_folder()?;
         let lock = private::open(&self.options.folder.join(LOCK))?;
-        lock.lock()?;
+        private::lock(&lock, LOCK_PATIENCE)?;
         let evictions = self.evicted.swap(0, Ordering::Relaxed);
         // What one process has in memory is nothing to the others.
         let metrics = CacheMetrics { evictions, ..metrics };
         let used = self.used().plus(metrics);
-        let mut staged = tempfile::NamedTempFile::new_in(&self.options.folder)?;
-        serde_json::to_writer(&mut staged, &used)?;
+        let staged = private::stage(&self.options.folder, &serde_json::to_vec(&used)?)?;
         staged.persist(self.options.folder.join(USED)).map_err(|error| error.error)?;
         Ok(())
     }

@@ -9,13 +9,14 @@ use clap::Args;
 use clap_complete::Shell;
 use collector::archive::{ArchiveError, Findings};
 use collector::clock::{Clock as _, SharedClock, SystemClock};
-use collector::feed::{Feed, POLISEN_URL};
+use collector::feed::{Feed, FeedError, POLISEN_URL};
+use collector::heartbeat::Heartbeat;
 use collector::import::{find_recordings, import as import_recordings};
 use collector::record::check;
 use collector::run::Collector;
 use collector::text::printable_lines;
 use collector::watch::status::Status;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tracing::warn;
 
 use super::output::{self, Progress};
@@ -27,7 +28,11 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     let limits = settings.health.limits();
     let (runtime, clock) = (collector::run::runtime().context("cannot start")?, system_clock());
     let collector = runtime.block_on(collector(settings, &clock))?;
+    let heartbeat = heartbeat(settings)?;
     let report = runtime.block_on(collector.run());
+    if let Some(heartbeat) = heartbeat {
+        runtime.block_on(heartbeat.report(&report, clock.now(), &limits));
+    }
     report.log_unhealthy(clock.now(), &limits);
     let health_file = &collector.paths.health_file;
     let mut unwritten = None;
@@ -74,6 +79,11 @@ pub(super) async fn collector(settings: &Settings, clock: &SharedClock) -> Resul
         paths: settings.record_paths(),
         clock: Arc::clone(clock),
     })
+}
+
+/// The monitor that the settings name, if any.
+pub(super) fn heartbeat(settings: &Settings) -> Result<Option<Heartbeat>, FeedError> {
+    settings.heartbeat.heartbeat_url.as_ref().map(Heartbeat::new).transpose()
 }
 
 #[derive(Debug, Args)]
@@ -195,10 +205,5 @@ pub(super) fn system_clock() -> SharedClock {
 
 /// The runtime of a command that reads many objects at a time.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
-    Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(16)
-        .thread_keep_alive(std::time::Duration::from_secs(1))
-        .build()
-        .context("cannot start")
+    collector::run::runtime_with(16).context("cannot start")
 }

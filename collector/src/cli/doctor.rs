@@ -1,12 +1,18 @@
 //! `collector doctor`: tries everything a run needs.
 
+use std::env;
+use std::ffi::{CString, OsString};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context as _, anyhow};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use clap::Args;
 use collector::archive::{Archive, ArchiveOptions, ledger_key};
 use collector::clock::{CLOCK_TOLERANCE, SharedClock};
 use collector::event::Response;
@@ -16,6 +22,7 @@ use collector::store::remote::clock_ahead_of;
 use collector::store::{LocalStore, OpenStore};
 use collector::text::printable;
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{User, geteuid, initgroups, setgid, setuid};
 use serde::Serialize;
 use url::Url;
 
@@ -66,6 +73,43 @@ struct Check {
 struct Report {
     ok: bool,
     checks: Vec<Check>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Try as this user, for instance the one of the service; only root can
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+}
+
+/// Whether this process runs as that user.
+pub(crate) fn is_own(user: &str) -> bool {
+    User::from_name(user).ok().flatten().is_some_and(|user| user.uid == geteuid())
+}
+
+/// Starts the same command once more, as another user and with that user's home folder. Returns only if that fails.
+pub(crate) fn run_as(name: &str) -> Result<Exit, Failure> {
+    let refused = |reason: String| Failure::Usage(anyhow!("--user: `{name}`: {reason}"));
+    let found = User::from_name(name).map_err(|error| refused(error.to_string()))?;
+    let user = found.ok_or_else(|| refused("there is no user of this name".to_owned()))?;
+    if !geteuid().is_root() {
+        return Err(refused("only root can act as another user".to_owned()));
+    }
+    let program = env::current_exe().context("cannot start again")?;
+    let login = CString::new(name).map_err(|_| refused("not a valid name".to_owned()))?;
+    initgroups(&login, user.gid)
+        .and_then(|()| setgid(user.gid))
+        .and_then(|()| setuid(user.uid))
+        .map_err(|error| refused(error.to_string()))?;
+    let mut arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    arguments.retain(|argument| argument != format!("--user={name}").as_str());
+    if let Some(position) = arguments.iter().position(|argument| argument == "--user") {
+        arguments.drain(position..(position + 2).min(arguments.len()));
+    }
+    let mut command = Command::new(&program);
+    command.args(arguments).env("HOME", user.dir).env("USER", name).env("LOGNAME", name);
+    let error = command.env_remove("XDG_STATE_HOME").env_remove("XDG_CACHE_HOME").exec();
+    Err(refused(format!("cannot start {}: {error}", program.display())))
 }
 
 pub(crate) fn doctor(settings: &Settings) -> Result<Exit, Failure> {

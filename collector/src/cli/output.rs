@@ -303,16 +303,15 @@ impl<'a> HealthOutput<'a> {
 
 /// The value and the origin of every setting.
 pub(crate) fn config_json(values: &[Value]) -> serde_json::Value {
-    let rows = values.iter().map(|Value { key, text, origin }| {
-        (key.clone(), json!({"value": without_password(text), "source": origin.to_string()}))
+    let rows = values.iter().map(|value| {
+        (value.key.clone(), json!({"value": value.shown(), "source": value.origin.to_string()}))
     });
     rows.collect::<serde_json::Map<_, _>>().into()
 }
 
 /// The same for people.
 pub(crate) fn print_config(values: &[Value], state_dir: &Path) -> io::Result<()> {
-    let rows: Vec<_> =
-        values.iter().map(|Value { key, text, origin }| (key, without_password(text), origin)).collect();
+    let rows: Vec<_> = values.iter().map(|value| (&value.key, value.shown(), &value.origin)).collect();
     let keys = rows.iter().map(|(key, ..)| key.len()).max().unwrap_or(0);
     let texts = rows.iter().map(|(_, text, _)| text.len()).max().unwrap_or(0);
     let mut page = String::new();

@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) prometheus: PrometheusSettings,
     #[command(flatten)]
+    pub(crate) heartbeat: HeartbeatSettings,
+    #[command(flatten)]
     pub(crate) records: RecordSettings,
     #[command(flatten)]
     pub(crate) health: HealthSettings,

@@ -1,73 +1,133 @@
 //! `collector watch`: the service, and what the system says to it.
 
+use std::io::{self, Write as _};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
-use clap::ArgMatches;
+use clap::{ArgMatches, Args};
 use collector::clock::SharedClock;
 use collector::feed::Source;
+use collector::heartbeat::Heartbeat;
 use collector::record::{health, is_in_the_future};
 use collector::run::Collector;
-use collector::watch::http::{self, Pages};
+use collector::watch::http::Pages;
 use collector::watch::pace::Pace;
 use collector::watch::schedule::Schedule;
 use collector::watch::status::Status;
-use collector::watch::{Command, Watch, recall};
+use collector::watch::{Command, Watch, listener, recall};
+use nix::sys::signal::SigSet;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::commands::{collector, system_clock};
+use super::commands::{collector, heartbeat, system_clock};
 use super::settings::{ServiceSettings, Settings};
 use super::{Exit, Failure};
 
 /// A health file that is read is not larger.
 const HEALTH_LIMIT_BYTES: u64 = 1 << 20;
 
-pub(crate) fn watch(settings: Settings, options: &ArgMatches) -> Result<Exit, Failure> {
-    collector::run::runtime().context("cannot start")?.block_on(Service::start(settings)?.serve(options))
+type Commands = UnboundedReceiver<Command>;
+
+/// Keeps a reload that is asked for before the service can hear it: by default the signal would end the process.
+pub(crate) fn hold_reloads() {
+    // Fails for an invalid argument only.
+    let _ = reload_signal().thread_block();
+}
+
+fn reload_signal() -> SigSet {
+    SigSet::from(nix::sys::signal::Signal::SIGHUP)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArguments {
+    /// Check the settings and open the store as a reload does, and end without a poll
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn watch(
+    settings: Settings,
+    options: &ArgMatches,
+    arguments: &WatchArguments,
+) -> Result<Exit, Failure> {
+    let runtime = collector::run::runtime().context("cannot start")?;
+    let ended = runtime.block_on(async {
+        let commands = signals()?;
+        let service = Service::start(settings)?;
+        if arguments.check { service.check().await } else { Box::pin(service.serve(commands, options)).await }
+    });
+    // What still blocks a thread must not keep the process: it would be killed instead.
+    runtime.shutdown_background();
+    ended
 }
 
 struct Service {
     settings: Settings,
     clock: SharedClock,
     status: Arc<Status>,
+    pages: Option<JoinHandle<()>>,
 }
+
+/// What depends on the settings.
+type Setup = (Collector, Option<Heartbeat>, Schedule, Pace);
 
 impl Service {
     fn start(settings: Settings) -> Result<Self, Failure> {
         let clock = system_clock();
         let (buffer, limits) = (settings.deposit.buffer_size, settings.health.limits());
         let status = Arc::new(Status::new(clock.now(), buffer, limits)?);
-        status.recall(recall::records(&settings.records.metrics_dir, clock.now()));
-        status.note_evidence(&health::read_evidence(&settings.health.health_file), None);
-        Ok(Self { settings, clock, status })
+        Ok(Self { settings, clock, status, pages: None })
     }
 
-    async fn serve(mut self, options: &ArgMatches) -> Result<Exit, Failure> {
-        let mut commands = signals()?;
-        let mut collector = self.collector().await?;
+    /// Opens what the settings name, as a start and a reload do, and polls nothing.
+    async fn check(self) -> Result<Exit, Failure> {
+        self.collector().await?;
+        writeln!(io::stdout(), "the settings are valid")?;
+        Ok(Exit::Done)
+    }
+
+    async fn serve(mut self, mut commands: Commands, options: &ArgMatches) -> Result<Exit, Failure> {
+        self.status.recall(recall::records(&self.settings.records.metrics_dir, self.clock.now()));
+        self.status.note_evidence(&health::read_evidence(&self.settings.health.health_file), None);
+        let (opened, mut command) = unless_stopped(self.collector(), &mut commands).await;
+        let Some(opened) = opened else { return Ok(Exit::Done) };
+        let (mut collector, mut heartbeat) = (opened?, heartbeat(&self.settings)?);
         let (schedule, pace) = self.rhythm();
         let last_run = last_run(&self.settings, self.clock.now());
         let (clock, status) = (Arc::clone(&self.clock), Arc::clone(&self.status));
         let mut watch = Watch::new(clock, schedule, pace, status, last_run);
-        self.listen()?;
+        self.listen().await;
         let watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(limit / 2)));
         notify(&[NotifyState::Ready]);
         info!(every_s = schedule.interval().as_secs_f64(), store = %self.settings.store.store, "polling");
-        while watch.run(async || collector.run().await, &mut commands).await == Command::Reload {
-            notify_reloading();
-            match self.reload(options).await {
-                Ok((renewed, schedule, pace)) => {
-                    collector = renewed;
-                    watch.set(schedule, pace);
-                    info!(every_s = schedule.interval().as_secs_f64(), "the settings were read again");
+        loop {
+            let poll = async || {
+                let report = collector.run().await;
+                if let Some(heartbeat) = &heartbeat {
+                    heartbeat.report(&report, self.clock.now(), &self.status.limits()).await;
                 }
-                Err(error) => error!(error, "the settings cannot be read again; going on with the old ones"),
+                show_status(&self.status);
+                report
+            };
+            let said =
+                if let Some(said) = command.take() { said } else { watch.run(poll, &mut commands).await };
+            if said == Command::Stop {
+                break;
             }
+            notify_reloading();
+            let (reloaded, next) = unless_stopped(Box::pin(self.reload(options)), &mut commands).await;
+            command = next;
+            if let Some(Some((renewed, monitor, schedule, pace))) = reloaded {
+                (collector, heartbeat) = (renewed, monitor);
+                watch.set(schedule, pace);
+            }
+            show_status(&self.status);
             notify(&[NotifyState::Ready]);
         }
         notify(&[NotifyState::Stopping]);
@@ -76,6 +136,51 @@ impl Service {
         }
         info!("stopped");
         Ok(Exit::Done)
+    }
+
+    /// Reads the settings again. Returns nothing, and leaves everything as it is, if they are not valid.
+    async fn reload(&mut self, options: &ArgMatches) -> Option<Setup> {
+        match self.renew(options).await {
+            Ok((settings, setup)) => {
+                let before = std::mem::replace(&mut self.settings, settings);
+                info!(every_s = setup.2.interval().as_secs_f64(), "the settings were read again");
+                let (log, log_before) = (&self.settings.output.log, &before.output.log);
+                for (setting, is_changed) in [
+                    ("log_level", log.log_level != log_before.log_level),
+                    ("log_format", log.log_format != log_before.log_format),
+                ] {
+                    if is_changed {
+                        warn!(setting, "this setting changes only with a restart");
+                    }
+                }
+                let pages =
+                    |settings: &Settings| (settings.service.listen, settings.health.health_file.clone());
+                if pages(&self.settings) != pages(&before) {
+                    self.listen().await;
+                }
+                Some(setup)
+            }
+            Err(Failure::Usage(error) | Failure::Failed(error)) => {
+                let error = super::output::one_line(&error);
+                self.status.note_reload(Err(error.clone()));
+                error!(error, "the settings cannot be read again; the earlier ones stay in use");
+                None
+            }
+        }
+    }
+
+    async fn renew(&self, options: &ArgMatches) -> Result<(Settings, Setup), Failure> {
+        let renewed = Self {
+            settings: Settings::read(options).map_err(Failure::Usage)?,
+            clock: Arc::clone(&self.clock),
+            status: Arc::clone(&self.status),
+            pages: None,
+        };
+        let (collector, heartbeat) = (renewed.collector().await?, heartbeat(&renewed.settings)?);
+        let (schedule, pace) = renewed.rhythm();
+        let (buffer, limits) = (renewed.settings.deposit.buffer_size, renewed.settings.health.limits());
+        self.status.note_reload(Ok((buffer, limits)));
+        Ok((renewed.settings, (collector, heartbeat, schedule, pace)))
     }
 
     async fn collector(&self) -> Result<Collector, Failure> {
@@ -93,39 +198,40 @@ impl Service {
         (Schedule::new(interval, jitter, &name), pace)
     }
 
-    fn listen(&self) -> Result<(), Failure> {
-        let Some(address) = self.settings.service.listen else { return Ok(()) };
+    /// Shows the pages where the settings say, as soon as that is possible, and no longer elsewhere.
+    async fn listen(&mut self) {
+        if let Some(pages) = self.pages.take() {
+            pages.abort();
+            // Until the address is free again.
+            let _ = pages.await;
+        }
+        let Some(address) = self.settings.service.listen else { return };
         let pages = Pages {
             status: Arc::clone(&self.status),
             health_file: self.settings.health.health_file.clone(),
             clock: Arc::clone(&self.clock),
         };
-        let address = http::start(address, pages).with_context(|| format!("cannot listen on {address}"))?;
-        if address.ip().is_loopback() {
-            info!(%address, "showing /, /health, /ready, /metrics and /api/runs");
-        } else {
-            warn!(%address, "showing /, /health, /ready, /metrics and /api/runs to everybody who can reach this address");
-        }
-        Ok(())
+        let status = Arc::clone(&self.status);
+        self.pages = Some(tokio::spawn(listener::show(address, pages, move || show_status(&status))));
     }
+}
 
-    async fn reload(&mut self, options: &ArgMatches) -> Result<(Collector, Schedule, Pace), String> {
-        let said = |failure: Failure| match failure {
-            Failure::Usage(error) | Failure::Failed(error) => super::output::one_line(&error),
-        };
-        let settings = Settings::read(options).map_err(|error| said(Failure::Usage(error)))?;
-        let before = std::mem::replace(&mut self.settings, settings);
-        let renewed = async {
-            let (schedule, pace) = self.rhythm();
-            Ok((self.collector().await?, schedule, pace))
-        };
-        let renewed = renewed.await.map_err(said);
-        if renewed.is_err() {
-            self.settings = before;
-        } else if self.settings.service.listen != before.service.listen {
-            warn!("where the pages are shown changes only with a restart");
+/// Carries out work, unless the service is to stop. A reload that is asked for meanwhile is returned.
+async fn unless_stopped<T>(
+    work: impl Future<Output = T>,
+    commands: &mut Commands,
+) -> (Option<T>, Option<Command>) {
+    let mut work = pin!(work);
+    let mut asked = None;
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command.unwrap_or(Command::Stop) {
+                Command::Reload => asked = Some(Command::Reload),
+                Command::Stop => return (None, Some(Command::Stop)),
+            },
+            done = &mut work => return (Some(done), asked),
         }
-        renewed
     }
 }
 
@@ -152,7 +258,7 @@ fn closest_calls(settings: &Settings) -> Duration {
 }
 
 /// What the system says: end on SIGTERM and SIGINT, read the settings again on SIGHUP.
-fn signals() -> anyhow::Result<UnboundedReceiver<Command>> {
+fn signals() -> anyhow::Result<Commands> {
     let (tell, told) = unbounded_channel();
     let kinds = [
         (SignalKind::terminate(), Command::Stop),
@@ -163,6 +269,8 @@ fn signals() -> anyhow::Result<UnboundedReceiver<Command>> {
         let signal = signal(kind).context("signals cannot be heard")?;
         tokio::spawn(pass_on(signal, command, tell.clone()));
     }
+    // Now that it is heard, one that was held is heard as well.
+    reload_signal().thread_unblock().context("signals cannot be heard")?;
     Ok(told)
 }
 
@@ -194,6 +302,11 @@ async fn feed_watchdog(every: Duration) {
         tick.tick().await;
         notify(&[NotifyState::Watchdog]);
     }
+}
+
+/// Shows the state of the service in `systemctl status`.
+fn show_status(status: &Status) {
+    notify(&[NotifyState::Status(&status.view(1).to_string())]);
 }
 
 /// Tells systemd, where there is one.

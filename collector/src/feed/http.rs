@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -64,6 +65,10 @@ impl HttpFeed {
     #[must_use]
     pub fn address(&self) -> &Url {
         &self.url
+    }
+
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.options.state_dir
     }
 
     /// The same feed and its connections, asked by its own filters. While several calls are under way, the times of a call's

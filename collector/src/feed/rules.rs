@@ -23,6 +23,9 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// A file of calls is not larger: a day's calls of 14 bytes each, and addresses that were not found.
 const STATE_LIMIT_BYTES: u64 = 1 << 20;
 
+/// Maximum time to wait for another process that counts a call. One that was stopped may hold the lock for ever.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How often a host may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallLimits {
@@ -205,7 +208,7 @@ impl CallLog {
 fn open_locked(folder: &Path, path: &Path) -> io::Result<File> {
     private::make_folder(folder)?;
     let file = private::open(path)?;
-    file.lock()?;
+    private::lock(&file, LOCK_PATIENCE)?;
     Ok(file)
 }
 

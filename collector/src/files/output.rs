@@ -12,23 +12,24 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use tempfile::NamedTempFile;
 
-use super::{FileKind, patient};
+use super::{FileKind, owner, patient};
 
 /// Most symbolic links on the way to a file, as in the kernel.
 const MOST_LINKS: usize = 40;
 /// Write permission for everybody, and the bit that lets only owners rename and delete.
-const WRITABLE_BY_ALL: u32 = 0o002;
+pub(super) const WRITABLE_BY_ALL: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
 /// Writes a file in a folder that is made if need be; it has no final name yet.
 pub(crate) fn stage(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    let folder = owner::folder_of(path);
+    owner::create_folders(folder, 0o777)?;
     // Monitors run as other users: as readable as the user's mask allows.
     let mut staged = tempfile::Builder::new()
         .prefix(".staged-")
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)?;
+    owner::hand_over_in_place_of(staged.as_file(), path, folder)?;
     staged.write_all(bytes)?;
     Ok(staged)
 }
@@ -117,8 +118,7 @@ fn target(path: PathBuf, metadata: &Metadata) -> io::Result<Target> {
             Err(refused(&path, &format!("it is {}", kind.describe())))
         }
         FileKind::Fifo | FileKind::Device => {
-            let folder = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-            if fs::metadata(folder)?.mode() & WRITABLE_BY_ALL != 0 {
+            if fs::metadata(owner::folder_of(&path))?.mode() & WRITABLE_BY_ALL != 0 {
                 require_trusted_owner(&path, metadata)?;
             }
             Ok(Target::Special(path))

@@ -5,6 +5,7 @@
 //! fact means, and what it cannot know: `docs/decisions/0010-evidence.md`.
 
 use std::fmt::{self, Display, Write as _};
+use std::path::PathBuf;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize, Serializer};
@@ -54,6 +55,17 @@ pub struct Evidence {
     pub consecutive_failures: u32,
     /// What the last run could not write beside the archive, and why.
     pub unwritten: Option<String>,
+    /// That the feed answered HTTP 404, if it did: it is not called again.
+    pub feed_gone: Option<FeedGone>,
+}
+
+/// An answer HTTP 404 of the feed, which the provider's rules call permanent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedGone {
+    /// When it came.
+    pub since: DateTime<Utc>,
+    /// Where this machine remembers it.
+    pub state_dir: PathBuf,
 }
 
 /// What is compared with the evidence.
@@ -147,6 +159,8 @@ pub enum Reason {
     },
     /// The run's record or metrics could not be written.
     Unwritten(String),
+    /// The feed answered HTTP 404 and is not called again.
+    FeedGone(FeedGone),
 }
 
 impl Evidence {
@@ -227,7 +241,7 @@ impl Evidence {
     /// Why this does not show health at `now`; nothing if it does.
     #[must_use]
     pub fn judge(&self, now: DateTime<Utc>, limits: &Limits) -> Vec<Reason> {
-        let mut reasons = Vec::new();
+        let mut reasons: Vec<Reason> = self.feed_gone.clone().map(Reason::FeedGone).into_iter().collect();
         let max_age = limits.max_age_minutes;
         for (fact, at) in [
             (Fact::ValidResponse, self.last_valid_response),
@@ -392,6 +406,17 @@ impl Display for Reason {
                 (what, HINT_FORMAT)
             }
             Self::Unwritten(what) => (what.clone(), HINT_SPACE),
+            Self::FeedGone(FeedGone { since, state_dir }) => {
+                let what = format!(
+                    "The feed answered HTTP 404 at {}; the provider's rules call that permanent, so it is not called again",
+                    iso(*since)
+                );
+                let hint = format!(
+                    "Check the address of the feed; then `collector run --force --state-dir {}` calls it once more",
+                    printable(state_dir.display())
+                );
+                return write!(formatter, "ERROR: {}\nHINT: {hint}", printable(what));
+            }
         };
         write!(formatter, "ERROR: {}\nHINT: {hint}", printable(what))
     }

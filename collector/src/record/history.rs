@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use flate2::read::MultiGzDecoder;
 
 use super::run_record::RunRecord;
-use crate::files::read_regular;
+use crate::files::{descriptors, read_regular};
 use crate::quantity::Quantity;
 
 /// Maximum size of a record; a folder of foreign files must not fill the memory.
@@ -108,7 +108,7 @@ impl History {
 
     /// Reads files of one record each, on all processors.
     fn read_records(&mut self, paths: &[PathBuf], now: DateTime<Utc>) -> io::Result<()> {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(descriptors::spare());
         let share = paths.len().div_ceil(threads).max(1);
         let read = |paths: &[PathBuf]| {
             let mut part = Self::default();

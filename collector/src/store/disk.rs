@@ -1,9 +1,9 @@
 //! What a local store asks of a file system, so that one can be simulated that loses what was not synced.
 
 use std::fmt::Debug;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
-use crate::files::{self, FileKind};
+use crate::files::{self, FileKind, descriptors, owner};
 
 /// A staged file this old belongs to no living write.
 const STALE: Duration = Duration::from_hours(24);
@@ -75,13 +75,13 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// [`io::Error`] if it does not exist or cannot be reached.
     fn resolve(&self, folder: &Path) -> io::Result<PathBuf>;
 
-    /// Makes a private folder, where none of that name is.
+    /// Makes a folder, where none of that name is. Its mode follows the umask.
     ///
     /// # Errors
     /// [`io::Error`] if there is something else, or none can be made.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// Writes a private file that has no final name yet.
+    /// Writes a file that has no final name yet. Its mode follows the umask.
     ///
     /// # Errors
     /// [`io::Error`] if not all of it could be written.
@@ -92,6 +92,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`io::Error`] if that is not certain.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+
+    /// Maximum number of files that are staged at a time.
+    fn most_staged(&self) -> usize {
+        usize::MAX
+    }
 
     /// Makes the contents of several files last, each as [`Staged::sync`] does.
     fn sync_staged(&self, staged: Vec<&Self::Staged>) -> Vec<io::Result<()>> {
@@ -187,7 +192,7 @@ impl Disk for FileSystem {
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
-        match DirBuilder::new().mode(0o700).create(path) {
+        match owner::create_folder(path, 0o777) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             made => made,
         }
@@ -200,9 +205,18 @@ impl Disk for FileSystem {
                 "the folder for staged files must not be a link",
             ));
         }
-        let mut staged = tempfile::Builder::new().prefix("staged-").tempfile_in(folder)?;
+        let mut staged = tempfile::Builder::new()
+            .prefix("staged-")
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)?;
+        owner::hand_over(staged.as_file(), folder)?;
         staged.write_all(bytes)?;
         Ok(staged)
+    }
+
+    /// A staged file is open until it is named.
+    fn most_staged(&self) -> usize {
+        descriptors::spare()
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
@@ -250,7 +264,7 @@ fn at_once<T: Sync>(items: &[T], sync: impl Fn(&T) -> io::Result<()> + Sync) -> 
         }
     };
     let done: Vec<_> = thread::scope(|scope| {
-        let helpers = items.len().min(SYNCED_AT_ONCE).saturating_sub(1);
+        let helpers = items.len().min(SYNCED_AT_ONCE).min(descriptors::spare()).saturating_sub(1);
         let helpers: Vec<_> =
             (0..helpers).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
         let own = work();

@@ -4,7 +4,7 @@
 //! the folder that names it is synced: whoever sees the name sees the whole content, and a write that
 //! returned survives a power failure. Creating relies on the file system's own "only if absent", and nothing else keeps
 //! collectors apart: the ledger is a sequence of objects that are created. Only `repair` replaces objects, while it
-//! holds a claim; that compares and renames under a lock. Folders and files are private to their owner.
+//! holds a claim; that compares and renames under a lock. The modes of folders and files follow the umask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -212,8 +212,14 @@ impl<D: Disk> Folder<D> {
         Ok(if is_new { Write::Done(version_of(bytes)) } else { Write::Refused })
     }
 
-    /// [`Store::create_together`]: all contents are synced before the first one is named, then each folder once.
+    /// [`Store::create_together`]: of as many objects as may be staged at a time, all contents are synced before the first one
+    /// is named, then each folder once.
     pub fn create_together(&self, objects: &[(Key, Vec<u8>)]) -> Vec<Result<Write, FolderError>> {
+        let most_staged = self.disk.most_staged().max(1);
+        objects.chunks(most_staged).flat_map(|objects| self.create_staged(objects)).collect()
+    }
+
+    fn create_staged(&self, objects: &[(Key, Vec<u8>)]) -> Vec<Result<Write, FolderError>> {
         let prepared: Vec<_> = objects.iter().map(|(key, bytes)| self.prepare_staged(key, bytes)).collect();
         let synced = self.disk.sync_staged(prepared.iter().flatten().map(|(_, _, staged)| staged).collect());
         let mut named = Vec::new();
@@ -385,7 +391,7 @@ impl<D: Disk> Folder<D> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the content to a private file beside the objects, synced.
+    /// Writes the content to a file beside the objects, synced.
     fn stage(&self, bytes: &[u8]) -> io::Result<D::Staged> {
         let staged = self.stage_unsynced(bytes)?;
         staged.sync()?;

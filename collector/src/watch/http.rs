@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,15 +21,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tracing::{debug, warn};
+use tokio::sync::{Semaphore, oneshot};
+use tracing::debug;
 
 use super::dashboard;
 use super::status::{MOST_RUNS, Status};
 use crate::clock::SharedClock;
+use crate::files::descriptors;
 use crate::record::check::HealthCheck;
 
-/// Connections at a time; more wait.
+/// Maximum number of connections; more wait. Fewer where few files may be open, so that polls have enough.
 const MOST_CONNECTIONS: usize = 128;
 /// A request's line and headers must be there after this.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +45,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// What the pages show.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pages {
     /// What the service did.
     pub status: Arc<Status>,
@@ -59,24 +61,54 @@ impl Pages {
     }
 }
 
-/// Answers on a thread of its own for as long as the process lives.
+/// Answers on a thread of its own until it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Waits for the thread, so that the address can be listened on again.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop = None;
+        // A thread that panicked has ended, too.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Starts to answer.
 ///
 /// # Errors
 /// If the address cannot be listened on, or the system gives no thread.
-pub fn start(address: SocketAddr, pages: Pages) -> io::Result<SocketAddr> {
+pub fn start(address: SocketAddr, pages: Pages) -> io::Result<Server> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("pages".to_owned()).spawn(move || {
+    let listener = {
+        let _entered = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("pages".to_owned()).spawn(move || {
         runtime.block_on(async {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => serve(listener, Arc::new(pages)).await,
-                Err(error) => warn!(%error, "the service's pages cannot be shown"),
+            tokio::select! {
+                () = serve(listener, Arc::new(pages)) => {}
+                _ = stopped => {}
             }
         });
     })?;
-    Ok(address)
+    Ok(Server { address, stop: Some(stop), thread: Some(thread) })
 }
 
 /// Answers until it is dropped.
@@ -89,7 +121,7 @@ pub async fn serve(listener: TcpListener, pages: Arc<Pages>) {
         .route("/api/runs", get(runs))
         .layer(map_response(secured))
         .with_state(pages);
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS.min(descriptors::spare())));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {

@@ -50,6 +50,12 @@ pub struct Metrics {
     interval: Gauge,
     consecutive_failures: IntGauge,
     healthy: IntGauge,
+    feed_gone: Gauge,
+    buffer_size: IntGauge,
+    rejected_share_limit: Gauge,
+    max_age: IntGauge,
+    reload_successful: IntGauge,
+    listen_failures: IntCounter,
     memory: IntGauge,
     cpu: Counter,
 }
@@ -59,15 +65,10 @@ impl Metrics {
     ///
     /// # Errors
     /// If the library refuses a name, which is a fault of this program.
-    pub fn new(started: DateTime<Utc>, buffer: usize, limits: &Limits) -> Result<Self, prometheus::Error> {
+    pub fn new(started: DateTime<Utc>) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = Registrar(&registry);
         new.build_info()?;
-        new.gauge("rejected_share_limit", "Maximum share of a response that may be rejected.")?
-            .set(limits.max_rejected_share);
-        new.whole("max_age_seconds", "Age of the last run at which the health check fails.")?
-            .set(limits.max_age_minutes.saturating_mul(60));
-        new.whole("buffer_size_events", "Events that a full response holds.")?.set(whole(buffer));
         let start =
             new.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.")?;
         start.set(seconds_of(started));
@@ -108,6 +109,20 @@ impl Metrics {
             consecutive_failures: new
                 .whole("consecutive_failures", "Runs that failed one after the other.")?,
             healthy: new.whole("healthy", "Whether the health check succeeds: 1 or 0.")?,
+            feed_gone: new.gauge(
+                "feed_gone_timestamp_seconds",
+                "When the feed answered HTTP 404, after which it is not called again; 0 if it did not.",
+            )?,
+            buffer_size: new.whole("buffer_size_events", "Events that a full response holds.")?,
+            rejected_share_limit: new
+                .gauge("rejected_share_limit", "Maximum share of a response that may be rejected.")?,
+            max_age: new.whole("max_age_seconds", "Age of the last run at which the health check fails.")?,
+            reload_successful: new.whole(
+                "config_last_reload_successful",
+                "Whether the settings were valid when they were last read: 1 or 0.",
+            )?,
+            listen_failures: new
+                .counter("listen_failures_total", "Attempts to listen for these pages that failed.")?,
             memory: new.whole("process_resident_memory_bytes", "Memory of the process.")?,
             cpu: new.cpu()?,
             registry,
@@ -116,7 +131,22 @@ impl Metrics {
         for ended in Ended::ALL {
             metrics.runs.with_label_values(&[ended.name()]);
         }
+        metrics.note_reload(true);
         Ok(metrics)
+    }
+
+    pub(super) fn note_limits(&self, buffer: usize, limits: &Limits) {
+        self.buffer_size.set(whole(buffer));
+        self.rejected_share_limit.set(limits.max_rejected_share);
+        self.max_age.set(limits.max_age_minutes.saturating_mul(60));
+    }
+
+    pub(super) fn note_reload(&self, is_successful: bool) {
+        self.reload_successful.set(i64::from(is_successful));
+    }
+
+    pub(super) fn note_listen_failure(&self) {
+        self.listen_failures.inc();
     }
 
     pub(super) fn note_plan(&self, plan: &Plan) {
@@ -137,6 +167,7 @@ impl Metrics {
             (&self.last_response_with_events, evidence.last_response_with_events),
             (&self.last_settled, evidence.last_settled),
             (&self.last_possible_gap, evidence.last_possible_gap),
+            (&self.feed_gone, evidence.feed_gone.as_ref().map(|gone| gone.since)),
         ] {
             gauge.set(time.map_or(0.0, seconds_of));
         }
@@ -371,6 +402,8 @@ fn is_of_service(name: &str) -> bool {
             | "process_start_time_seconds"
             | "process_resident_memory_bytes"
             | "process_cpu_seconds_total"
+            | "config_last_reload_successful"
+            | "listen_failures_total"
     )
 }
 

@@ -1,11 +1,12 @@
 //! What the service did and is about to do: the last month of runs, and metrics since it began.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use super::metrics::Metrics;
@@ -13,6 +14,7 @@ use super::pace::Plan;
 use super::summary::{Ended, RunSummary};
 use crate::record::check::{self, HealthCheck};
 use crate::record::{Evidence, Limits, RunRecord};
+use crate::text::printable;
 
 /// A month of half hours.
 pub const MOST_RUNS: usize = 31 * 48;
@@ -28,8 +30,36 @@ pub struct View {
     pub last_success: Option<DateTime<Utc>>,
     /// What comes next.
     pub plan: Option<Plan>,
+    /// Why the pages cannot be shown, while that is so.
+    pub listen_error: Option<String>,
+    /// Why the last reload was refused, while the settings before it are in use.
+    pub settings_error: Option<String>,
     /// Runs, the latest first.
     pub runs: Vec<RunSummary>,
+}
+
+/// The service in one line, for `systemctl status`.
+impl Display for View {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+        match self.runs.first() {
+            None => formatter.write_str("no poll so far")?,
+            Some(RunSummary { start, ended: Ended::Failed, error, .. }) => {
+                let error = error.as_deref().unwrap_or_default();
+                write!(formatter, "poll at {} failed: {}", time(*start), printable(error))?;
+            }
+            Some(RunSummary { start, new, .. }) => {
+                write!(formatter, "poll at {} succeeded: {new} new events", time(*start))?;
+            }
+        }
+        if let Some(error) = &self.settings_error {
+            write!(formatter, "; reload failed, the earlier settings are in use: {}", printable(error))?;
+        }
+        if let Some(error) = &self.listen_error {
+            write!(formatter, "; pages not available: {}", printable(error))?;
+        }
+        Ok(())
+    }
 }
 
 /// What the service did and is about to do.
@@ -37,13 +67,13 @@ pub struct View {
 pub struct Status {
     state: Mutex<State>,
     metrics: Metrics,
-    /// How many events a full response holds.
-    buffer: usize,
-    limits: Limits,
 }
 
 #[derive(Debug)]
 struct State {
+    /// How many events a full response holds.
+    buffer: usize,
+    limits: Limits,
     started: DateTime<Utc>,
     polling_since: Option<DateTime<Utc>>,
     last_success: Option<DateTime<Utc>>,
@@ -51,6 +81,8 @@ struct State {
     runs: VecDeque<RunSummary>,
     /// Why the last run could not write the health file.
     health_error: Option<String>,
+    listen_error: Option<String>,
+    settings_error: Option<String>,
 }
 
 impl Status {
@@ -59,10 +91,44 @@ impl Status {
     /// # Errors
     /// If the library refuses a name of a metric, which is a fault of this program.
     pub fn new(started: DateTime<Utc>, buffer: usize, limits: Limits) -> Result<Self, prometheus::Error> {
-        let (polling_since, last_success, plan, runs) = (None, None, None, VecDeque::new());
-        let metrics = Metrics::new(started, buffer, &limits)?;
-        let state = State { started, polling_since, last_success, plan, runs, health_error: None };
-        Ok(Self { state: Mutex::new(state), metrics, buffer, limits })
+        let metrics = Metrics::new(started)?;
+        metrics.note_limits(buffer, &limits);
+        let state = State {
+            buffer,
+            limits,
+            started,
+            polling_since: None,
+            last_success: None,
+            plan: None,
+            runs: VecDeque::new(),
+            health_error: None,
+            listen_error: None,
+            settings_error: None,
+        };
+        Ok(Self { state: Mutex::new(state), metrics })
+    }
+
+    /// Takes over the result of a reload: the settings that this depends on, or why the earlier ones stay in use.
+    pub fn note_reload(&self, settings: Result<(usize, Limits), String>) {
+        self.metrics.note_reload(settings.is_ok());
+        let mut state = self.state();
+        match settings {
+            Ok((buffer, limits)) => {
+                self.metrics.note_limits(buffer, &limits);
+                (state.buffer, state.limits, state.settings_error) = (buffer, limits, None);
+            }
+            Err(error) => state.settings_error = Some(error),
+        }
+    }
+
+    /// Takes over whether the address of the pages could be listened on, and why not. Returns whether that is news.
+    pub(super) fn note_listening(&self, result: Result<(), String>) -> bool {
+        if result.is_err() {
+            self.metrics.note_listen_failure();
+        }
+        let error = result.err();
+        let before = std::mem::replace(&mut self.state().listen_error, error.clone());
+        before != error
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -78,18 +144,18 @@ impl Status {
     /// How many events a full response holds.
     #[must_use]
     pub fn buffer(&self) -> usize {
-        self.buffer
+        self.state().buffer
     }
 
     /// What evidence is compared with.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    pub fn limits(&self) -> Limits {
+        self.state().limits
     }
 
     /// The result of the health check on a health file. A file that the last run could not write does not count.
     pub fn check_health(&self, health_file: &Path, now: DateTime<Utc>) -> HealthCheck {
-        let mut verdict = check::check(health_file, now, &self.limits);
+        let mut verdict = check::check(health_file, now, &self.limits());
         if let Some(error) = &self.state().health_error {
             let line =
                 format!("ERROR: The health file {} could not be written: {error}\n", health_file.display());
@@ -140,6 +206,8 @@ impl Status {
             polling_since: state.polling_since,
             last_success: state.last_success,
             plan: state.plan,
+            listen_error: state.listen_error.clone(),
+            settings_error: state.settings_error.clone(),
             runs: state.runs.iter().take(most_runs).cloned().collect(),
         }
     }

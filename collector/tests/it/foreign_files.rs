@@ -297,8 +297,11 @@ fn state_of_another_user_is_not_used() {
     let mode = |path: &str| fs::metadata(home.path(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("own"), mode(&format!("own/{log}"))), (0o700, 0o600));
 
-    fs::create_dir(home.path("foreign")).unwrap();
-    chown(home.path("foreign"), Some(ANOTHER_USER), None).unwrap();
+    // Root takes the folder of another user, but not where everybody could have made it.
+    fs::create_dir(home.path("shared")).unwrap();
+    fs::set_permissions(home.path("shared"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::create_dir(home.path("shared/foreign")).unwrap();
+    chown(home.path("shared/foreign"), Some(ANOTHER_USER), None).unwrap();
     let precious = home.write("precious", "precious");
     for state in ["linked", "given", "hard"] {
         fs::create_dir(home.path(state)).unwrap();
@@ -308,7 +311,7 @@ fn state_of_another_user_is_not_used() {
     chown(given, Some(ANOTHER_USER), None).unwrap();
     fs::hard_link(&precious, home.path(&format!("hard/{log}"))).unwrap();
     for (state, reason) in [
-        ("foreign", "belongs to another user"),
+        ("shared/foreign", "belongs to another user"),
         ("given", "belongs to another user"),
         ("linked", "symbolic link"),
         ("hard", "second name"),

@@ -40,7 +40,7 @@ impl Server {
         Self { runtime, inner }
     }
 
-    fn calls(&self) -> Vec<Request> {
+    pub(crate) fn calls(&self) -> Vec<Request> {
         self.runtime.block_on(self.inner.received_requests()).unwrap()
     }
 
@@ -229,7 +229,24 @@ fn after_a_404_nothing_is_called_until_somebody_says_so() {
         assert!(ended.error_line().contains("--force"), "{}", ended.stderr);
     }
     assert_eq!(server.calls().len(), 1);
-    server.run(&home, &["--force"]).with(0);
+    // Health fails at once, with the command that ends it.
+    let health = home.collector(&["health"]).with(1).stdout;
+    let state = home.path(".local/state/polisen-events-collector");
+    let command = format!("`collector run --force --state-dir {}`", state.display());
+    assert!(health.contains("HTTP 404") && health.contains(&command), "{health}");
+    let since = home.health()["feed_gone"]["since"].clone();
+    assert!(since.as_str().unwrap().parse::<DateTime<Utc>>().is_ok(), "{since}");
+    server.run(&home, &["--prometheus-file", "c.prom"]).with(1);
+    let metric = || {
+        let text = std::fs::read_to_string(home.path("c.prom")).unwrap();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("polisen_collector_feed_gone_timestamp_seconds "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    assert!(metric() > 1.7e9);
+    server.run(&home, &["--force", "--prometheus-file", "c.prom"]).with(0);
+    assert!(metric() == 0.0);
+    home.collector(&["health"]).with(0);
     server.run(&home, &[]).with(0);
     assert_eq!(server.calls().len(), 3);
 }

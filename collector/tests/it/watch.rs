@@ -3,6 +3,7 @@
 #![expect(clippy::float_cmp, reason = "figures that are whole numbers")]
 
 mod program;
+mod unattended;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -163,7 +164,11 @@ fn pages(world: &World) -> SocketAddr {
         health_file: world.home.path("health.json"),
         clock: world.clock.clone(),
     };
-    http::start(([127, 0, 0, 1], 0).into(), pages).unwrap()
+    let server = http::start(([127, 0, 0, 1], 0).into(), pages).unwrap();
+    let address = server.address();
+    // Shown until the test ends.
+    std::mem::forget(server);
+    address
 }
 
 /// Sends bytes as they are. The status of the answer, and all of it.

@@ -30,9 +30,12 @@ pub(super) fn with_home(path: &str) -> Result<String, &'static str> {
 
 fn default_folder(of_service: &'static str, of_user: &'static str, in_home: &str) -> anyhow::Result<PathBuf> {
     const NAME: &str = "polisen-events-collector";
-    // systemd lists them all where a service has several.
-    let listed = env::var_os(of_service).filter(|folders| !folders.is_empty());
-    if let Some(folder) = listed.as_ref().and_then(|folders| env::split_paths(folders).next()) {
+    // systemd lists them all where a service has several: the one with the name of this program, or else the first.
+    let listed = env::var_os(of_service).filter(|folders| !folders.is_empty()).unwrap_or_default();
+    let mut folders: Vec<PathBuf> =
+        env::split_paths(&listed).filter(|it| !it.as_os_str().is_empty()).collect();
+    folders.sort_by_key(|folder| !folder.ends_with(NAME));
+    if let Some(folder) = folders.into_iter().next() {
         if folder.is_relative() {
             bail!("${of_service}: `{}`: must be an absolute path", folder.display());
         }

@@ -14,6 +14,7 @@ use clap::{Args, ValueHint};
 use collector::archive::ArchiveOptions;
 use collector::cache::CacheOptions;
 use collector::feed::{FeedOptions, POLISEN_URL, Source};
+use collector::heartbeat::HeartbeatUrl;
 use collector::record::Limits;
 use collector::store::oci::instance::METADATA_URL;
 use collector::store::{Addressing, Auth, SignerKind, StoreAddress};
@@ -245,6 +246,14 @@ pub(crate) struct PrometheusSettings {
     /// File of metrics for the textfile collector of node_exporter; counters continue from run to run
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) prometheus_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct HeartbeatSettings {
+    /// Address of a monitor, called after each run: as it is if every event is stored, with `/fail` appended if not
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub(crate) heartbeat_url: Option<HeartbeatUrl>,
 }
 
 #[derive(Debug, Clone, Args)]

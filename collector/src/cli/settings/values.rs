@@ -1,6 +1,7 @@
 //! Where a value comes from. The one place that knows the precedence: an option beats a variable, a variable beats the
 //! configuration file, and the file beats the default.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use anyhow::anyhow;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueHint};
+use collector::heartbeat::HeartbeatUrl;
 use collector::text::without_password;
 
 use super::config_file::{ConfigFile, Entry};
@@ -72,7 +74,18 @@ impl Value {
             // The environment is at fault, and the reason names it.
             return anyhow!("{reason}");
         }
-        anyhow!("{}: `{}`: {reason}", self.origin.place(&self.key), without_password(&self.text))
+        anyhow!("{}: `{}`: {reason}", self.origin.place(&self.key), self.shown())
+    }
+
+    /// The text without what is secret in it.
+    pub(crate) fn shown(&self) -> Cow<'_, str> {
+        match self.key.as_str() {
+            "heartbeat_url" if !self.text.is_empty() => match self.text.parse::<HeartbeatUrl>() {
+                Ok(url) => url.to_string().into(),
+                Err(_) => "***".into(),
+            },
+            _ => without_password(&self.text),
+        }
     }
 
     /// The value as an argument for the full definition; none if it is empty.
