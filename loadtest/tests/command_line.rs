@@ -148,7 +148,7 @@ fn queries_beside_the_runs_are_measured_and_mostly_come_from_the_cache() {
     assert!(stress(&["--store", "memory"])["store_requests"].is_null());
 }
 
-/// Not its memory, which depends on how it was built: the README's year is played by `scripts/e2e 70-loadtest`.
+/// Not its memory, which depends on how it was built: `scripts/e2e 70-loadtest` simulates the documented year.
 #[test]
 fn the_service_polls_as_often_as_it_should_and_stores_everything_once() {
     for (options, due) in [(["--interval", "30m"], 96), (["--interval", "7m"], 411)] {

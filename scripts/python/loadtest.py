@@ -1,4 +1,4 @@
-"""Runs the load tests that the README names, and holds their answers against what it claims.
+"""Runs the load tests of docs/load-testing.md and checks the results that it states.
 
     loadtest.py LOADTEST    with the built program
 """
