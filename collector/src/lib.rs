@@ -13,6 +13,12 @@
 //! [`trends`] read the records that runs leave, whose values [`quantity`] defines; [`heartbeat`] reports runs to a monitor. No step knows the command line, only [`feed`], [`store`] and [`heartbeat`] know the network,
 //! and only [`clock`] knows what time it is.
 
+#[cfg(not(unix))]
+compile_error!(
+    "the local store needs POSIX renames, hard links and synced folders, which this platform does not have: \
+     docs/platforms.md"
+);
+
 pub mod analysis;
 pub mod archive;
 pub mod cache;
