@@ -32,6 +32,12 @@ use open_loop::{Tally, drive};
 use readers::Reader;
 pub use readers::Readings;
 
+/// Both ends of a connection are in this process.
+const ENDS: u64 = 2;
+/// Connections of a collector beside those of parallel requests: the feed, the ledger and the journal.
+const FURTHER_CONNECTIONS: u64 = 3;
+/// Files that are open in this process beside connections.
+const OWN_DESCRIPTORS: u64 = 100;
 /// Below this share of what was due, a limit was reached.
 const KEPT_UP: f64 = 0.97;
 
@@ -109,10 +115,11 @@ pub struct Stressed {
 /// # Errors
 /// If something cannot be set up.
 pub fn stress(load: &Load, progress: impl Fn()) -> anyhow::Result<Stressed> {
+    let parallel = parallel_requests(load, process::max_descriptors())?;
     let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let services = servers.block_on(Services::start(load))?;
     let clients = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let measured = clients.block_on(LocalSet::new().run_until(run(load, &services, progress)))?;
+    let measured = clients.block_on(LocalSet::new().run_until(run(load, parallel, &services, progress)))?;
     Ok(measured.into_stressed(load))
 }
 
@@ -154,7 +161,7 @@ impl Services {
         Ok(Self { feed_url, store, folder: tempfile::tempdir()? })
     }
 
-    fn collector(&self, number: usize, with_cache: bool) -> anyhow::Result<Collector> {
+    fn collector(&self, number: usize, parallel: usize, with_cache: bool) -> anyhow::Result<Collector> {
         let clock: SharedClock = Arc::new(SystemClock::default());
         let folder = self.folder.path().join(format!("collector-{number}"));
         let store: SharedStore = match &self.store {
@@ -173,7 +180,8 @@ impl Services {
             instance: number.to_string(),
             ..FeedOptions::new(folder.join("state"))
         };
-        let mut archive = Archive::new(store, Arc::clone(&clock), ArchiveOptions::default());
+        let options_of_archive = ArchiveOptions { parallel, ..ArchiveOptions::default() };
+        let mut archive = Archive::new(store, Arc::clone(&clock), options_of_archive);
         if with_cache {
             archive = archive.with_cache(Arc::new(Cache::new(CacheOptions::default(), Arc::clone(&clock))));
         }
@@ -200,11 +208,37 @@ struct Measured {
     store_requests: Option<u64>,
 }
 
-async fn run(load: &Load, services: &Services, progress: impl Fn()) -> anyhow::Result<Measured> {
+/// Number of requests that a collector makes at a time, as far as the connections of all of them can be open at once. A
+/// connection that cannot be accepted would wait without an error.
+fn parallel_requests(load: &Load, max_descriptors: u64) -> anyhow::Result<usize> {
+    let usual = ArchiveOptions::default().parallel;
+    if load.store != StoreKind::Oci {
+        return Ok(usual);
+    }
+    let collectors = load.collectors.max(1) as u64;
+    let each = max_descriptors.saturating_sub(OWN_DESCRIPTORS) / collectors / ENDS;
+    match usize::try_from(each.saturating_sub(FURTHER_CONNECTIONS)).unwrap_or(usual) {
+        0 => {
+            let least = OWN_DESCRIPTORS + collectors * ENDS * (FURTHER_CONNECTIONS + 1);
+            Err(anyhow!(
+                "{collectors} collectors need {least} open files and connections, and this process can have \
+                 {max_descriptors}\nhint: raise the limit with `ulimit -n {least}`, or use fewer --collectors"
+            ))
+        }
+        parallel => Ok(parallel.min(usual)),
+    }
+}
+
+async fn run(
+    load: &Load,
+    parallel: usize,
+    services: &Services,
+    progress: impl Fn(),
+) -> anyhow::Result<Measured> {
     let with_cache = load.reading.as_ref().is_some_and(|reading| reading.with_cache);
     let (mut collectors, mut archives) = (Vec::new(), Vec::new());
     for number in 0..load.collectors {
-        let collector = services.collector(number, with_cache)?;
+        let collector = services.collector(number, parallel, with_cache)?;
         // The first run stores all that is in the feed, and opens the connections; it is not counted.
         let _ = collector.run().await;
         archives.push(collector.archive.clone());
@@ -295,5 +329,28 @@ impl Measured {
             store_connections: self.store_connections,
             store_requests: self.store_requests,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_into_the_limit_of_descriptors() {
+        let load = Load {
+            collectors: 1_000,
+            runs_per_s: 1.0,
+            duration: Duration::ZERO,
+            store: StoreKind::Oci,
+            feed_speed: 1.0,
+            reading: None,
+        };
+        assert_eq!(parallel_requests(&load, 100_000).unwrap(), 16);
+        assert_eq!(parallel_requests(&load, 20_000).unwrap(), 6);
+        let error = parallel_requests(&load, 1_024).unwrap_err().to_string();
+        assert!(error.contains("ulimit -n 8100"), "{error}");
+        let local = Load { store: StoreKind::Local, ..load };
+        assert_eq!(parallel_requests(&local, 1_024).unwrap(), 16);
     }
 }
