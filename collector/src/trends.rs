@@ -8,13 +8,14 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use twox_hash::XxHash3_64;
 
 use crate::python::{Dict, Exception, Number, Value, normalise, parse, read};
 use crate::record::history::{
-    MAX_RECORD_BYTES, Skipped, each_line, one_line, open_packed, packed_files, record_files,
+    MAX_RECORD_BYTES, Skipped, each_line, on_all_processors, one_line, open_packed, packed_files,
+    record_files,
 };
 
 mod report;
@@ -36,12 +37,43 @@ pub struct Runs {
 #[derive(Debug)]
 pub(crate) struct Sample {
     /// In seconds.
-    total_time: Option<Number>,
+    total_time: Option<Compact>,
     /// In seconds, in the order of [`OPERATIONS`].
-    timings: [Option<Number>; OPERATIONS.len()],
+    timings: [Option<Compact>; OPERATIONS.len()],
     /// None if the record has no counts at all.
-    new_events: Option<Number>,
+    new_events: Option<Compact>,
     errors: usize,
+}
+
+/// A number in 16 bytes.
+#[derive(Debug)]
+enum Compact {
+    Float(f64),
+    Int(i64),
+    /// What is rare.
+    Other(Box<Number>),
+}
+
+impl From<Number> for Compact {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Float(value) => Self::Float(value),
+            Number::Int(ref value) => {
+                i64::try_from(value).map_or_else(|_| Self::Other(Box::new(number.clone())), Self::Int)
+            }
+            Number::Bool(_) => Self::Other(Box::new(number)),
+        }
+    }
+}
+
+impl From<&Compact> for Number {
+    fn from(compact: &Compact) -> Self {
+        match compact {
+            Compact::Float(value) => Self::Float(*value),
+            Compact::Int(value) => Self::Int((*value).into()),
+            Compact::Other(number) => (**number).clone(),
+        }
+    }
 }
 
 impl Runs {
@@ -64,13 +96,22 @@ impl Runs {
         for path in packed.into_iter().filter(|path| is_of_packing(path)) {
             runs.read_packed(&path, &mut known);
         }
-        for path in paths.iter().map(|path| normalise(path)) {
-            let text = check_size(&path).and_then(|()| read(&path, u64::MAX));
-            let is_known = || text.as_ref().is_ok_and(|text| known.contains(&digest(text)));
-            if known.is_empty() || !is_known() {
-                runs.take(path.display().to_string(), text.as_deref().map_err(Clone::clone));
+        let read_share = |_, paths: &[PathBuf]| {
+            let mut part = Self::default();
+            for path in paths.iter().map(|path| normalise(path)) {
+                let text = check_size(&path).and_then(|()| read(&path, u64::MAX));
+                let is_known = || text.as_ref().is_ok_and(|text| known.contains(&digest(text)));
+                if known.is_empty() || !is_known() {
+                    part.take(|| path.display().to_string(), text.as_deref().map_err(Clone::clone));
+                }
             }
-        }
+            part
+        };
+        on_all_processors(&paths, read_share, |part| {
+            runs.samples.extend(part.samples);
+            runs.skipped.extend(part.skipped);
+            Ok(())
+        })?;
         Ok(runs)
     }
 
@@ -79,7 +120,7 @@ impl Runs {
         let read = open_packed(path).and_then(|lines| {
             each_line(lines, |number, line| {
                 known.extend(line.as_ref().map(|line| digest(line)));
-                self.take(format!("{place}, line {number}"), line.map_err(Exception::value));
+                self.take(|| format!("{place}, line {number}"), line.map_err(Exception::value));
             })
         });
         if let Err(error) = read {
@@ -87,10 +128,10 @@ impl Runs {
         }
     }
 
-    fn take(&mut self, place: String, text: Result<&[u8], Exception>) {
+    fn take(&mut self, place: impl FnOnce() -> String, text: Result<&[u8], Exception>) {
         match text.and_then(parse).and_then(|record| Sample::new(&record)) {
             Ok(sample) => self.samples.push(sample),
-            Err(error) => self.skipped.push(Skipped { place, reason: error.message }),
+            Err(error) => self.skipped.push(Skipped { place: place(), reason: error.message }),
         }
     }
 }
@@ -125,9 +166,9 @@ impl Sample {
             return Err(refusal("total_time", "not finite"));
         }
         Ok(Self {
-            total_time,
-            timings: timings(record)?,
-            new_events: record.get("counts").map(new_events).transpose()?,
+            total_time: total_time.map(Compact::from),
+            timings: timings(record)?.map(|time| time.map(Compact::from)),
+            new_events: record.get("counts").map(new_events).transpose()?.map(Compact::from),
             errors: record.get("errors").map_or(Ok(0), length)?,
         })
     }

@@ -201,9 +201,8 @@ impl CommandLine {
         } else {
             self.paths.iter().map(input).collect()
         };
-        let mut history = History::read(&inputs, Utc::now()).context("cannot read the records")?;
-        history.keep(&Period { since: self.since, until: self.until, last: self.last });
-        Ok(history)
+        let period = Period { since: self.since, until: self.until, last: self.last };
+        History::read_period(&inputs, Utc::now(), &period).context("cannot read the records")
     }
 }
 

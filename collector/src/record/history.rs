@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use flate2::read::MultiGzDecoder;
 
 use super::run_record::RunRecord;
@@ -16,6 +16,12 @@ use crate::quantity::Quantity;
 
 /// Maximum size of a record; a folder of foreign files must not fill the memory.
 pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 20;
+
+/// Number of records that a thread works on at a time.
+const SHARE: usize = 512;
+/// Maximum difference between the start of a run and the time in the name of its record: the documented collector names its
+/// records by local time.
+const NAME_TOLERANCE: TimeDelta = TimeDelta::hours(26);
 
 /// A file or line that is not a valid record, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,11 +67,30 @@ impl History {
     /// # Errors
     /// If an input does not exist or cannot be read; a record that cannot be read is skipped and named.
     pub fn read(inputs: &[Input], now: DateTime<Utc>) -> io::Result<Self> {
+        Self::read_named(inputs, now, &NamedPeriod::default())
+    }
+
+    /// Reads the records of a period. Of a folder only the files are read whose names allow that they belong to it.
+    ///
+    /// # Errors
+    /// As for [`History::read`].
+    pub fn read_period(inputs: &[Input], now: DateTime<Utc>, period: &Period) -> io::Result<Self> {
+        let names = NamedPeriod::new(inputs, now, period);
+        let mut history = Self::read_named(inputs, now, &names)?;
+        if period.last.is_some() && !names.covers_last(period, history.runs.last()) {
+            // The file with the latest name does not hold the last run.
+            history = Self::read(inputs, now)?;
+        }
+        history.keep(period);
+        Ok(history)
+    }
+
+    fn read_named(inputs: &[Input], now: DateTime<Utc>, names: &NamedPeriod) -> io::Result<Self> {
         let mut history = Self::default();
         for input in inputs {
             match input {
                 Input::Stdin => history.read_lines(io::stdin().lock(), "standard input", now)?,
-                Input::Path(path) => history.read_path(path, now)?,
+                Input::Path(path) => history.read_path(path, now, names)?,
             }
         }
         history.runs.sort_by_key(|run| run.start);
@@ -85,7 +110,7 @@ impl History {
         }
     }
 
-    fn read_path(&mut self, path: &Path, now: DateTime<Utc>) -> io::Result<()> {
+    fn read_path(&mut self, path: &Path, now: DateTime<Utc>, wanted: &NamedPeriod) -> io::Result<()> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if !fs::metadata(path).map_err(named)?.is_dir() {
             let name = path.file_name().and_then(|name| name.to_str());
@@ -95,8 +120,8 @@ impl History {
                 self.read_records(&[path.to_owned()], now)
             };
         }
-        let records = record_files(path, |_| true).map_err(named)?;
-        let packed = packed_files(path).map_err(named)?;
+        let records = record_files(path, |name| wanted.allows(name)).map_err(named)?;
+        let packed = files(path, |name| is_packed(name) && wanted.allows(name)).map_err(named)?;
         for path in packed {
             // Within a folder, one that cannot be read is skipped like a record.
             if let Err(error) = self.read_packed(&path, now) {
@@ -108,9 +133,7 @@ impl History {
 
     /// Reads files of one record each, on all processors.
     fn read_records(&mut self, paths: &[PathBuf], now: DateTime<Utc>) -> io::Result<()> {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(descriptors::spare());
-        let share = paths.len().div_ceil(threads).max(1);
-        let read = |paths: &[PathBuf]| {
+        let read = |_, paths: &[PathBuf]| {
             let mut part = Self::default();
             for path in paths {
                 match read_record(path, now) {
@@ -120,16 +143,11 @@ impl History {
             }
             part
         };
-        let parts: Vec<thread::Result<Self>> = thread::scope(|scope| {
-            let readers: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(move || read(paths))).collect();
-            readers.into_iter().map(thread::ScopedJoinHandle::join).collect()
-        });
-        for part in parts {
-            let part = part.map_err(|_| io::Error::other("a reader broke off"))?;
+        on_all_processors(paths, read, |part| {
             self.runs.extend(part.runs);
             self.skipped.extend(part.skipped);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn read_packed(&mut self, path: &Path, now: DateTime<Utc>) -> io::Result<()> {
@@ -148,6 +166,88 @@ impl History {
             Err(reason) => self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason }),
         })
     }
+}
+
+/// What the names of files tell of the period that is wanted.
+#[derive(Debug, Clone, Copy, Default)]
+struct NamedPeriod {
+    from: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+}
+
+impl NamedPeriod {
+    fn new(inputs: &[Input], now: DateTime<Utc>, period: &Period) -> Self {
+        let until = period.until.and_then(|until| until.checked_add_signed(NAME_TOLERANCE));
+        let last = period.last.filter(|_| !inputs.contains(&Input::Stdin));
+        let last = last.and_then(|last| newest_name(inputs, now, period.until)?.checked_sub_signed(last));
+        let from = period.since.max(last).and_then(|from| from.checked_sub_signed(NAME_TOLERANCE));
+        Self { from, until }
+    }
+
+    fn allows(&self, name: &str) -> bool {
+        let Some([first, last]) = time_of_name(name) else { return true };
+        self.from.is_none_or(|from| last >= from) && self.until.is_none_or(|until| first <= until)
+    }
+
+    /// Whether everything was read that lies within a time before the last run.
+    fn covers_last(&self, period: &Period, newest: Option<&RunRecord>) -> bool {
+        let Some(from) = self.from else { return true };
+        let begin = newest.zip(period.last).map(|(newest, last)| newest.start - last);
+        begin.max(period.since).is_some_and(|begin| from <= begin)
+    }
+}
+
+/// The latest time that the name of a record states, except in the future.
+fn newest_name(inputs: &[Input], now: DateTime<Utc>, until: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    let latest = until.map_or(now, |until| until.min(now)) + NAME_TOLERANCE;
+    let mut newest = None;
+    for input in inputs {
+        let Input::Path(path) = input else { continue };
+        let entries = fs::read_dir(path).ok();
+        for entry in entries.into_iter().flatten().flatten() {
+            let times = time_of_name(&entry.file_name().to_string_lossy());
+            newest = newest.max(times.map(|[first, _]| first).filter(|first| *first <= latest));
+        }
+    }
+    newest
+}
+
+/// From when to when the records of a file may be, by its name: `metrics_20260131_070000.json`, or a month packed
+/// (`metrics_2026-01.jsonl.gz`).
+fn time_of_name(name: &str) -> Option<[DateTime<Utc>; 2]> {
+    let rest = name.strip_prefix("metrics_")?;
+    if let Some(stem) = rest.strip_suffix(".json") {
+        let time = NaiveDateTime::parse_from_str(stem.get(..15)?, "%Y%m%d_%H%M%S").ok()?.and_utc();
+        return Some([time; 2]);
+    }
+    let month = rest.strip_suffix(".gz").unwrap_or(rest).strip_suffix(".jsonl")?;
+    let first = NaiveDate::parse_from_str(&format!("{month}-01"), "%Y-%m-%d").ok()?;
+    let begin = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
+    Some([begin(first), begin(first.checked_add_months(Months::new(1))?)])
+}
+
+/// Works on shares of items on all processors, and takes the results in the order of the items. Only those of a few shares
+/// are held at a time. A share comes with the position of its first item.
+pub(crate) fn on_all_processors<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(usize, &[T]) -> R + Sync,
+    mut take: impl FnMut(R) -> io::Result<()>,
+) -> io::Result<()> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(descriptors::spare());
+    let shares: Vec<(usize, &[T])> =
+        items.chunks(SHARE).enumerate().map(|(number, share)| (number * SHARE, share)).collect();
+    for round in shares.chunks(threads) {
+        let work = &work;
+        let results: Vec<thread::Result<R>> = thread::scope(|scope| {
+            let workers: Vec<_> =
+                round.iter().map(|&(first, share)| scope.spawn(move || work(first, share))).collect();
+            workers.into_iter().map(thread::ScopedJoinHandle::join).collect()
+        });
+        for result in results {
+            take(result.map_err(|_| io::Error::other("a reader broke off"))?)?;
+        }
+    }
+    Ok(())
 }
 
 /// The lines of a file of packed records.

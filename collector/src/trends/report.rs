@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{OPERATIONS, Runs, Sample};
+use super::{Compact, OPERATIONS, Runs, Sample};
 use crate::python::statistics::{max, mean, median, min, stdev, sum};
 use crate::python::{Number, fixed};
 use crate::text::printable;
@@ -36,23 +36,30 @@ impl<'a> Report<'a> {
         writeln!(out, "{rule}\nPERFORMANCE TREND ANALYSIS\n{rule}")?;
         writeln!(out, "Total runs analyzed: {}\n", samples.len())?;
 
-        let total_times: Vec<_> = samples.iter().filter_map(|sample| sample.total_time.as_ref()).collect();
+        let total_times = series(samples, |sample| sample.total_time.as_ref());
+        let total_times: Vec<_> = total_times.iter().collect();
         write_times(out, "Total Execution Time", &total_times)?;
         if let Some(deviation) = stdev(&total_times) {
             writeln!(out, "  StdDev: {}s", fixed(deviation, 4))?;
         }
         end_block(out, &total_times)?;
         for (index, operation) in OPERATIONS.into_iter().enumerate() {
-            let times: Vec<_> =
-                samples.iter().filter_map(|sample| sample.timings.get(index)?.as_ref()).collect();
+            let times = series(samples, |sample| sample.timings.get(index)?.as_ref());
+            let times: Vec<_> = times.iter().collect();
             write_times(out, operation, &times)?;
             end_block(out, &times)?;
         }
-        let new_events: Vec<_> = samples.iter().filter_map(|sample| sample.new_events.as_ref()).collect();
+        let new_events = series(samples, |sample| sample.new_events.as_ref());
+        let new_events: Vec<_> = new_events.iter().collect();
         write_counts(out, &new_events)?;
         end_block(out, &new_events)?;
         write_errors(out, samples)
     }
+}
+
+/// One number of each run that has it.
+fn series(samples: &[Sample], number: impl Fn(&Sample) -> Option<&Compact>) -> Vec<Number> {
+    samples.iter().filter_map(number).map(Number::from).collect()
 }
 
 fn write_times(out: &mut impl Write, title: &str, times: &[&Number]) -> io::Result<()> {

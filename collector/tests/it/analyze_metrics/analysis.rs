@@ -277,6 +277,31 @@ fn two_times_are_compared() {
 }
 
 #[test]
+fn names_decide_which_records_of_a_period_are_read() {
+    let home = Home::new();
+    for run in runs(48 * 40, 0) {
+        let start: DateTime<Utc> = run["timestamp"].as_str().unwrap().parse().unwrap();
+        home.write(&format!("metrics/{}.json", start.format("metrics_%Y%m%d_%H%M%S")), run.to_string());
+    }
+    // Whatever is read and is not a record is counted.
+    for name in ["metrics_20260103_000500.json", "metrics_20260205_000500.json", "metrics_2025-12.jsonl"] {
+        home.write(&format!("metrics/{name}"), "no record\n");
+    }
+    let overview = |arguments: &[&str]| {
+        let report = [&["--report", "trends", "--format", "json"], arguments].concat();
+        let report = analyze(&home, &report).with(0).json();
+        (report["overview"]["runs"].clone(), report["overview"]["skipped_records"].clone())
+    };
+    assert_eq!(overview(&[]), (json!(1_920), json!(3)));
+    assert_eq!(overview(&["--since", "2026-02-01"]), (json!(432), json!(1)));
+    assert_eq!(overview(&["--until", "2026-01-10"]), (json!(480), json!(2)));
+    assert_eq!(overview(&["--last", "5d"]), (json!(241), json!(1)));
+    // The file with the latest name holds no record: the last run is much earlier.
+    home.write("metrics/metrics_20260601_000000.json", "no record");
+    assert_eq!(overview(&["--last", "5d"]), (json!(241), json!(4)));
+}
+
+#[test]
 fn old_records_are_packed_and_still_read() {
     let home = Home::new();
     for (number, run) in runs(48 * 35, 0).iter().enumerate() {
