@@ -16,8 +16,10 @@ mod layout;
 mod ledger_file;
 mod lookup;
 pub(crate) mod memory;
+mod names;
 mod owner;
 pub(crate) mod partition;
+pub(crate) mod reading;
 mod repair;
 pub(crate) mod takeover;
 pub(crate) mod trust;
@@ -36,12 +38,14 @@ pub use journal::content_digest;
 pub use layout::{Kind, Place, ledger_key};
 pub use ledger_file::Snapshot;
 pub use memory::{Memory, ProcessMemory, Remembered, StateFolder};
+pub(crate) use names::{Names, Packed};
 pub use owner::{Liveness, ThisProcess};
 pub use partition::{Draft, objects_of};
 pub use repair::Repair;
 
-use crate::cache::{Cache, Content, Origin};
+use crate::cache::Cache;
 use crate::clock::SharedClock;
+use crate::event::MAX_ELEMENTS;
 use crate::files::descriptors;
 use crate::ledger::{CAPACITY, Claim, LedgerError};
 use crate::store::{CachedStore, Key, Listed, Object, Operation, SharedStore, StoreError};
@@ -171,6 +175,8 @@ pub struct ArchiveOptions {
     pub deadline: Duration,
     /// How many requests it makes at a time.
     pub parallel: usize,
+    /// Maximum number of elements of a response.
+    pub max_elements: usize,
     /// Whether an empty store is a new archive, although this machine has seen one there.
     pub new_archive: bool,
 }
@@ -185,6 +191,7 @@ impl Default for ArchiveOptions {
             lease: Duration::from_mins(10),
             deadline: Duration::from_mins(5),
             parallel: 16,
+            max_elements: MAX_ELEMENTS,
             new_archive: false,
         }
     }
@@ -240,23 +247,6 @@ impl Archive {
         self.cached.as_ref().map(CachedStore::cache)
     }
 
-    /// A listing for those who only read.
-    pub(crate) async fn listing(&self, prefix: &str) -> Result<(Vec<Listed>, Origin), StoreError> {
-        match &self.cached {
-            Some(cached) => Ok(cached.listing(prefix).await?),
-            None => Ok((self.store.list(prefix).await?, Origin::Source)),
-        }
-    }
-
-    /// The content of an object for those who only read; nothing if it is gone.
-    pub(crate) async fn content(&self, listed: &Listed) -> Result<(Option<Content>, Origin), StoreError> {
-        if let Some(cached) = &self.cached {
-            return Ok(cached.content(listed).await?);
-        }
-        let object = self.store.get(&listed.key).await?;
-        Ok((object.map(|object| Content::new(object.bytes)), Origin::Source))
-    }
-
     /// Reads an object that a listing names. Objects are never deleted and only `repair` changes their size, so that an answer
     /// of another size is not the object.
     async fn read_listed(&self, listed: &Listed) -> Result<Object, StoreError> {
@@ -295,6 +285,16 @@ impl Archive {
     /// Maximum number of concurrent requests.
     pub(crate) fn parallel(&self) -> usize {
         self.options.parallel.clamp(1, descriptors::spare())
+    }
+
+    /// Maximum number of elements of a response.
+    pub(crate) fn max_elements(&self) -> usize {
+        self.options.max_elements
+    }
+
+    /// Whether the time of a run that began at a moment of its clock is over.
+    pub(crate) fn deadline_from(&self, began: Duration) -> impl Fn() -> bool {
+        move || self.clock.since(began) > self.options.deadline
     }
 
     /// What time it is for it.

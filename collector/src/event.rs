@@ -12,6 +12,7 @@ mod scan;
 mod shape;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 use chrono::NaiveDate;
@@ -29,9 +30,36 @@ use scan::{RawString, Scanner, Stop};
 /// An event's number, as its publisher gives it.
 pub type EventId = i64;
 
-/// Maximum number of elements of a response, so that its memory stays near the size of its body: what is kept of an element
-/// takes as much as the shortest event, and 64 MiB hold fewer events than this.
-pub const MAX_ELEMENTS: usize = 1_500_000;
+/// Default of the maximum number of elements of a response: 500 times what the feed sends, and as many of its events as
+/// 64 MiB hold.
+pub const MAX_ELEMENTS: usize = 250_000;
+/// Number of elements that are read between two checks of the deadline.
+const ELEMENTS_PER_CHECK: usize = 1_024;
+
+/// What reading a response may cost.
+#[derive(Clone, Copy)]
+pub struct ParseLimits<'a> {
+    /// Maximum number of elements.
+    pub max_elements: usize,
+    /// Returns true once the time for it is over. Called every 1,024 elements.
+    pub is_over: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for ParseLimits<'_> {
+    /// [`MAX_ELEMENTS`], and no deadline.
+    fn default() -> Self {
+        Self { max_elements: MAX_ELEMENTS, is_over: &|| false }
+    }
+}
+
+impl fmt::Debug for ParseLimits<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ParseLimits")
+            .field("max_elements", &self.max_elements)
+            .finish_non_exhaustive()
+    }
+}
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -60,9 +88,15 @@ pub enum ResponseError {
     /// No JSON.
     #[error("the response is no valid JSON: {0}")]
     Syntax(#[from] SyntaxError),
-    /// More than [`MAX_ELEMENTS`].
-    #[error("the response has more than {MAX_ELEMENTS} elements")]
-    TooManyElements,
+    /// More than [`ParseLimits::max_elements`].
+    #[error("the response has more than {limit} elements, the maximum that `--max-elements` allows")]
+    TooManyElements {
+        /// The maximum.
+        limit: usize,
+    },
+    /// The time for it was over.
+    #[error("the run's time was over before the response was read")]
+    Deadline,
     /// More bytes than a position in it can name.
     #[error("the response has {size_bytes} bytes, more than can be read")]
     TooLarge {
@@ -141,21 +175,30 @@ impl<'a> Response<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`ResponseError`] if the body is anything but one JSON array in UTF-8.
+    /// [`ResponseError`] if the body is anything but one JSON array in UTF-8 of at most [`MAX_ELEMENTS`].
     pub fn parse(body: &'a [u8]) -> Result<Self, ResponseError> {
-        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-        Ok(Self { elements: elements_of(body)?, body: body.into() })
+        Self::parse_within(body, &ParseLimits::default())
     }
 
-    /// Reads a body and keeps it.
+    /// Reads a body within other limits.
+    ///
+    /// # Errors
+    /// As for [`Response::parse`], and [`ResponseError::Deadline`].
+    pub fn parse_within(body: &'a [u8], limits: &ParseLimits<'_>) -> Result<Self, ResponseError> {
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        Ok(Self { elements: elements_of(body, limits)?, body: body.into() })
+    }
+
+    /// Reads a body of at most `max_elements`, and keeps it.
     ///
     /// # Errors
     /// As for [`Response::parse`].
-    pub fn parse_owned(mut body: Vec<u8>) -> Result<Response<'static>, ResponseError> {
+    pub fn parse_owned(mut body: Vec<u8>, max_elements: usize) -> Result<Response<'static>, ResponseError> {
         if body.starts_with(BYTE_ORDER_MARK) {
             body.drain(..BYTE_ORDER_MARK.len());
         }
-        Ok(Response { elements: elements_of(&body)?, body: body.into() })
+        let limits = ParseLimits { max_elements, ..ParseLimits::default() };
+        Ok(Response { elements: elements_of(&body, &limits)?, body: body.into() })
     }
 
     /// The size of its body in bytes, without a byte-order mark.
@@ -218,7 +261,7 @@ pub enum LineError {
 }
 
 /// The elements of a body without a byte-order mark.
-fn elements_of(body: &[u8]) -> Result<Vec<Element>, ResponseError> {
+fn elements_of(body: &[u8], limits: &ParseLimits<'_>) -> Result<Vec<Element>, ResponseError> {
     if u32::try_from(body.len()).is_err() {
         return Err(ResponseError::TooLarge { size_bytes: body.len() });
     }
@@ -229,9 +272,18 @@ fn elements_of(body: &[u8]) -> Result<Vec<Element>, ResponseError> {
     let mut scanner = Scanner::new(body);
     scanner.skip_space();
     expect_array(scanner.peek())?;
-    match array(&mut scanner, body) {
-        Ok(elements) if elements.len() > MAX_ELEMENTS => Err(ResponseError::TooManyElements),
-        Ok(elements) => Ok(elements),
+    let mut elements = Vec::new();
+    let is_complete = array(&mut scanner, body, |element| {
+        elements.push(element);
+        let count = elements.len();
+        count <= limits.max_elements && !(count % ELEMENTS_PER_CHECK == 0 && (limits.is_over)())
+    });
+    match is_complete {
+        Ok(true) => Ok(elements),
+        Ok(false) if elements.len() > limits.max_elements => {
+            Err(ResponseError::TooManyElements { limit: limits.max_elements })
+        }
+        Ok(false) => Err(ResponseError::Deadline),
         Err(Stop) => Err(scanner.error().into()),
     }
 }
@@ -251,16 +303,19 @@ fn expect_array(first: Option<u8>) -> Result<(), ResponseError> {
     Err(ResponseError::NotAnArray { found })
 }
 
-fn array(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Vec<Element>, Stop> {
+/// Consumes the array, and hands its elements to `take` until that returns false. Whether it did not.
+fn array(
+    scanner: &mut Scanner<'_>,
+    body: &[u8],
+    mut take: impl FnMut(Element) -> bool,
+) -> Result<bool, Stop> {
     scanner.expect(b'[')?;
     scanner.skip_space();
-    let mut elements = Vec::new();
     let mut canonical = Canonical::default();
     if !scanner.eat(b']') {
         loop {
-            elements.push(element(scanner, body, &mut canonical)?);
-            if elements.len() > MAX_ELEMENTS {
-                return Ok(elements);
+            if !take(element(scanner, body, &mut canonical)?) {
+                return Ok(false);
             }
             scanner.skip_space();
             if !scanner.eat(b',') {
@@ -271,7 +326,7 @@ fn array(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Vec<Element>, Stop> {
         scanner.expect(b']')?;
     }
     scanner.expect_end()?;
-    Ok(elements)
+    Ok(true)
 }
 
 /// Consumes one element of the array.

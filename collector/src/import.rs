@@ -204,8 +204,9 @@ pub async fn import(
         elapsed_s: seconds(clock.since(began)),
     };
     let window = Arc::new(Semaphore::new(WINDOW_KIB));
-    let reads =
-        recordings.iter().map(|recording| read_ahead(recording.clone(), clock, Arc::clone(&window)).boxed());
+    let reads = recordings.iter().map(|recording| {
+        read_ahead(recording.clone(), clock, archive.max_elements(), Arc::clone(&window)).boxed()
+    });
     let mut reads = buffered(READ_AHEAD, reads);
     let mut shown = 0;
     while let Some(read) = reads.next().await {
@@ -247,6 +248,7 @@ struct Recorded {
 async fn read_ahead(
     recording: Recording,
     clock: &SharedClock,
+    max_elements: usize,
     window: Arc<Semaphore>,
 ) -> Result<Recorded, ImportError> {
     let size_kib = usize::try_from(recording.size_bytes / 1024).unwrap_or(WINDOW_KIB).clamp(1, WINDOW_KIB);
@@ -259,7 +261,7 @@ async fn read_ahead(
     let source = recording.clone();
     let parsed = tokio::task::spawn_blocking(move || {
         let body = source.read()?;
-        Ok(Response::parse_owned(body).map_err(|error| error.to_string()))
+        Ok(Response::parse_owned(body, max_elements).map_err(|error| error.to_string()))
     });
     match parsed.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
         Ok(response) => Ok(Recorded { recording, response, _room: room }),

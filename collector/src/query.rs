@@ -13,6 +13,7 @@ mod lookup;
 mod plan;
 mod scan;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +31,6 @@ pub use lookup::LookUp;
 
 use crate::archive::Archive;
 use crate::cache::Origin;
-use crate::concurrency::buffered;
 use crate::event::EventId;
 use crate::store::StoreError;
 use plan::Days;
@@ -210,6 +210,22 @@ impl Stream for Answer<'_> {
     }
 }
 
+/// The items up to the last of the events with these ids.
+fn until_found(found: BoxStream<'_, Item>, ids: BTreeSet<EventId>) -> BoxStream<'_, Item> {
+    let missing = (found, ids);
+    stream::unfold(missing, |(mut found, mut missing)| async move {
+        if missing.is_empty() {
+            return None;
+        }
+        let item = found.next().await?;
+        if let Ok(event) = &item {
+            missing.remove(&event.id);
+        }
+        Some((item, (found, missing)))
+    })
+    .boxed()
+}
+
 impl Archive {
     /// Looks for events. What cannot be read is told in its place, and the rest all the same.
     ///
@@ -243,7 +259,7 @@ impl Archive {
     async fn begin(&self, query: Query, account: Account) -> BoxStream<'_, Item> {
         if !query.knows_only_numbers() {
             let days = Days::between(query.from, query.to, self.now());
-            return self.read_days(days, query, account).await;
+            return self.read_days(&days, query, account);
         }
         let LookUp { found, unreadable, .. } = self.look_for(&query.filter.ids, &account).await;
         let unreadable = stream::iter(unreadable.into_iter().map(Err));
@@ -254,21 +270,23 @@ impl Archive {
             return Box::pin(unreadable.chain(stream::iter(found.into_iter().map(Ok))));
         }
         let days = Days::These(found.values().map(|event| event.day).collect());
-        Box::pin(unreadable.chain(self.read_days(days, query, account).await))
+        Box::pin(unreadable.chain(self.read_days(&days, query, account)))
     }
 
-    async fn read_days(&self, days: Days, query: Query, account: Account) -> BoxStream<'_, Item> {
-        let (objects, unreadable) = self.objects_of(&days, &query, &account).await;
-        let reads = objects.into_iter().map(move |(place, listed)| {
-            async move {
-                let content = self.content(&listed).await;
-                (place, listed.key, content)
-            }
-            .boxed()
-        });
+    fn read_days(&self, days: &Days, query: Query, account: Account) -> BoxStream<'_, Item> {
+        let objects = self.objects_of(days, &query, &account);
+        let reads = self.read_in_order(self.cached(), objects, |step| step.as_ref().ok().map(|(_, it)| it));
+        // An id stands in one line, so that the answer is complete once each was found.
+        let tells_once = query.revisions == Revisions::None;
+        let ids = if tells_once { query.filter.ids.clone() } else { BTreeSet::new() };
         let mut scan = Scan::new(query, account);
-        let found = buffered(self.parallel(), reads)
-            .flat_map(move |(place, key, content)| stream::iter(scan.take(place, &key, content)));
-        Box::pin(stream::iter(unreadable.into_iter().map(Err)).chain(found))
+        let found = reads.flat_map(move |(step, content)| {
+            stream::iter(match (step, content) {
+                (Ok((place, listed)), Some(content)) => scan.take(place, &listed.key, content),
+                (Ok(_), None) => Vec::new(),
+                (Err(error), _) => vec![Err(error)],
+            })
+        });
+        if ids.is_empty() { Box::pin(found) } else { until_found(found.boxed(), ids) }
     }
 }

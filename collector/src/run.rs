@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span, debug_span, error, warn};
 
 use crate::archive::{Archive, ArchiveError, Deposit, Outcome, Snapshot};
 use crate::clock::{CLOCK_TOLERANCE, SharedClock, iso};
-use crate::event::{EventId, Response, ResponseError};
+use crate::event::{EventId, ParseLimits, Response, ResponseError};
 use crate::feed::{Feed, FeedError, FetchFailure, Fetched, HttpReport};
 use crate::files::descriptors;
 use crate::http_span;
@@ -67,6 +67,7 @@ impl RunError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Fetch(failure) => failure.error.kind(),
+            Self::Response(ResponseError::Deadline) | Self::Archive(ArchiveError::Deadline(_)) => "deadline",
             Self::Response(_) => "response",
             Self::Archive(ArchiveError::Store(_)) => "store",
             Self::Archive(
@@ -77,7 +78,6 @@ impl RunError {
             Self::Archive(ArchiveError::Incomplete { .. } | ArchiveError::Vanished { .. }) => {
                 "missing_objects"
             }
-            Self::Archive(ArchiveError::Deadline(_)) => "deadline",
             Self::Archive(ArchiveError::Busy { .. } | ArchiveError::Interrupted) => "busy",
             Self::Archive(ArchiveError::Untrusted { .. }) => "untrusted_store",
             Self::Archive(ArchiveError::Missing(_)) => "no_archive",
@@ -188,7 +188,10 @@ impl Collector {
         record.quantities.set(Quantity::MetadataFetch, ledger_time);
         let body = note_fetched(fetched, record)?;
 
-        let (response, parse_time) = self.timed(debug_span!("parse"), async { Response::parse(&body) }).await;
+        let is_over = self.archive.deadline_from(self.clock.elapsed());
+        let limits = ParseLimits { max_elements: self.archive.max_elements(), is_over: &is_over };
+        let parsed = self.timed(debug_span!("parse"), async { Response::parse_within(&body, &limits) });
+        let (response, parse_time) = parsed.await;
         record.quantities.set(Quantity::Parse, parse_time);
         let response = response?;
         let (elements, events) = (response.elements().len(), events_in(&response).count());

@@ -6,12 +6,14 @@
 
 pub(crate) mod cached;
 pub mod disk;
+mod folders;
 mod key;
 pub(crate) mod listing;
 mod local;
 mod memory;
 pub mod oci;
 mod open;
+pub(crate) mod pages;
 pub mod probe;
 pub mod remote;
 pub mod s3;
@@ -32,6 +34,7 @@ pub use oci::OciStore;
 pub use open::{
     AddressError, Addressing, Auth, OpenError, OpenStore, SignerKind, StoreAddress, StoreOptions,
 };
+pub use pages::{ListPage, PageStart};
 pub use s3::S3Store;
 pub use secret_file::Environment;
 
@@ -134,13 +137,28 @@ pub trait Store: Debug + Send + Sync {
     /// [`StoreError`] if the listing is not complete.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
 
-    /// What lies below a folder and is not an object: listings leave it out. For those who check an archive.
+    /// A page of the objects whose names begin with `prefix`, in the order of their names. A store that does not list page by
+    /// page returns all of them.
     ///
     /// # Errors
-    /// [`StoreError`] if the listing is not complete.
-    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
-        let _ = folder;
-        Ok(Vec::new())
+    /// [`StoreError`] if the page is not complete.
+    async fn list_page(&self, prefix: &str, start: &PageStart) -> Result<ListPage, StoreError> {
+        let page = ListPage { objects: self.list(prefix).await?, ..ListPage::default() };
+        Ok(page.from_start(start))
+    }
+
+    /// Number of objects that [`Store::get_together`] reads at about the cost of one; 1 where each takes a request.
+    fn objects_together(&self) -> usize {
+        1
+    }
+
+    /// Reads objects, each as [`Store::get`] does.
+    async fn get_together(&self, keys: &[Key]) -> Vec<Result<Option<Object>, StoreError>> {
+        let mut read = Vec::with_capacity(keys.len());
+        for key in keys {
+            read.push(self.get(key).await);
+        }
+        read
     }
 
     /// Removes an object. It is no error if there is none. After a power failure it may be there again.

@@ -3,28 +3,31 @@
 //! Changes nothing, and may run beside a collector: the ledger is read before and after the objects, and
 //! each of its promises is held against the reading that makes it safe to judge.
 
+mod events;
+
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use chrono::NaiveDate;
-use futures_util::FutureExt as _;
-use futures_util::stream::StreamExt as _;
-use rustc_hash::{FxHashMap, FxHashSet};
+use futures_util::stream::{self, StreamExt as _};
+use rustc_hash::FxHashSet;
 use serde::Serialize;
 
+pub(super) use self::events::Events;
+use self::events::Repeated;
 use super::inventory::Inventory;
-use super::journal::committed;
 use super::layout::{Kind, Place, ledger_key};
 use super::partition::{RejectedLine, WithdrawnLine};
 use super::{Archive, ArchiveError};
-use crate::concurrency::buffered;
 use crate::event::{self, Event, EventId, Fingerprint};
 use crate::ledger::{CommittedObject, Ledger, LedgerDocument};
-use crate::store::{Foreign, Key, Listed, StoreError};
+use crate::store::{Foreign, Key, Listed, PageStart, StoreError};
 
 /// Where a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LineAt {
-    /// The object's position in [`Audit::objects`].
+    /// The position of the object in the order in which they were read.
     pub object: u32,
     /// The line's number in it, from 0.
     pub line: u32,
@@ -124,8 +127,6 @@ impl Findings {
 pub struct Audit {
     /// What is in it and wrong with it.
     pub findings: Findings,
-    /// Every object, in the order of their names.
-    pub objects: Vec<Key>,
     /// The lines under `events/` that cannot stay, in the order of their places.
     pub faults: Vec<(LineAt, Fault)>,
     /// Whether the ledger has to be made anew. The list of problems is cut, this is not.
@@ -136,71 +137,59 @@ pub struct Audit {
     pub(super) journal_is_broken: bool,
     /// The numbers of absent records between those that are there.
     pub(super) journal_gaps: Vec<u64>,
-    pub(super) events: FxHashMap<EventId, Home>,
+    pub(super) inventory: Inventory,
+    pub(super) events: Events,
     /// The versions under `revisions/`.
     pub(super) revisions: FxHashSet<(EventId, Fingerprint)>,
-}
-
-/// The line that is taken for an event's own.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Home {
-    at: LineAt,
-    day: NaiveDate,
-    placed: bool,
-    pub(super) fingerprint: Fingerprint,
+    /// Where the problems of `events/` are, as long as those are read.
+    places: Vec<(u32, Option<u32>)>,
 }
 
 impl Archive {
-    /// Reads everything. `progress` is told how many of how many objects are read.
+    /// Reads everything. `progress` is told how many of how many objects are read, as far as they are listed.
     ///
     /// # Errors
     /// [`ArchiveError`] if the store cannot be read; a ledger that cannot be is a problem among the findings.
     pub async fn audit(&self, mut progress: impl FnMut(usize, usize)) -> Result<Audit, ArchiveError> {
         let before = self.read_ledger().await?;
         let mut audit = Audit::default();
+        let (listed, foreign) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         // Revisions are held against events, so those come first.
-        let mut listed: Vec<Listed> = Vec::new();
         for kind in Kind::ALL {
-            listed.extend(self.store.list(&format!("{kind}/")).await?);
-        }
-        audit.objects = listed.into_iter().map(|it| it.key).collect();
-        for kind in Kind::ALL {
-            for Foreign { name, reason } in self.store.foreign(kind.name()).await? {
-                audit.findings.foreign += 1;
-                audit.findings.blame(&name, None, format!("not an object of the archive: {reason}"));
+            let pages = self.pages(None, format!("{kind}/"), PageStart::First);
+            let objects = pages.flat_map(|page| {
+                let objects = page.map(|(page, _)| {
+                    foreign.lock().unwrap_or_else(PoisonError::into_inner).extend(page.foreign);
+                    page.objects
+                });
+                listed.fetch_add(objects.as_ref().map_or(0, Vec::len), Ordering::Relaxed);
+                stream::iter(match objects {
+                    Ok(objects) => objects.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                })
+            });
+            let mut reads = self.read_in_order(None, objects.boxed(), own_object);
+            while let Some((object, read)) = reads.next().await {
+                let content = read.transpose()?.and_then(|(content, _)| content);
+                audit.take_object(&object?.key, content.as_ref().map(|content| content.as_slice()));
+                progress(audit.inventory.len(), listed.load(Ordering::Relaxed) + before.records());
+            }
+            drop(reads);
+            if kind == Kind::Events {
+                audit.settle_events();
             }
         }
-        let keys = audit.objects.clone();
-        let reads = keys.iter().map(|key| {
-            async move {
-                // What lies outside the layout may be of any size and is not read.
-                let is_ours = Place::of(key.as_str()).is_some();
-                let object = if is_ours { self.store.get(key).await? } else { None };
-                Ok::<_, StoreError>((key, object))
-            }
-            .boxed()
-        });
-        let mut reads = buffered(self.parallel(), reads);
-        let mut inventory = Inventory::new();
-        let total = keys.len() + before.records();
-        for number in 0..keys.len() {
-            let Some(read) = reads.next().await else { break };
-            let (key, object) = read?;
-            audit.take_object(number, key, object.as_ref().map(|object| &*object.bytes));
-            if let Some(object) = object {
-                inventory.insert(key.as_str().to_owned(), committed(key, &object.bytes));
-            }
-            progress(number + 1, total);
-        }
-        audit.faults.sort_unstable_by_key(|&(at, _)| at);
-        audit.findings.objects = keys.len();
+        audit.take_foreign(foreign.into_inner().unwrap_or_else(PoisonError::into_inner));
+        audit.inventory.index();
+        audit.findings.objects = audit.inventory.len();
         audit.findings.unique_ids = audit.events.len();
         let after = self.read_ledger().await?;
+        let (objects, total) = (audit.inventory.len(), audit.inventory.len() + before.records());
         let of_journal = |record: u64| {
-            let read = keys.len() + usize::try_from(record).unwrap_or_default();
+            let read = objects + usize::try_from(record).unwrap_or_default();
             progress(read, total.max(read));
         };
-        audit.hold_commits(self, (&before, &after), &inventory, of_journal).await?;
+        audit.hold_commits(self, (&before, &after), of_journal).await?;
         audit.hold_against(before, after);
         Ok(audit)
     }
@@ -222,6 +211,11 @@ impl Archive {
     }
 }
 
+/// An object that is read: what lies outside the layout may be of any size.
+fn own_object(listed: &Result<Listed, StoreError>) -> Option<&Listed> {
+    listed.as_ref().ok().filter(|listed| Place::of(listed.key.as_str()).is_some())
+}
+
 /// What stands where the ledger belongs.
 #[derive(Debug)]
 pub(super) enum LedgerState {
@@ -241,32 +235,44 @@ impl LedgerState {
 }
 
 impl Audit {
-    fn take_object(&mut self, number: usize, key: &Key, bytes: Option<&[u8]>) {
-        let Some(place) = Place::of(key.as_str()) else {
-            self.findings.blame(key, None, "no object of an archive is named like this");
-            return;
-        };
-        let Some(bytes) = bytes else {
-            self.findings.blame(key, None, "the store lists it and does not find it");
-            return;
-        };
-        if bytes.last().is_some_and(|&last| last != b'\n') {
-            self.findings.blame(key, None, "it ends inside a line");
-        }
+    /// The name of an object, by its position in the order in which they were read.
+    pub(super) fn key(&self, object: u32) -> Option<Key> {
+        self.inventory.key(object as usize)
+    }
+
+    fn take_object(&mut self, key: &Key, bytes: Option<&[u8]>) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "an archive of four thousand million objects or lines cannot be read in one go"
         )]
-        let at = |line: usize| LineAt { object: number as u32, line: line as u32 };
+        let at = |object: usize, line: usize| LineAt { object: object as u32, line: line as u32 };
+        let object = self.inventory.len();
+        self.inventory.push(key, bytes);
+        let Some(place) = Place::of(key.as_str()) else {
+            return self.blame(key, at(object, 0).object, None, "no object of an archive is named like this");
+        };
+        let Some(bytes) = bytes else {
+            return self.blame(key, at(object, 0).object, None, "the store lists it and does not find it");
+        };
+        if bytes.last().is_some_and(|&last| last != b'\n') {
+            self.blame(key, at(object, 0).object, None, "it ends inside a line");
+        }
         let lines = bytes.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         for (number, line) in lines {
-            let at = at(number);
+            let at = at(object, number);
             match place.kind {
                 Kind::Events => self.take_event(key, place.day, at, line),
                 Kind::Revisions => self.take_revision(key, place.day, at, line),
                 Kind::Rejected => self.take_rejected(key, at, line),
                 Kind::Withdrawn => self.take_withdrawn(key, at, line),
             }
+        }
+    }
+
+    fn blame(&mut self, key: &Key, object: u32, line: Option<u32>, problem: impl Into<String>) {
+        self.findings.blame(key, line, problem);
+        if self.places.len() < MOST_PROBLEMS {
+            self.places.push((object, line));
         }
     }
 
@@ -279,48 +285,71 @@ impl Audit {
             }
         };
         self.findings.events += 1;
-        let placed = event.day == day;
-        if !placed {
+        let misplaced = Some(event.day).filter(|own| *own != day);
+        if let Some(own) = misplaced {
             self.findings.misplaced += 1;
-            self.findings.blame(key, Some(at.line), format!("event {} belongs to {}", event.id, event.day));
+            self.blame(key, at.object, Some(at.line), format!("event {} belongs to {own}", event.id));
         }
-        let own = Home { at, day: event.day, placed, fingerprint: event.fingerprint };
-        let Some(first) = self.events.insert(event.id, own) else {
-            if !placed {
-                self.faults.push((at, Fault::Misplaced));
-            }
-            return;
-        };
-        self.findings.duplicates += 1;
-        let other = &self.objects[first.at.object as usize];
-        let problem = format!("event {} stands in {other} line {} already", event.id, first.at.line + 1);
-        self.findings.blame(key, Some(at.line), problem);
-        // The first one stays, but one in its own day before one that is not.
-        let (stays, goes) = if placed && !first.placed { (own, first) } else { (first, own) };
-        self.events.insert(event.id, stays);
-        if !goes.placed {
-            self.faults.retain(|&(at, _)| at != goes.at);
+        self.events.push(event.id, at, event.fingerprint, misplaced);
+    }
+
+    /// What is not an object comes before all other problems.
+    fn take_foreign(&mut self, mut foreign: Vec<Foreign>) {
+        foreign.sort();
+        self.findings.foreign = foreign.len();
+        let problems = std::mem::take(&mut self.findings.problems);
+        for Foreign { name, reason } in foreign {
+            self.findings.blame(&name, None, format!("not an object of the archive: {reason}"));
         }
-        self.faults.push((goes.at, Fault::Duplicate));
+        let room = MOST_PROBLEMS - self.findings.problems.len();
+        self.findings.problems.extend(problems.into_iter().take(room));
+    }
+
+    /// Every line under `events/` is read: finds the ids that stand in several of them.
+    fn settle_events(&mut self) {
+        let mut repeated = Vec::new();
+        self.events.settle(|it| repeated.push(it));
+        self.findings.duplicates = repeated.len();
+        let duplicates = repeated.iter().map(|it| (it.goes, Fault::Duplicate));
+        self.faults.extend(duplicates);
+        let misplaced = self.events.iter().filter(|(.., day)| day.is_some());
+        self.faults.extend(misplaced.map(|(_, at, _)| (at, Fault::Misplaced)));
+        self.faults.sort_unstable_by_key(|&(at, _)| at);
+        self.faults.shrink_to_fit();
+        // The problems in the order of their lines, as far as they are kept.
+        repeated.sort_unstable_by_key(|it| it.at);
+        repeated.truncate(MOST_PROBLEMS);
+        let of_lines = std::mem::take(&mut self.findings.problems);
+        let mut problems: Vec<_> = std::mem::take(&mut self.places).into_iter().zip(of_lines).collect();
+        for Repeated { id, at, first, .. } in repeated {
+            let name = |object| self.key(object).map_or_else(String::new, |key| key.to_string());
+            let problem =
+                format!("event {id} stands in {} line {} already", name(first.object), first.line + 1);
+            let problem = Problem { object: name(at.object), line: Some(at.line + 1), problem };
+            problems.push(((at.object, Some(at.line)), problem));
+        }
+        problems.sort_by_key(|(place, _)| *place);
+        problems.truncate(MOST_PROBLEMS);
+        self.findings.problems = problems.into_iter().map(|(_, problem)| problem).collect();
     }
 
     fn take_revision(&mut self, key: &Key, day: NaiveDate, at: LineAt, line: &[u8]) {
-        let Event { id, day: own, fingerprint } = match event::parse_line(line) {
+        let Event { id, day: belongs, fingerprint } = match event::parse_line(line) {
             Ok(event) => event,
             Err(error) => return self.unreadable(key, at, &error.to_string()),
         };
         self.findings.revisions += 1;
-        if own != day {
+        if belongs != day {
             self.findings.misplaced += 1;
-            self.findings.blame(key, Some(at.line), format!("this version of event {id} belongs to {own}"));
+            let problem = format!("this version of event {id} belongs to {belongs}");
+            self.findings.blame(key, Some(at.line), problem);
         }
-        let event = self.events.get(&id);
-        if event.is_none() {
+        let own = self.events.fingerprint(id);
+        if own.is_none() {
             self.findings.disagreements += 1;
             self.findings.blame(key, Some(at.line), format!("event {id} itself is not stored"));
         }
-        let first = event.is_some_and(|event| event.fingerprint == fingerprint);
-        if first || !self.revisions.insert((id, fingerprint)) {
+        if own == Some(fingerprint) || !self.revisions.insert((id, fingerprint)) {
             self.findings.repeated_versions += 1;
             self.findings.blame(key, Some(at.line), format!("this version of event {id} is stored already"));
         }
@@ -344,14 +373,14 @@ impl Audit {
 
     fn unreadable(&mut self, key: &Key, at: LineAt, why: &str) {
         self.findings.unreadable += 1;
-        self.findings.blame(key, Some(at.line), format!("the line cannot be read: {why}"));
+        self.blame(key, at.object, Some(at.line), format!("the line cannot be read: {why}"));
     }
 
     fn hold_against(&mut self, before: LedgerState, after: LedgerState) {
         match before {
             LedgerState::Own(ledger) => self.hold_remembered(&ledger),
             LedgerState::Foreign(ids) => {
-                self.findings.vouched_for = ids.iter().filter(|id| !self.events.contains_key(id)).count();
+                self.findings.vouched_for = ids.iter().filter(|id| !self.events.contains(**id)).count();
             }
             LedgerState::Missing | LedgerState::Unusable(_) => {}
         }
@@ -367,7 +396,7 @@ impl Audit {
     /// What the ledger remembers must be stored.
     fn hold_remembered(&mut self, ledger: &Ledger) {
         let mut missing = BTreeSet::new();
-        for (id, seen) in ledger.iter().filter(|(id, _)| !self.events.contains_key(id)) {
+        for (id, seen) in ledger.iter().filter(|(id, _)| !self.events.contains(*id)) {
             if seen.fingerprint.is_known() {
                 missing.insert(id);
             } else {
@@ -385,10 +414,11 @@ impl Audit {
         let claimed: FxHashSet<EventId> =
             objects.clone().flat_map(|object| object.ids.iter().copied()).collect();
         self.findings.claimed = objects.count();
-        let unknown = self.events.iter().filter(|&(id, home)| {
-            !ledger.is_late(home.day) && ledger.get(*id).is_none() && !claimed.contains(id)
+        let unknown = self.events.iter().filter(|(id, at, day)| {
+            let day = day.or_else(|| Some(Place::of(self.key(at.object)?.as_str())?.day));
+            day.is_some_and(|day| !ledger.is_late(day)) && ledger.get(*id).is_none() && !claimed.contains(id)
         });
-        let forgotten: BTreeSet<EventId> = unknown.map(|(&id, _)| id).collect();
+        let forgotten: BTreeSet<EventId> = unknown.map(|(id, ..)| id).collect();
         for id in forgotten {
             self.disagree(&format!("it does not remember event {id}, though it is complete for its day"));
         }

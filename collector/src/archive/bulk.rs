@@ -167,7 +167,7 @@ impl<'a> Bulk<'a> {
         }
         let last_seen = ledger.last_updated.map_or_else(String::new, iso);
         let mut names = Names::of_run(time);
-        let drafts = drafts(response, &news, &mut names, time, &last_seen);
+        let drafts = drafts(response, &news, &mut names, time, &last_seen, || Ok::<_, ArchiveError>(()))?;
         for draft in &drafts {
             let (key, size_bytes) = (draft.key.as_str(), draft.bytes.len() as u64);
             let mut tally = match goal.expected(prefix_of(key)) {

@@ -174,9 +174,8 @@ impl Run<'_> {
     }
 
     fn check_deadline(&self) -> Result<(), ArchiveError> {
-        let deadline = self.archive.options.deadline;
-        if self.archive.clock.since(self.began) > deadline {
-            return Err(ArchiveError::Deadline(deadline));
+        if self.archive.deadline_from(self.began)() {
+            return Err(ArchiveError::Deadline(self.archive.options.deadline));
         }
         Ok(())
     }
@@ -217,9 +216,13 @@ impl Run<'_> {
     /// Stores all that is new and makes `goal` the ledger, in as many claims as their size asks for.
     async fn store(&mut self, news: &News, goal: Ledger, mut held: Snapshot) -> Result<Swap, ArchiveError> {
         let last_seen = held.ledger.last_updated.map_or_else(String::new, iso);
-        let mut waiting: VecDeque<Draft> =
-            drafts(self.response, news, &mut self.names, self.start, &last_seen).into();
+        let mut names = std::mem::replace(&mut self.names, Names::of_run(self.start));
+        let check = || self.check_deadline();
+        let drafts = drafts(self.response, news, &mut names, self.start, &last_seen, check);
+        self.names = names;
+        let mut waiting: VecDeque<Draft> = drafts?.into();
         while !waiting.is_empty() {
+            self.check_deadline()?;
             let batch = self.next_batch(&mut waiting, &held.ledger);
             let Some((claimed, before)) = self.begin(&batch, &held).await? else {
                 return Ok(Swap::Lost);

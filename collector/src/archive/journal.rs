@@ -31,11 +31,21 @@ pub(super) fn journal_key(sequence: u64) -> Key {
 /// The SHA-256 digest of a content, in lower-case hexadecimal.
 #[must_use]
 pub fn content_digest(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    hash(&SHA256, bytes).as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hexadecimal(&digest_of(bytes))
+}
+
+/// The SHA-256 digest of a content.
+pub(super) fn digest_of(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hash(&SHA256, bytes).as_ref());
+    digest
+}
+
+/// A digest in lower-case hexadecimal.
+pub(super) fn hexadecimal(digest: &[u8; 32]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = digest.iter().flat_map(|&byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// An object as a commit names it.

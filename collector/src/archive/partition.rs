@@ -1,9 +1,10 @@
 //! Turns what is new into objects: JSON Lines, one object a kind and day.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::convert::Infallible;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use rustc_hash::FxHashSet;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -48,23 +49,19 @@ impl Draft {
 #[derive(Debug)]
 pub(crate) struct Names {
     run_second: i64,
-    used: FxHashSet<Key>,
+    /// How many names of each kind and day are used.
+    used: BTreeMap<Place, u32>,
 }
 
 impl Names {
     pub(crate) fn of_run(start: DateTime<Utc>) -> Self {
-        Self { run_second: start.timestamp(), used: FxHashSet::default() }
+        Self { run_second: start.timestamp(), used: BTreeMap::new() }
     }
 
     fn next(&mut self, place: Place) -> Key {
-        let mut ordinal = 1;
-        loop {
-            let key = place.kind.key(place.day, self.run_second, ordinal);
-            if self.used.insert(key.clone()) {
-                return key;
-            }
-            ordinal += 1;
-        }
+        let used = self.used.entry(place).or_default();
+        *used += 1;
+        place.kind.key(place.day, self.run_second, *used)
     }
 }
 
@@ -73,23 +70,26 @@ impl Names {
 /// `last_seen` is when the feed was looked at before, for events that are gone from it.
 #[must_use]
 pub fn objects_of(response: &Response<'_>, news: &News, start: DateTime<Utc>, last_seen: &str) -> Vec<Draft> {
-    drafts(response, news, &mut Names::of_run(start), start, last_seen)
+    let names = &mut Names::of_run(start);
+    let Ok(drafts) = drafts(response, news, names, start, last_seen, || Ok::<_, Infallible>(()));
+    drafts
 }
 
-/// The objects that hold what is new in a response.
-pub(crate) fn drafts(
+/// The objects that hold what is new in a response. `check` is called before each object; its error ends the work.
+pub(crate) fn drafts<E>(
     response: &Response<'_>,
     news: &News,
     names: &mut Names,
     now: DateTime<Utc>,
     last_seen: &str,
-) -> Vec<Draft> {
-    let mut drafts = Drafts { open: BTreeMap::new(), full: Vec::new(), names };
+    check: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<Draft>, E> {
+    let mut drafts = Drafts { open: BTreeMap::new(), full: Vec::new(), names, check };
     for (kind, positions) in [(Kind::Events, &news.events), (Kind::Revisions, &news.revisions)] {
         for &position in positions {
             let element = &response.elements()[position];
             if let Ok(event) = element.event {
-                let draft = drafts.at(kind, event.day);
+                let draft = drafts.at(kind, event.day)?;
                 draft.bytes.extend_from_slice(&response.line(element));
                 draft.bytes.push(b'\n');
                 draft.events.push(event);
@@ -100,14 +100,14 @@ pub(crate) fn drafts(
     for &position in &news.rejected {
         let element = &response.elements()[position];
         if let Err(reason) = element.event {
-            let draft = drafts.at(Kind::Rejected, today);
+            let draft = drafts.at(Kind::Rejected, today)?;
             draft.push_line(&RejectedLine::new(&response.line(element), reason));
             draft.fingerprints.push(response.rejected_fingerprint(element));
         }
     }
     for (ids, returned) in [(&news.window.withdrawn, None), (&news.window.returned, Some(now.to_rfc3339()))] {
         for &id in ids {
-            let draft = drafts.at(Kind::Withdrawn, today);
+            let draft = drafts.at(Kind::Withdrawn, today)?;
             draft.push_line(&WithdrawnLine {
                 id,
                 last_seen: last_seen.to_owned(),
@@ -116,29 +116,36 @@ pub(crate) fn drafts(
             draft.ids.push(id);
         }
     }
-    drafts.finish()
+    Ok(drafts.finish())
 }
 
-struct Drafts<'a> {
+struct Drafts<'a, C> {
     open: BTreeMap<Place, Draft>,
     full: Vec<Draft>,
     names: &'a mut Names,
+    check: C,
 }
 
-impl Drafts<'_> {
+impl<E, C: FnMut() -> Result<(), E>> Drafts<'_, C> {
     /// The draft to add a line to.
-    fn at(&mut self, kind: Kind, day: NaiveDate) -> &mut Draft {
+    fn at(&mut self, kind: Kind, day: NaiveDate) -> Result<&mut Draft, E> {
         let place = Place { kind, day };
         if self.open.get(&place).is_some_and(Draft::is_full) {
             self.full.extend(self.open.remove(&place));
         }
-        self.open.entry(place).or_insert_with(|| Draft {
-            place,
-            key: self.names.next(place),
-            bytes: Vec::new(),
-            events: Vec::new(),
-            ids: Vec::new(),
-            fingerprints: Vec::new(),
+        Ok(match self.open.entry(place) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(vacant) => {
+                (self.check)()?;
+                vacant.insert(Draft {
+                    place,
+                    key: self.names.next(place),
+                    bytes: Vec::new(),
+                    events: Vec::new(),
+                    ids: Vec::new(),
+                    fingerprints: Vec::new(),
+                })
+            }
         })
     }
 

@@ -67,7 +67,7 @@ impl Archive {
             let foreign = matches!(self.read_ledger().await?, LedgerState::Foreign(_));
             repair.ledger_rebuilt = foreign || audit.ledger_is_wrong;
             repair.survey(&audit);
-            let mut relocated = Relocated::default();
+            let mut relocated = Relocated { only_counts: true, ..Relocated::default() };
             for (key, faults) in plan(&audit) {
                 self.relocate(&key, &faults, &audit, &mut relocated, &mut repair).await?;
             }
@@ -229,8 +229,9 @@ impl Repair {
 fn plan(audit: &Audit) -> Plan {
     let mut plan = Plan::new();
     for &(at, fault) in &audit.faults {
-        let key = audit.objects[at.object as usize].clone();
-        plan.entry(key).or_default().insert(at.line, fault);
+        if let Some(key) = audit.key(at.object) {
+            plan.entry(key).or_default().insert(at.line, fault);
+        }
     }
     plan
 }
@@ -249,12 +250,17 @@ fn faulty_lines<'a>(
 /// Lines that are stored anew somewhere else.
 #[derive(Debug, Default)]
 struct Relocated {
+    /// Whether the lines are not kept.
+    only_counts: bool,
     objects: BTreeMap<Place, Vec<u8>>,
     versions: std::collections::BTreeSet<(i64, String)>,
 }
 
 impl Relocated {
     fn add(&mut self, kind: Kind, event: Event, line: &[u8]) {
+        if self.only_counts {
+            return;
+        }
         let bytes = self.objects.entry(Place { kind, day: event.day }).or_default();
         bytes.extend_from_slice(line);
         bytes.push(b'\n');
@@ -262,7 +268,7 @@ impl Relocated {
 
     /// Whether this content is neither the event's own line nor a revision.
     fn is_new_version(&mut self, event: Event, audit: &Audit) -> bool {
-        let own = audit.events.get(&event.id).is_some_and(|own| own.fingerprint == event.fingerprint);
+        let own = audit.events.fingerprint(event.id) == Some(event.fingerprint);
         !own && !audit.revisions.contains(&(event.id, event.fingerprint))
             && self.versions.insert((event.id, event.fingerprint.to_string()))
     }

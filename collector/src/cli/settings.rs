@@ -186,6 +186,7 @@ impl Settings {
         ArchiveOptions {
             buffer: self.deposit.buffer_size,
             single_writer: self.store.single_writer,
+            max_elements: self.deposit.max_elements,
             revisions: !self.deposit.no_revisions,
             lease: self.claims.lease,
             deadline: self.deposit.deadline,

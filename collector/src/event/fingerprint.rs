@@ -28,6 +28,14 @@ impl Fingerprint {
         Self((XxHash3_64::oneshot(bytes) & Self::BITS).max(1))
     }
 
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits & Self::BITS)
+    }
+
     /// Whether the content is known.
     #[must_use]
     pub fn is_known(self) -> bool {

@@ -6,19 +6,19 @@
 //! nowhere stands takes reading everything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+use std::ops::Range;
 
 use chrono::NaiveDate;
-use futures_util::FutureExt as _;
-use futures_util::stream::StreamExt as _;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rustc_hash::FxHashMap;
 
-use super::scan::{Scan, written};
+use super::scan::Scan;
 use super::{Account, Cost, Filter, Found, Query, Unreadable, cover};
-use crate::archive::{Archive, Kind, Place};
+use crate::archive::{Archive, Kind, Names, Packed, Place};
 use crate::cache::Origin;
-use crate::concurrency::buffered;
 use crate::event::{self, EventId};
-use crate::store::{Key, Listed};
+use crate::store::{Key, Listed, PageStart};
 
 /// So few objects are not told apart any further, but read.
 const CLOSE: usize = 4;
@@ -69,29 +69,72 @@ impl Archive {
     }
 }
 
-/// Objects by their day, and of a day as they were written; none where one was read.
-type Unread = Vec<Option<(Place, Listed)>>;
+/// An object that may hold what is missing.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    name: Packed,
+    /// The size in bytes; nothing once the object was read.
+    size_bytes: Option<NonZeroU64>,
+}
+
+/// The objects of all days: by their day, and of a day as they were written.
+#[derive(Debug, Default)]
+struct Candidates {
+    names: Names,
+    objects: Vec<Candidate>,
+}
+
+impl Candidates {
+    fn push(&mut self, listed: &Listed, is_read: bool) {
+        let name = self.names.intern(&listed.key);
+        // An object without content holds no event.
+        let size_bytes = NonZeroU64::new(listed.size_bytes).filter(|_| !is_read);
+        self.objects.push(Candidate { name, size_bytes });
+    }
+
+    fn sort(&mut self) {
+        let Self { names, objects } = self;
+        objects.sort_unstable_by_key(|candidate| names.written(candidate.name));
+    }
+
+    /// The object at a position, if it was not taken before.
+    fn take(&mut self, position: usize) -> Option<(Place, Listed)> {
+        let candidate = self.objects.get_mut(position)?;
+        let size_bytes = candidate.size_bytes.take()?.get();
+        let key = self.names.key(candidate.name)?;
+        Some((Place::of(key.as_str())?, Listed { key, size_bytes }))
+    }
+}
 
 struct Search<'a> {
     archive: &'a Archive,
     account: &'a Account,
     missing: BTreeSet<EventId>,
     scan: Scan,
-    /// Objects that were read, and the number in the middle of each.
+    /// Objects of remembered days that were read, and the number in the middle of each.
     seen: FxHashMap<Key, Option<EventId>>,
     result: LookUp,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
     async fn run(mut self) -> LookUp {
         if self.missing.is_empty() {
             return self.result;
         }
         let days = self.archive.remembered_days(&self.missing, self.account).await;
         if !days.is_empty() {
-            let objects = self.list(cover::prefixes_of(Kind::Events, &days)).await;
-            let objects = objects.into_iter().filter(|(place, _)| days.contains(&place.day)).collect();
-            self.read(objects).await;
+            let prefixes = cover::prefixes_of(Kind::Events, &days);
+            let mut objects = Vec::new();
+            self.list(prefixes, |place, listed| {
+                if days.contains(&place.day) {
+                    objects.push((place, listed));
+                }
+            })
+            .await;
+            let keys: Vec<Key> = objects.iter().map(|(_, listed)| listed.key.clone()).collect();
+            let mut numbers = Vec::new();
+            self.read(stream::iter(objects).boxed(), |number| numbers.push(number)).await;
+            self.seen = keys.into_iter().zip(numbers).collect();
         }
         if !self.missing.is_empty() {
             self.search_everywhere().await;
@@ -99,38 +142,56 @@ impl Search<'_> {
         self.result
     }
 
-    async fn list(&mut self, prefixes: Vec<String>) -> Vec<(Place, Listed)> {
-        let (objects, unreadable) = self.archive.list_all(prefixes, self.account).await;
-        self.result.unreadable.extend(unreadable);
-        objects
+    async fn list(&mut self, prefixes: Vec<String>, mut take: impl FnMut(Place, Listed) + Send) {
+        let listings = prefixes.into_iter().map(|prefix| (prefix, PageStart::First)).collect();
+        let mut listed = self.archive.listed(listings, self.account);
+        while let Some(step) = listed.next().await {
+            match step {
+                Ok((place, listed)) => take(place, listed),
+                Err(error) => self.result.unreadable.push(error),
+            }
+        }
     }
 
     async fn search_everywhere(&mut self) {
-        let mut objects = self.list(cover::prefixes(Kind::Events, None, NaiveDate::MAX)).await;
+        let mut candidates = Candidates::default();
+        let seen = std::mem::take(&mut self.seen);
+        self.list(cover::prefixes(Kind::Events, None, NaiveDate::MAX), |_, listed| {
+            candidates.push(&listed, seen.contains_key(&listed.key));
+        })
+        .await;
         // By the event's day first: what is published late has the number of its time.
-        objects.sort_by_cached_key(|(place, listed)| (place.day, written(&listed.key)));
-        let mut unread: Unread = objects.into_iter().map(Some).collect();
-        let marks = self.close_in(&mut unread).await;
-        let mut radius = 0;
-        while !self.missing.is_empty() && unread.iter().any(Option::is_some) {
-            let mut near = BTreeSet::new();
-            for &id in &self.missing {
-                let (before, after) = between(&marks, id, unread.len());
-                near.extend(before.saturating_sub(radius)..(after + radius + 1).min(unread.len()));
-            }
-            let objects = near.into_iter().filter_map(|at| unread[at].take()).collect();
-            self.read(objects).await;
+        candidates.sort();
+        let marks = Marks::new(&self.close_in(&mut candidates, &seen).await);
+        let (mut radius, count) = (0, candidates.objects.len());
+        let mut covered = 0;
+        while !self.missing.is_empty() && covered < count {
+            let around = |&id: &EventId| {
+                let (before, after) = marks.between(id, count);
+                before.saturating_sub(radius)..(after + radius + 1).min(count)
+            };
+            let near = merged(self.missing.iter().map(around).collect());
+            covered = near.iter().map(ExactSizeIterator::len).sum();
+            let objects = near.into_iter().flatten().filter_map(|at| candidates.take(at));
+            let objects: BoxStream<'_, _> = stream::iter(objects).boxed();
+            self.read(objects, |_| ()).await;
             radius = (2 * radius).max(CLOSE);
         }
     }
 
     /// Looks into objects until each number lies between two that are close. A number by position, as it stands there.
-    async fn close_in(&mut self, unread: &mut Unread) -> BTreeMap<usize, EventId> {
+    async fn close_in(
+        &mut self,
+        candidates: &mut Candidates,
+        seen: &FxHashMap<Key, Option<EventId>>,
+    ) -> BTreeMap<usize, EventId> {
         let (mut marks, mut blanks) = (BTreeMap::new(), BTreeSet::new());
+        let count = candidates.objects.len();
         loop {
+            let known = Marks::new(&marks);
             // In the middle, or as near to it as there is one that says something.
             let middle = |&id: &EventId| {
-                let (before, after) = between(&marks, id, unread.len());
+                let (before, after) = known.between(id, count);
                 let middle = before + (after - before) / 2;
                 let mut nearest = (middle..after).chain((before + 1..middle).rev());
                 nearest.find(|at| !blanks.contains(at)).filter(|_| after - before > CLOSE)
@@ -139,9 +200,23 @@ impl Search<'_> {
             if wanted.is_empty() {
                 return marks;
             }
-            let objects = wanted.iter().filter_map(|&at| unread[at].take()).collect();
-            let numbers = self.read(objects).await;
-            for (at, number) in wanted.into_iter().zip(numbers) {
+            let (mut places, mut objects) = (Vec::new(), Vec::new());
+            for at in wanted {
+                if let Some(object) = candidates.take(at) {
+                    places.push(at);
+                    objects.push(object);
+                    continue;
+                }
+                let name = candidates.objects.get(at).map(|candidate| candidate.name);
+                let key = name.and_then(|name| candidates.names.key(name));
+                match key.and_then(|key| seen.get(&key).copied().flatten()) {
+                    Some(number) => _ = marks.insert(at, number),
+                    None => _ = blanks.insert(at),
+                }
+            }
+            let mut numbers = Vec::new();
+            self.read(stream::iter(objects).boxed(), |number| numbers.push(number)).await;
+            for (at, number) in places.into_iter().zip(numbers) {
                 match number {
                     Some(number) => _ = marks.insert(at, number),
                     None => _ = blanks.insert(at),
@@ -150,29 +225,22 @@ impl Search<'_> {
         }
     }
 
-    /// Reads those that were not read yet, several at a time. The number in the middle of each.
-    async fn read(&mut self, objects: Vec<(Place, Listed)>) -> Vec<Option<EventId>> {
+    /// Reads objects, several at a time, until nothing is missing. `note` takes the number in the middle of each.
+    async fn read<'o>(
+        &mut self,
+        objects: BoxStream<'o, (Place, Listed)>,
+        mut note: impl FnMut(Option<EventId>) + Send,
+    ) where
+        'a: 'o,
+    {
         let archive = self.archive;
-        let mut numbers = Vec::new();
-        let reads = objects.into_iter().map(|(place, listed)| {
-            let is_new = !self.seen.contains_key(&listed.key);
-            async move {
-                let content = if is_new { Some(archive.content(&listed).await) } else { None };
-                (place, listed.key, content)
-            }
-            .boxed()
-        });
-        let reads: Vec<_> = reads.collect();
-        let mut reads = buffered(archive.parallel(), reads);
-        while let Some((place, key, content)) = reads.next().await {
-            let Some(content) = content else {
-                numbers.push(self.seen.get(&key).copied().flatten());
-                continue;
-            };
-            let held = content.as_ref().ok().and_then(|(content, _)| Some(middle_number(content.as_ref()?)));
-            self.seen.insert(key.clone(), held.flatten());
-            numbers.push(held.flatten());
-            for told in self.scan.take(place, &key, content) {
+        let mut reads = archive.read_in_order(archive.cached(), objects, |(_, listed)| Some(listed));
+        while !self.missing.is_empty()
+            && let Some(((place, listed), content)) = reads.next().await
+        {
+            let Some(content) = content else { continue };
+            note(content.as_ref().ok().and_then(|(content, _)| middle_number(content.as_ref()?)));
+            for told in self.scan.take(place, &listed.key, content) {
                 match told {
                     Ok(found) => {
                         self.missing.remove(&found.id);
@@ -182,16 +250,52 @@ impl Search<'_> {
                 }
             }
         }
-        numbers
     }
 }
 
-/// The positions between which a number is likely to be: the last one that is marked with no more, and the next one that is
-/// marked with more.
-fn between(marks: &BTreeMap<usize, EventId>, id: EventId, count: usize) -> (usize, usize) {
-    let before = marks.iter().rev().find(|&(_, &mark)| mark <= id).map_or(0, |(&at, _)| at);
-    let after = marks.range(before..).find(|&(_, &mark)| mark > id).map_or(count, |(&at, _)| at);
-    (before, after)
+/// Numbers by the positions of the objects that hold them.
+struct Marks {
+    positions: Vec<usize>,
+    /// The least number at each of the positions or behind it.
+    least_behind: Vec<EventId>,
+}
+
+impl Marks {
+    fn new(marks: &BTreeMap<usize, EventId>) -> Self {
+        let positions = marks.keys().copied().collect();
+        let mut least = EventId::MAX;
+        let mut least_behind: Vec<EventId> = marks
+            .values()
+            .rev()
+            .map(|&mark| {
+                least = least.min(mark);
+                least
+            })
+            .collect();
+        least_behind.reverse();
+        Self { positions, least_behind }
+    }
+
+    /// The positions between which a number is likely to be: the last one that is marked with no more, and the next one, which
+    /// is marked with more.
+    fn between(&self, id: EventId, count: usize) -> (usize, usize) {
+        let next = self.least_behind.partition_point(|&least| least <= id);
+        let before = next.checked_sub(1).and_then(|last| self.positions.get(last)).copied().unwrap_or(0);
+        (before, self.positions.get(next).copied().unwrap_or(count))
+    }
+}
+
+/// The same positions in ranges that do not overlap.
+fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 fn middle_number(content: &[u8]) -> Option<EventId> {

@@ -1,15 +1,19 @@
 //! Which objects are read, and in which order.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use futures_util::FutureExt as _;
-use futures_util::stream::StreamExt as _;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::{FutureExt as _, future};
 
 use super::{Account, Cursor, Query, Revisions, Unreadable, cover};
 use crate::archive::{Archive, Kind, Place};
 use crate::concurrency::buffered;
-use crate::store::{Key, Listed};
+use crate::store::{Key, Listed, PageStart};
+
+/// Number of listings whose first pages are asked for at a time.
+const LISTINGS_AHEAD: usize = 4;
 
 /// The days that are read.
 #[derive(Debug, Clone)]
@@ -33,11 +37,21 @@ impl Days {
         }
     }
 
-    fn prefixes(&self, kind: Kind) -> Vec<String> {
-        match self {
+    /// The listings of these days, from the day of a cursor on.
+    fn listings(&self, kind: Kind, after: Option<&Cursor>) -> Vec<Listing> {
+        let begin = after.map(|after| kind.day_prefix(after.place().day)).unwrap_or_default();
+        let prefixes = match self {
             Self::Between(from, to) => cover::prefixes(kind, *from, *to),
             Self::These(days) => cover::prefixes_of(kind, days),
-        }
+        };
+        let behind = prefixes.into_iter().filter(|prefix| *prefix >= begin || begin.starts_with(prefix));
+        behind
+            .map(|prefix| {
+                let is_inside = begin.len() > prefix.len() && begin.starts_with(&prefix);
+                let start = if is_inside { PageStart::After(begin.clone()) } else { PageStart::First };
+                (prefix, start)
+            })
+            .collect()
     }
 }
 
@@ -57,54 +71,81 @@ impl Query {
     }
 }
 
+/// What is read next: an object, or what stands for a listing that could not be had.
+pub(super) type Step = Result<(Place, Listed), Unreadable>;
+
+/// A listing: how the names begin, and where.
+pub(super) type Listing = (String, PageStart);
+
 impl Archive {
-    /// The objects to be read, in their order: day by day, later versions first where only the last one counts. And the
-    /// listings that could not be had.
-    pub(super) async fn objects_of(
-        &self,
-        days: &Days,
-        query: &Query,
-        account: &Account,
-    ) -> (Vec<(Place, Listed)>, Vec<Unreadable>) {
-        let kinds: &[Kind] = if query.revisions == Revisions::None {
-            &[Kind::Events]
-        } else {
-            &[Kind::Events, Kind::Revisions]
-        };
-        let prefixes = kinds.iter().flat_map(|&kind| days.prefixes(kind)).collect();
-        let (listed, unreadable) = self.list_all(prefixes, account).await;
-        let count = listed.len();
-        let mut objects: Vec<(Place, Listed)> = listed
-            .into_iter()
-            .filter(|(place, listed)| {
-                let is_behind = |after| query.is_wanted(after, *place, &listed.key);
-                days.contain(place.day) && query.after.as_ref().is_none_or(is_behind)
-            })
-            .collect();
-        objects.sort_by_cached_key(|(place, listed)| query.rank(*place, &listed.key));
-        account.change(|cost| cost.objects_skipped += count - objects.len());
-        (objects, unreadable)
+    /// The objects to be read, in their order: day by day, later versions first where only the last one counts. Pages of
+    /// listings are asked for as the objects are.
+    pub(super) fn objects_of(&self, days: &Days, query: &Query, account: &Account) -> BoxStream<'_, Step> {
+        let events = self.wanted(Kind::Events, days, query, account);
+        if query.revisions == Revisions::None {
+            return events;
+        }
+        let both = (events.peekable(), self.wanted(Kind::Revisions, days, query, account).peekable());
+        let query = query.clone();
+        stream::unfold(both, move |(mut events, mut revisions)| {
+            let query = query.clone();
+            async move {
+                let is_first = {
+                    let event = Pin::new(&mut events).peek().await;
+                    let revision = Pin::new(&mut revisions).peek().await;
+                    match (event, revision) {
+                        (Some(Ok((place, one))), Some(Ok((other_place, other)))) => {
+                            query.rank(*place, &one.key) <= query.rank(*other_place, &other.key)
+                        }
+                        (Some(Err(_)), _) | (Some(Ok(_)), None) => true,
+                        (_, Some(_)) | (None, None) => false,
+                    }
+                };
+                let next = if is_first { events.next().await } else { revisions.next().await };
+                Some((next?, (events, revisions)))
+            }
+            .boxed()
+        })
+        .boxed()
     }
 
-    /// The objects of partitions whose names begin so, in no order.
-    pub(super) async fn list_all(
-        &self,
-        prefixes: Vec<String>,
-        account: &Account,
-    ) -> (Vec<(Place, Listed)>, Vec<Unreadable>) {
-        let listings = prefixes.into_iter().map(|prefix| async move { self.listing(&prefix).await }.boxed());
-        let mut listings = buffered(self.parallel(), listings);
-        let (mut objects, mut unreadable) = (Vec::new(), Vec::new());
-        while let Some(listing) = listings.next().await {
-            match listing {
-                Ok((listed, origin)) => {
-                    account.note_listing(origin, listed.len());
-                    let placed = |listed: Listed| Some((Place::of(listed.key.as_str())?, listed));
-                    objects.extend(listed.into_iter().filter_map(placed));
-                }
-                Err(error) => unreadable.push(Unreadable::of_store(error)),
+    /// The objects of a kind that may hold what is asked for.
+    fn wanted(&self, kind: Kind, days: &Days, query: &Query, account: &Account) -> BoxStream<'_, Step> {
+        let listings = days.listings(kind, query.after.as_ref());
+        let (days, query, skipped) = (days.clone(), query.clone(), account.clone());
+        let is_wanted = move |step: &Step| {
+            let Ok((place, listed)) = step else { return true };
+            let is_behind = |after| query.is_wanted(after, *place, &listed.key);
+            let is_wanted = days.contain(place.day) && query.after.as_ref().is_none_or(is_behind);
+            skipped.change(|cost| cost.objects_skipped += usize::from(!is_wanted));
+            is_wanted
+        };
+        self.listed(listings, account).filter(move |step| future::ready(is_wanted(step))).boxed()
+    }
+
+    /// The objects of partitions that listings name, in their order. The first pages of a few listings are asked for ahead.
+    pub(super) fn listed(&self, listings: Vec<Listing>, account: &Account) -> BoxStream<'_, Step> {
+        let begun = listings.into_iter().map(move |(prefix, start)| {
+            async move {
+                let mut pages = self.pages(self.cached(), prefix, start);
+                let first = pages.next().await;
+                stream::iter(first).chain(pages)
             }
-        }
-        (objects, unreadable)
+            .boxed()
+        });
+        let account = account.clone();
+        buffered(self.parallel().min(LISTINGS_AHEAD), begun)
+            .flatten()
+            .flat_map(move |page| {
+                stream::iter(match page {
+                    Ok((page, origin)) => {
+                        account.note_listing(origin, page.objects.len());
+                        let placed = |listed: Listed| Some(Ok((Place::of(listed.key.as_str())?, listed)));
+                        page.objects.into_iter().filter_map(placed).collect::<Vec<Step>>()
+                    }
+                    Err(error) => vec![Err(Unreadable::of_store(error))],
+                })
+            })
+            .boxed()
     }
 }

@@ -4,10 +4,10 @@ use chrono::NaiveDate;
 use rustc_hash::FxHashMap;
 
 use super::{Account, Cursor, Found, Item, Query, Revisions, Unreadable};
+use crate::archive::reading::Read;
 use crate::archive::{Kind, Place};
-use crate::cache::{Content, Origin};
-use crate::event::{EventId, Fields};
-use crate::store::{Key, StoreError};
+use crate::event::{self, EventId, Fields};
+use crate::store::Key;
 
 /// What is known while objects are taken in their order.
 pub(super) struct Scan {
@@ -30,12 +30,7 @@ impl Scan {
     }
 
     /// What is wanted of an object that was read.
-    pub(super) fn take(
-        &mut self,
-        place: Place,
-        key: &Key,
-        content: Result<(Option<Content>, Origin), StoreError>,
-    ) -> Vec<Item> {
+    pub(super) fn take(&mut self, place: Place, key: &Key, content: Read) -> Vec<Item> {
         match content {
             // Repair has moved it since it was listed; its events are elsewhere.
             Ok((None, _)) => Vec::new(),
@@ -78,11 +73,19 @@ impl Scan {
         number: usize,
         line: &[u8],
     ) -> Result<Option<Found>, Box<dyn std::error::Error + Send + Sync>> {
+        // Where only ids are asked for, most lines need not be read further than to theirs.
+        let ids = &self.query.filter.ids;
+        if self.query.revisions == Revisions::None
+            && !ids.is_empty()
+            && event::parse_line(line).is_ok_and(|event| !ids.contains(&event.id))
+        {
+            return Ok(None);
+        }
         let json = std::str::from_utf8(line)?;
         let event = Fields::of(json)?;
         let is_revision = place.kind == Kind::Revisions;
         if is_revision && self.query.revisions == Revisions::Latest {
-            let when = written(key);
+            let when = key.run();
             let newer = self.latest.versions.get(&event.id).is_none_or(|(known, _)| *known <= when);
             if newer {
                 self.latest.versions.insert(event.id, (when, json.into()));
@@ -102,13 +105,4 @@ impl Scan {
             cursor: Cursor::new(key.clone(), place, number + 1),
         }))
     }
-}
-
-/// When the run that wrote an object began, in seconds, and which of that second's objects it is: as its name says.
-pub(super) fn written(key: &Key) -> (i64, u32) {
-    let name = key.as_str().rsplit('/').next().unwrap_or_default();
-    let mut numbers = name.split(['-', '.']).skip(1);
-    let second = numbers.next().and_then(|second| second.parse().ok()).unwrap_or(0);
-    let ordinal = numbers.next().and_then(|ordinal| ordinal.parse().ok()).unwrap_or(1);
-    (second, ordinal)
 }

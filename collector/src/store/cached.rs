@@ -6,12 +6,13 @@
 //!
 //! The operations of [`Store`] itself never answer from the cache: whoever writes must know what is there.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
 
-use super::{Foreign, Head, Key, Listed, Object, SharedStore, Store, StoreError, Version, Write};
+use super::{Head, Key, ListPage, Listed, Object, PageStart, SharedStore, Store, StoreError, Version, Write};
 use crate::cache::{Cache, Content, Freshness, Origin};
 
 /// A store, and what was read of it.
@@ -34,15 +35,42 @@ impl CachedStore {
         &self.cache
     }
 
-    /// The objects whose names begin with `prefix`, as they were at most the cache's time to live ago.
+    /// A page of the objects whose names begin with `prefix`, as they were at most the cache's time to live ago.
+    ///
+    /// The first page of a listing is forgotten when something is written below its prefix. It holds a random number that
+    /// the names of the pages after it contain, so that they are forgotten with it. A page that begins in the middle is not
+    /// kept.
     ///
     /// # Errors
-    /// [`StoreError`] if they have to be listed and cannot.
-    pub async fn listing(&self, prefix: &str) -> Result<(Vec<Listed>, Origin), Arc<StoreError>> {
-        let list = || async { Ok(Some(encode(&self.store.list(prefix).await?))) };
-        let name = listing_name(prefix);
-        let (listing, origin) = self.cache.get(&name, Freshness::Brief, list).await?;
-        Ok((listing.map_or_else(Vec::new, |listing| decode(&listing)), origin))
+    /// [`StoreError`] if it has to be listed and cannot be.
+    pub(crate) async fn page(
+        &self,
+        prefix: &str,
+        start: &PageStart,
+    ) -> Result<(ListPage, Origin), StoreError> {
+        let name = match start {
+            PageStart::First => listing_name(prefix),
+            PageStart::After(_) => return Ok((self.store.list_page(prefix, start).await?, Origin::Source)),
+            PageStart::Token(token) => format!("{} {token}", listing_name(prefix)),
+        };
+        let (series, token) = match start {
+            PageStart::Token(token) => token.split_once(' ').unwrap_or_default(),
+            _ => ("", ""),
+        };
+        let list = || async {
+            let is_first = *start == PageStart::First;
+            let start = if is_first { PageStart::First } else { PageStart::Token(token.to_owned()) };
+            let page = self.store.list_page(prefix, &start).await?;
+            let series = if is_first { random().to_string() } else { series.to_owned() };
+            let next = page.next.map(|token| format!("{series} {token}")).unwrap_or_default();
+            Ok(Some([next.as_bytes(), b"\n", &encode(&page.objects)].concat()))
+        };
+        let (kept, origin) = self.cache.get(&name, Freshness::Brief, list).await?;
+        let kept = kept.unwrap_or_default();
+        let end = kept.iter().position(|&byte| byte == b'\n').unwrap_or(0);
+        let next = std::str::from_utf8(&kept[..end]).ok().filter(|next| !next.is_empty());
+        let objects = decode(kept.get(end + 1..).unwrap_or_default());
+        Ok((ListPage { objects, next: next.map(str::to_owned), foreign: Vec::new() }, origin))
     }
 
     /// The content of an object that was listed; nothing if it is gone.
@@ -67,6 +95,10 @@ impl CachedStore {
             self.cache.forget(&listing_name(&key.as_str()[..=end])).await;
         }
     }
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn listing_name(prefix: &str) -> String {
@@ -125,8 +157,16 @@ impl Store for CachedStore {
         self.store.list(prefix).await
     }
 
-    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
-        self.store.foreign(folder).await
+    async fn list_page(&self, prefix: &str, start: &PageStart) -> Result<ListPage, StoreError> {
+        self.store.list_page(prefix, start).await
+    }
+
+    fn objects_together(&self) -> usize {
+        self.store.objects_together()
+    }
+
+    async fn get_together(&self, keys: &[Key]) -> Vec<Result<Option<Object>, StoreError>> {
+        self.store.get_together(keys).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {

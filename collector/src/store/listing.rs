@@ -6,15 +6,15 @@
 
 use tracing::warn;
 
-use super::{Foreign, Key, Listed};
+use super::{Foreign, Key, ListPage, Listed, PageStart};
 use crate::text::printable;
 
 /// Largest page of a listing in bytes. A page of 1,000 of the longest names takes a third of it.
 pub(super) const MAX_PAGE_BYTES: u64 = 16 * 1024 * 1024;
 /// Maximum number of objects of one listing: 150 years of a run with news every quarter of an hour.
-const MAX_OBJECTS: usize = 5_000_000;
+pub(super) const MAX_OBJECTS: usize = 5_000_000;
 /// Maximum number of pages without an object. A store that skips deleted objects may send some.
-const MAX_EMPTY_PAGES: usize = 100;
+pub(super) const MAX_EMPTY_PAGES: usize = 100;
 /// Maximum number of foreign names that are kept; more are counted.
 const MAX_FOREIGN: usize = 1_000;
 
@@ -49,7 +49,7 @@ impl Listing {
     }
 
     /// The names that are left out.
-    pub(super) fn into_foreign(self) -> Vec<Foreign> {
+    pub(super) fn foreign_names(&self) -> Vec<Foreign> {
         let mut foreign: Vec<Foreign> =
             self.foreign.iter().map(|name| foreign_of(&name.escape_debug())).collect();
         let more = self.foreign_count - foreign.len();
@@ -86,9 +86,9 @@ impl<'a> Pages<'a> {
         format!("{}{}", self.root, self.prefix)
     }
 
-    /// What to ask for the next page with.
-    pub(super) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+    /// Where the next page begins.
+    pub(super) fn start(&self) -> PageStart {
+        self.token.clone().map_or(PageStart::First, PageStart::Token)
     }
 
     /// Takes a page. Returns whether another one follows.
@@ -140,6 +140,13 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
+    /// The page that was taken, if it was the only one.
+    pub(super) fn into_page(self, location: &str, start: &PageStart) -> ListPage {
+        let next = self.token.clone();
+        let foreign = self.listing.foreign_names();
+        ListPage { objects: self.listing.into_objects(location), next, foreign }.from_start(start)
+    }
+
     pub(crate) fn finish(self) -> Listing {
         self.listing
     }
@@ -168,7 +175,7 @@ mod tests {
     fn pages_in_order_are_one_listing() {
         let mut pages = Pages::new("root/", "events/");
         assert_eq!(pages.take(page(&["root/events/a", "root/events/a b"], Some("t"))), Ok(true));
-        assert_eq!(pages.token(), Some("t"));
+        assert_eq!(pages.start(), PageStart::Token("t".to_owned()));
         assert_eq!(pages.take(page(&[], Some("u"))), Ok(true));
         assert_eq!(pages.take(page(&["root/events/a//c", "root/events/b"], None)), Ok(false));
         let Listing { objects, foreign, foreign_count } = pages.finish();

@@ -17,14 +17,18 @@ use nix::sys::statfs::statfs;
 use rustc_hash::FxHashSet;
 use twox_hash::XxHash3_64;
 
-use super::disk::{Disk, Entry, EntryKind, FileSystem, Staged as _};
-use super::{Foreign, Key, Listed, Object, Operation, Store, StoreError, Version, Write, probe};
-use crate::files::FileKind;
+use super::disk::{Disk, FileSystem, Staged as _};
+use super::folders::Walk;
+use super::{Key, ListPage, Listed, Object, Operation, PageStart, Store, StoreError, Version, Write, probe};
 
 const STAGING: &str = ".staging";
 const LOCK: &str = ".lock";
 /// How long to wait for another writer that replaces an object. One that was stopped may hold the lock for ever.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Minimum number of objects in a page of a listing, but for the last page.
+const PAGE_OBJECTS: usize = 256;
+/// Number of objects that one thread reads at a time: to hand over work to a thread takes as long as to read two small files.
+const OBJECTS_TOGETHER: usize = 64;
 
 /// Objects as files below a folder.
 #[derive(Debug, Clone)]
@@ -104,9 +108,32 @@ impl Store for LocalStore {
         self.blocking(Operation::List, prefix, move |folder| folder.list(&wanted)).await
     }
 
-    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
-        let wanted = folder.to_owned();
-        self.blocking(Operation::List, folder, move |folder| folder.foreign(&wanted)).await
+    async fn list_page(&self, prefix: &str, start: &PageStart) -> Result<ListPage, StoreError> {
+        let wanted = prefix.to_owned();
+        let after = match start {
+            PageStart::First => String::new(),
+            PageStart::After(name) | PageStart::Token(name) => name.clone(),
+        };
+        self.blocking(Operation::List, prefix, move |folder| folder.list_page(&wanted, &after, PAGE_OBJECTS))
+            .await
+    }
+
+    fn objects_together(&self) -> usize {
+        OBJECTS_TOGETHER
+    }
+
+    async fn get_together(&self, keys: &[Key]) -> Vec<Result<Option<Object>, StoreError>> {
+        let (wanted, folder) = (keys.to_vec(), Arc::clone(&self.folder));
+        let read = move || wanted.iter().map(|key| folder.read(key)).collect::<Vec<_>>();
+        let failed = |key: &Key, failure| self.failure(Operation::Get, key.as_str(), failure);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(read) => keys.iter().zip(read).map(|(key, it)| it.map_err(|it| failed(key, it))).collect(),
+            Err(error) => {
+                let reason = error.to_string();
+                let failure = |key| failed(key, io::Error::other(reason.as_str()).into());
+                keys.iter().map(|key| Err(failure(key))).collect()
+            }
+        }
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
@@ -282,47 +309,26 @@ impl<D: Disk> Folder<D> {
     /// # Errors
     /// [`FolderError`] as the file system says.
     pub fn list(&self, prefix: &str) -> Result<Vec<Listed>, FolderError> {
-        // Only the folder that the prefix names can hold matches, and what is below it.
-        let deepest = prefix.rfind('/').map_or("", |end| &prefix[..end]);
-        let mut objects = self.walk(deepest)?.objects;
-        objects.retain(|object| object.key.as_str().starts_with(prefix));
-        objects.sort();
-        Ok(objects)
+        Ok(self.list_page(prefix, "", usize::MAX)?.objects)
     }
 
-    /// [`Store::foreign`].
+    /// A page of [`Store::list_page`] after a name: whole folders, until they hold `count` objects.
     ///
     /// # Errors
     /// [`FolderError`] as the file system says.
-    pub fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, FolderError> {
-        let mut foreign = self.walk(folder)?.foreign;
-        foreign.sort();
-        Ok(foreign)
+    pub fn list_page(&self, prefix: &str, after: &str, count: usize) -> Result<ListPage, FolderError> {
+        let (mut walk, mut objects) = (Walk::new(prefix, after), Vec::new());
+        let has_more = walk.read(self, count, &mut objects)?;
+        let next = objects.last().filter(|_| has_more).map(|last| last.key.to_string());
+        Ok(ListPage { objects, next, foreign: walk.foreign })
     }
 
-    /// Everything below a folder. Folders are read before links to folders, so that each is found under its own name; a link
-    /// to what was read, or is part of the store, is not followed.
-    fn walk(&self, folder: &str) -> io::Result<Contents> {
-        let mut contents = Contents { folders: vec![folder.to_owned()], ..Contents::default() };
-        let mut linked = FxHashSet::default();
-        loop {
-            while let Some(folder) = contents.folders.pop() {
-                match self.disk.entries(&self.root.join(&folder)) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    entries => entries?.into_iter().for_each(|entry| contents.take(&folder, entry)),
-                }
-            }
-            let Some(link) = contents.links.pop() else { return Ok(contents) };
-            let (target, root) = (self.disk.resolve(&self.root.join(&link))?, self.disk.resolve(&self.root)?);
-            if target.starts_with(&root) || root.starts_with(&target) || !linked.insert(target) {
-                contents.foreign.push(Foreign {
-                    name: link,
-                    reason: "a symbolic link to a folder that is read under another name",
-                });
-            } else {
-                contents.folders.push(link);
-            }
-        }
+    pub(super) fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// [`Store::delete`].
@@ -416,40 +422,6 @@ fn distribute<T>(
         let synced = if prepared.is_ok() { synced.next() } else { None };
         (prepared, synced.unwrap_or_else(|| Err(io::Error::other("it was not synced"))))
     })
-}
-
-/// Most folders above an object. An archive has no more than six.
-const MOST_NESTED: usize = 16;
-
-/// What a walk has found, and has still to read.
-#[derive(Debug, Default)]
-struct Contents {
-    objects: Vec<Listed>,
-    foreign: Vec<Foreign>,
-    folders: Vec<String>,
-    links: Vec<String>,
-}
-
-impl Contents {
-    fn take(&mut self, folder: &str, entry: Entry) {
-        // Hidden files are those of the store itself, and of file systems and tools.
-        if entry.name.starts_with('.') {
-            return;
-        }
-        let path = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
-        let reason = match (Key::new(path.as_str()), entry.kind) {
-            (_, EntryKind::Other(reason)) => reason,
-            (Err(_), _) => "a name that no object can have",
-            (Ok(key), EntryKind::File { size_bytes }) => {
-                return self.objects.push(Listed { key, size_bytes });
-            }
-            (Ok(_), _) if path.strip_suffix(".jsonl").is_some() => FileKind::Folder.describe(),
-            (Ok(_), _) if path.matches('/').count() >= MOST_NESTED => "a folder that is nested too deeply",
-            (Ok(_), EntryKind::Folder) => return self.folders.push(path),
-            (Ok(_), EntryKind::LinkToFolder) => return self.links.push(path),
-        };
-        self.foreign.push(Foreign { name: path.escape_debug().to_string(), reason });
-    }
 }
 
 /// The content names the state: whoever writes the same bytes again changes nothing.

@@ -33,7 +33,7 @@ use self::client::{Answer, Ask, Client, Failure};
 use self::signature::{Body, Signer};
 use super::listing::{Listing, MAX_PAGE_BYTES, Page, Pages};
 use super::remote::{MAX_MESSAGE_BYTES, MAX_OBJECT_BYTES, SetupError, check_object, check_written};
-use super::{Foreign, Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
+use super::{Head, Key, ListPage, Listed, Object, Operation, PageStart, Store, StoreError, Version, Write};
 use crate::clock::SharedClock;
 use crate::json::from_object;
 use crate::text::server_text;
@@ -192,20 +192,30 @@ impl OciStore {
         Ok(Some(Head { size_bytes: self.length(&answer)?, version: self.version(&answer)? }))
     }
 
+    /// Asks for one page. Whether another one follows.
+    async fn take_page(&self, pages: &mut Pages<'_>, start: &PageStart) -> Result<bool, Failure> {
+        let encoded = |text: &str| utf8_percent_encode(text, NAME).to_string();
+        let from = match start {
+            PageStart::First => String::new(),
+            PageStart::After(name) => format!("&start={}", encoded(&format!("{}{name}", self.prefix))),
+            PageStart::Token(token) => format!("&start={}", encoded(token)),
+        };
+        let target = format!(
+            "{}?prefix={}&limit={PAGE}&fields=name%2Csize{from}",
+            self.objects_path(),
+            encoded(&pages.full_prefix())
+        );
+        let ask = Ask { limit: MAX_PAGE_BYTES, ..Ask::plain(Method::GET, target, &[]) };
+        let answer = self.client.request(&ask, true).await?;
+        let page = parse_page(&answer.body).map_err(|reason| self.unusable(reason))?;
+        pages.take(page).map_err(|reason| self.unusable(reason))
+    }
+
     async fn list_all(&self, prefix: &str) -> Result<Listing, Failure> {
         let mut pages = Pages::new(&self.prefix, prefix);
-        let encoded = |text: &str| utf8_percent_encode(text, NAME).to_string();
         loop {
-            let from = pages.token().map_or_else(String::new, |start| format!("&start={}", encoded(start)));
-            let target = format!(
-                "{}?prefix={}&limit={PAGE}&fields=name%2Csize{from}",
-                self.objects_path(),
-                encoded(&pages.full_prefix())
-            );
-            let ask = Ask { limit: MAX_PAGE_BYTES, ..Ask::plain(Method::GET, target, &[]) };
-            let answer = self.client.request(&ask, true).await?;
-            let page = parse_page(&answer.body).map_err(|reason| self.unusable(reason))?;
-            if !pages.take(page).map_err(|reason| self.unusable(reason))? {
+            let start = pages.start();
+            if !self.take_page(&mut pages, &start).await? {
                 return Ok(pages.finish());
             }
         }
@@ -276,10 +286,11 @@ impl Store for OciStore {
         Ok(listing.into_objects(&self.location()))
     }
 
-    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
-        let listing = self.list_all(&format!("{folder}/")).await;
-        let listing = listing.map_err(|failure| self.failed(Operation::List, folder, failure))?;
-        Ok(listing.into_foreign())
+    async fn list_page(&self, prefix: &str, start: &PageStart) -> Result<ListPage, StoreError> {
+        let mut pages = Pages::new(&self.prefix, prefix);
+        let taken = self.take_page(&mut pages, start).await;
+        taken.map_err(|failure| self.failed(Operation::List, prefix, failure))?;
+        Ok(pages.into_page(&self.location(), start))
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {

@@ -28,7 +28,7 @@ use self::http::{Connector, NotTheService};
 use super::listing::{Listing, Page, Pages};
 use super::remote::{Peer, SetupError, check_address};
 use super::secret_file::{self, Environment, Section, expand, home, sections};
-use super::{Foreign, Head, Key, Listed, Object, Operation, Store, StoreError, Version, Write};
+use super::{Head, Key, ListPage, Listed, Object, Operation, PageStart, Store, StoreError, Version, Write};
 use crate::clock::SharedClock;
 use crate::text::server_text;
 
@@ -216,17 +216,30 @@ impl S3Store {
         Ok(Some(Object { bytes, version }))
     }
 
-    /// Asks for page after page. `object_store` makes the requests; our client has read the pages.
-    async fn list_all(&self, prefix: &str) -> Result<Listing, S3Error> {
+    /// Asks for one page. `object_store` makes the requests; our client has read the pages.
+    async fn take_page(&self, pages: &mut Pages<'_>, start: &PageStart) -> Result<bool, S3Error> {
         let invalid = |reason: String| S3Error::Generic { store: "S3", source: reason.into() };
+        let options = match start {
+            PageStart::First => PaginatedListOptions::default(),
+            PageStart::After(name) => {
+                let offset = Some(format!("{}{name}", self.prefix));
+                PaginatedListOptions { offset, ..PaginatedListOptions::default() }
+            }
+            PageStart::Token(token) => {
+                PaginatedListOptions { page_token: Some(token.clone()), ..PaginatedListOptions::default() }
+            }
+        };
+        let answer = self.client.list_paginated(Some(&pages.full_prefix()), options).await?;
+        let page = answer.result.extensions.get::<Page>().cloned();
+        let page = page.ok_or_else(|| invalid("the listing was not read".to_owned()))?;
+        pages.take(page).map_err(invalid)
+    }
+
+    async fn list_all(&self, prefix: &str) -> Result<Listing, S3Error> {
         let mut pages = Pages::new(&self.prefix, prefix);
         loop {
-            let options =
-                PaginatedListOptions { page_token: pages.token().map(str::to_owned), ..Default::default() };
-            let answer = self.client.list_paginated(Some(&pages.full_prefix()), options).await?;
-            let page = answer.result.extensions.get::<Page>().cloned();
-            let page = page.ok_or_else(|| invalid("the listing was not read".to_owned()))?;
-            if !pages.take(page).map_err(invalid)? {
+            let start = pages.start();
+            if !self.take_page(&mut pages, &start).await? {
                 return Ok(pages.finish());
             }
         }
@@ -282,10 +295,11 @@ impl Store for S3Store {
         Ok(listing.into_objects(&self.location()))
     }
 
-    async fn foreign(&self, folder: &str) -> Result<Vec<Foreign>, StoreError> {
-        let listing = self.list_all(&format!("{folder}/")).await;
-        let listing = listing.map_err(|error| self.failed(Operation::List, folder, brief(&error).into()))?;
-        Ok(listing.into_foreign())
+    async fn list_page(&self, prefix: &str, start: &PageStart) -> Result<ListPage, StoreError> {
+        let mut pages = Pages::new(&self.prefix, prefix);
+        let taken = self.take_page(&mut pages, start).await;
+        taken.map_err(|error| self.failed(Operation::List, prefix, brief(&error).into()))?;
+        Ok(pages.into_page(&self.location(), start))
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {

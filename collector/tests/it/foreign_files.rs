@@ -116,7 +116,7 @@ fn linked_folders_are_read_once() {
         symlink(target, home.path(link)).unwrap();
     }
     fs::remove_file(home.path("data/events/2024")).unwrap();
-    symlink(&outside, home.path("data/events/2024")).unwrap();
+    symlink(&outside, home.path("data/events/2029")).unwrap();
     let shown = collector(&home, &["query", "--format", "jsonl"]).with(0).stdout;
     assert_eq!(shown.lines().count(), 500);
     let problems = reported(&home);

@@ -268,5 +268,8 @@ fn response_with_too_many_elements_is_refused() {
     let body = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
     assert_eq!(Response::parse(body(MAX_ELEMENTS).as_bytes()).unwrap().elements().len(), MAX_ELEMENTS);
     let body = body(MAX_ELEMENTS + 1);
-    assert_eq!(Response::parse(body.as_bytes()).unwrap_err(), ResponseError::TooManyElements);
+    assert_eq!(
+        Response::parse(body.as_bytes()).unwrap_err(),
+        ResponseError::TooManyElements { limit: MAX_ELEMENTS }
+    );
 }

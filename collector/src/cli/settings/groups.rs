@@ -171,6 +171,10 @@ pub(crate) struct DepositSettings {
     #[arg(long, value_name = "N", default_value = ArchiveOptions::default().buffer.to_string())]
     #[arg(value_parser = parsers::positive_count, hide_short_help = true)]
     pub(crate) buffer_size: usize,
+    /// Maximum number of elements of a response; the run fails if it has more
+    #[arg(long, value_name = "N", default_value = ArchiveOptions::default().max_elements.to_string())]
+    #[arg(value_parser = parsers::positive_count, hide_short_help = true)]
+    pub(crate) max_elements: usize,
     /// Do not store changed content of known events
     #[arg(long, hide_short_help = true)]
     pub(crate) no_revisions: bool,
