@@ -29,6 +29,7 @@ pub use selection::{InvalidWhen, Selection, When};
 
 use crate::clock::SharedClock;
 use crate::files;
+use crate::text::ParseError;
 
 /// The address of the police's events.
 pub const POLISEN_URL: &str = "https://polisen.se/api/events";
@@ -53,26 +54,26 @@ impl Source {
     ///
     /// # Errors
     /// A sentence about an address that must not be called.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text == "-" {
             return Ok(Self::StandardInput);
         }
         if !text.contains("://") {
             return Ok(Self::File(PathBuf::from(text)));
         }
-        let url = Url::parse(text).map_err(|error| format!("it is no valid address: {error}"))?;
+        let url = Url::parse(text).map_err(|error| format!("it is not a valid address: {error}"))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("an address with a user name or password would end up in logs".to_owned());
+            return Err("an address with a user name or password would end up in logs".into());
         }
         match url.scheme() {
             "https" => Ok(Self::Http(url)),
             "http" if is_loopback(&url) => Ok(Self::Http(url)),
             "http" => {
-                Err("plain http is only taken for this machine (127.0.0.1, ::1, localhost); use https"
-                    .to_owned())
+                Err("plain http is only taken for this machine (127.0.0.1, ::1, localhost); use https".into())
             }
             other => {
-                Err(format!("`{other}` is no scheme that can be fetched; use https, or a path without ://"))
+                Err(format!("`{other}` is no scheme that can be fetched; use https, or a path without ://")
+                    .into())
             }
         }
     }

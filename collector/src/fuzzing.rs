@@ -63,7 +63,7 @@ pub fn decode_body(bytes: &[u8], encoding: &str) -> Result<Vec<u8>, String> {
 /// # Errors
 /// If it is not a record.
 pub fn read_record(text: &[u8], now: DateTime<Utc>) -> Result<RunRecord, String> {
-    RunRecord::parse(text, now)
+    RunRecord::parse(text, now).map_err(|error| error.to_string())
 }
 
 /// A document as Python's `json.load` reads it, printed as `str` prints it.

@@ -8,15 +8,21 @@ pub(crate) mod cached;
 pub mod disk;
 mod folders;
 mod key;
+#[cfg(any(feature = "oci", feature = "s3"))]
 pub(crate) mod listing;
 mod local;
 mod memory;
+#[cfg(feature = "oci")]
 pub mod oci;
+#[cfg(all(feature = "oci", feature = "s3"))]
 mod open;
 pub(crate) mod pages;
 pub mod probe;
+#[cfg(any(feature = "oci", feature = "s3"))]
 pub mod remote;
+#[cfg(feature = "s3")]
 pub mod s3;
+#[cfg(any(feature = "oci", feature = "s3"))]
 pub(crate) mod secret_file;
 
 use std::fmt::{self, Debug};
@@ -30,12 +36,14 @@ pub use cached::CachedStore;
 pub use key::{InvalidKey, Key};
 pub use local::{Folder, FolderError, LocalStore};
 pub use memory::MemoryStore;
+#[cfg(feature = "oci")]
 pub use oci::OciStore;
-pub use open::{
-    AddressError, Addressing, Auth, OpenError, OpenStore, SignerKind, StoreAddress, StoreOptions,
-};
+#[cfg(all(feature = "oci", feature = "s3"))]
+pub use open::{Addressing, Auth, OpenError, OpenStore, SignerKind, StoreAddress, StoreOptions};
 pub use pages::{ListPage, PageStart};
+#[cfg(feature = "s3")]
 pub use s3::S3Store;
+#[cfg(any(feature = "oci", feature = "s3"))]
 pub use secret_file::Environment;
 
 /// An opaque name for one state of an object; equal only if nothing was written in between.

@@ -8,6 +8,24 @@ use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
 
 use icu_normalizer::ComposingNormalizerBorrowed;
+use thiserror::Error;
+
+/// A text that is not what it should be. It is shown as the reason, without passwords.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct ParseError(String);
+
+impl From<String> for ParseError {
+    fn from(reason: String) -> Self {
+        Self(without_password(&reason).into_owned())
+    }
+}
+
+impl From<&str> for ParseError {
+    fn from(reason: &str) -> Self {
+        Self(without_password(reason).into_owned())
+    }
+}
 
 /// Maximum number of characters of one text that are printed.
 const MAX_CHARS: usize = 2_000;

@@ -1,9 +1,10 @@
 //! What `BEFORE..AFTER` means: two times of one history, or records in two places.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
 use chrono::{DateTime, Months, NaiveDate, NaiveTime, Utc};
+use thiserror::Error;
 
 use crate::record::history::{History, Input, Period};
 
@@ -16,21 +17,36 @@ enum Side {
     Place(PathBuf),
 }
 
+/// Why two sides cannot be compared.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CompareError {
+    /// The text does not name two sides.
+    #[error("`{0}` is not a comparison such as 2026-01..2026-02 or before/..after/ (places must exist)")]
+    NotTwoSides(String),
+    /// A side has no runs.
+    #[error("there are no runs in {0}")]
+    NoRuns(String),
+    /// The records of a side cannot be read.
+    #[error("cannot read the records")]
+    Unreadable(#[from] io::Error),
+}
+
 /// The runs of both sides; `history` is where times are looked up.
 ///
 /// # Errors
-/// If the text has no two sides, a place cannot be read, or a side has no runs.
-pub fn sides(text: &str, history: &History) -> anyhow::Result<[History; 2]> {
+/// [`CompareError`].
+pub fn sides(text: &str, history: &History) -> Result<[History; 2], CompareError> {
     // Paths may hold `..` as well.
     let mut splits = text.match_indices("..").map(|(at, dots)| [&text[..at], &text[at + dots.len()..]]);
     let both = splits.find_map(|[before, after]| Some([(before, side(before)?), (after, side(after)?)]));
     let Some(both) = both else {
-        bail!("`{text}` is no comparison such as 2026-01..2026-02 or before/..after/ (places must exist)");
+        return Err(CompareError::NotTwoSides(text.to_owned()));
     };
     let [before, after] = both.map(|(name, side)| {
         let runs = runs_of(side, history)?;
         if runs.runs.is_empty() {
-            bail!("there are no runs in {name}");
+            return Err(CompareError::NoRuns(name.to_owned()));
         }
         Ok(runs)
     });
@@ -48,16 +64,14 @@ fn side(text: &str) -> Option<Side> {
     time.map(Side::Time).or_else(place)
 }
 
-fn runs_of(side: Side, history: &History) -> anyhow::Result<History> {
+fn runs_of(side: Side, history: &History) -> io::Result<History> {
     match side {
         Side::Time([since, until]) => {
             let mut side = History { runs: history.runs.clone(), skipped: Vec::new() };
             side.keep(&Period { since: Some(since), until: Some(until), last: None });
             Ok(side)
         }
-        Side::Place(path) => {
-            History::read(&[Input::Path(path)], Utc::now()).context("cannot read the records")
-        }
+        Side::Place(path) => History::read(&[Input::Path(path)], Utc::now()),
     }
 }
 

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use thiserror::Error;
+
 use super::document::Cell;
 use super::statistics::Sorted;
 use crate::quantity::{Quantity, Unit};
 use crate::record::RunRecord;
+use crate::text::ParseError;
 
 /// A figure of a quantity over runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,9 +49,9 @@ const COMPARISONS: [(&str, Comparison); 4] = [
 ];
 
 impl FromStr for Condition {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong =
             || format!("`{text}` is no condition such as `p95(api_fetch) > 2s` or `mean(failed) > 5%`");
         let (at, sign, comparison) = COMPARISONS
@@ -72,7 +75,7 @@ impl FromStr for Condition {
             "last" => Figure::Last,
             other => match other.strip_prefix('p').and_then(|percent| percent.parse::<f64>().ok()) {
                 Some(percent) if (0.0..=100.0).contains(&percent) => Figure::Quantile(percent / 100.0),
-                _ => return Err(format!("`{other}` is none of p0 to p100, mean, min, max, sum, last")),
+                _ => return Err(format!("`{other}` is none of p0 to p100, mean, min, max, sum, last").into()),
             },
         };
         let bound = bound(right, quantity.unit())?;
@@ -109,6 +112,14 @@ fn bound(text: &str, unit: Unit) -> Result<f64, String> {
     })
 }
 
+/// A condition cannot be judged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{condition}: no run states {quantity}")]
+pub struct NoRuns {
+    condition: String,
+    quantity: &'static str,
+}
+
 /// A condition that holds, and what it found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Met<'a> {
@@ -128,7 +139,7 @@ impl Condition {
     ///
     /// # Errors
     /// If no run says anything about the quantity: that is no reason to be content.
-    pub fn judge(&self, runs: &[RunRecord]) -> Result<Option<Met<'_>>, String> {
+    pub fn judge(&self, runs: &[RunRecord]) -> Result<Option<Met<'_>>, NoRuns> {
         let values: Vec<f64> = runs.iter().filter_map(|run| run.get(self.quantity)).collect();
         let last = values.last().copied();
         let sum = values.iter().sum();
@@ -141,8 +152,8 @@ impl Condition {
             Figure::Sum => last.map(|_| sum),
             Figure::Last => last,
         };
-        let found = found
-            .ok_or_else(|| format!("{}: no run says anything about {}", self.text, self.quantity.key()))?;
+        let found =
+            found.ok_or_else(|| NoRuns { condition: self.text.clone(), quantity: self.quantity.key() })?;
         let holds = match self.comparison {
             Comparison::Greater => found > self.bound,
             Comparison::GreaterOrEqual => found >= self.bound,

@@ -18,9 +18,8 @@ use tempfile::NamedTempFile;
 use twox_hash::XxHash3_128;
 
 use crate::files::{lock_folder, read_regular};
-use crate::record::RunRecord;
 use crate::record::history::{
-    MAX_RECORD_BYTES, Skipped, each_line, on_all_processors, one_line, open_packed, record_files,
+    MAX_RECORD_BYTES, Skipped, each_line, on_all_processors, one_line, open_packed, parsed, record_files,
 };
 
 /// What packing did.
@@ -148,7 +147,7 @@ impl Share {
         let mut share = Self::default();
         for (position, path) in (first..).zip(paths) {
             let text = read_regular(path, MAX_RECORD_BYTES).map_err(|error| error.to_string());
-            let read = text.and_then(|text| Ok((RunRecord::parse(&text, now)?, text)));
+            let read = text.and_then(|text| Ok((parsed(&text, now)?, text)));
             match read {
                 Ok((run, text)) if run.start < before => {
                     let name = run.start.format("metrics_%Y-%m.jsonl.gz").to_string();

@@ -24,7 +24,8 @@ const BUFFER: f64 = 500.0;
 const MEMORY_BYTES: f64 = 8e9;
 
 /// A question about runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Report {
     /// What is usual, what changed and when, what failed.
     Trends,

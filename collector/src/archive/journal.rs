@@ -88,7 +88,7 @@ impl Archive {
         let key = journal_key(sequence);
         let Some(object) = self.store.get(&key).await? else { return Ok(None) };
         let record = CommitRecord::parse(&object.bytes)
-            .map_err(|reason| ArchiveError::Journal { key: key.clone(), reason })?;
+            .map_err(|error| ArchiveError::Journal { key: key.clone(), reason: error.to_string() })?;
         if record.sequence != sequence {
             let reason = format!("it holds the record of number {}", record.sequence);
             return Err(ArchiveError::Journal { key, reason });

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 use collector::analysis::compare;
@@ -178,7 +178,7 @@ impl CommandLine {
                     say(&met.to_string());
                     holds = true;
                 }
-                Err(nothing) => bail!(nothing),
+                Err(no_runs) => return Err(no_runs.into()),
             }
         }
         Ok(holds)

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::json::from_object;
+use crate::text::ParseError;
 
 /// Number of commit ids that a ledger carries.
 const COMMITS_KEPT: usize = 16;
@@ -76,13 +77,13 @@ impl CommitRecord {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let record: Self = from_object(bytes).map_err(|error| error.to_string())?;
         if record.sequence == 0 || record.sequence.max(record.epoch) > MAX_NUMBER {
-            return Err("the sequence number or the epoch is not valid".to_owned());
+            return Err("the sequence number or the epoch is not valid".into());
         }
         if !is_id(&record.archive) || !is_id(&record.commit) {
-            return Err("the id of the archive or the commit is not 16 hexadecimal digits".to_owned());
+            return Err("the id of the archive or the commit is not 16 hexadecimal digits".into());
         }
         Ok(record)
     }

@@ -161,7 +161,7 @@ impl History {
         place: &str,
         now: DateTime<Utc>,
     ) -> io::Result<()> {
-        each_line(lines, |number, line| match line.and_then(|line| RunRecord::parse(line, now)) {
+        each_line(lines, |number, line| match line.and_then(|line| parsed(line, now)) {
             Ok(run) => self.runs.push(run),
             Err(reason) => self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason }),
         })
@@ -313,7 +313,11 @@ fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf
 
 pub(crate) fn read_record(path: &Path, now: DateTime<Utc>) -> Result<RunRecord, String> {
     let text = read_regular(path, MAX_RECORD_BYTES).map_err(|error| error.to_string())?;
-    RunRecord::parse(&text, now)
+    parsed(&text, now)
+}
+
+pub(crate) fn parsed(text: &[u8], now: DateTime<Utc>) -> Result<RunRecord, String> {
+    RunRecord::parse(text, now).map_err(|error| error.to_string())
 }
 
 fn is_packed(name: &str) -> bool {

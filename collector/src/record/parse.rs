@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::run_record::{ErrorEntry, RunRecord, Status};
 use crate::quantity::{Quantities, Quantity, Section, Unit};
+use crate::text::ParseError;
 
 /// 2000-01-01: a machine without a battery-backed clock starts in 1970.
 const EARLIEST: i64 = 946_684_800;
@@ -22,11 +23,11 @@ impl RunRecord {
     ///
     /// # Errors
     /// Why the text is not a record.
-    pub fn parse(text: &[u8], now: DateTime<Utc>) -> Result<Self, String> {
+    pub fn parse(text: &[u8], now: DateTime<Utc>) -> Result<Self, ParseError> {
         let members: Members = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let start = members.start()?;
         if start.timestamp() < EARLIEST || start > now + TimeDelta::days(1) {
-            return Err(format!("its clock was wrong: {}", start.format("%Y-%m-%d %H:%M")));
+            return Err(format!("its clock was wrong: {}", start.format("%Y-%m-%d %H:%M")).into());
         }
         let has_failed = match &members.status {
             Some(status) => status != "success",

@@ -6,15 +6,12 @@
 
 use tracing::warn;
 
+use super::pages::{MAX_EMPTY_PAGES, MAX_OBJECTS};
 use super::{Foreign, Key, ListPage, Listed, PageStart};
 use crate::text::printable;
 
 /// Largest page of a listing in bytes. A page of 1,000 of the longest names takes a third of it.
 pub(super) const MAX_PAGE_BYTES: u64 = 16 * 1024 * 1024;
-/// Maximum number of objects of one listing: 150 years of a run with news every quarter of an hour.
-pub(super) const MAX_OBJECTS: usize = 5_000_000;
-/// Maximum number of pages without an object. A store that skips deleted objects may send some.
-pub(super) const MAX_EMPTY_PAGES: usize = 100;
 /// Maximum number of foreign names that are kept; more are counted.
 const MAX_FOREIGN: usize = 1_000;
 

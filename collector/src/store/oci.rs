@@ -36,7 +36,7 @@ use super::remote::{MAX_MESSAGE_BYTES, MAX_OBJECT_BYTES, SetupError, check_objec
 use super::{Head, Key, ListPage, Listed, Object, Operation, PageStart, Store, StoreError, Version, Write};
 use crate::clock::SharedClock;
 use crate::json::from_object;
-use crate::text::server_text;
+use crate::text::{ParseError, server_text};
 
 const PAGE: &str = "1000";
 
@@ -74,7 +74,7 @@ impl BucketPath {
     ///
     /// # Errors
     /// A sentence about what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
         let wrong = || format!("`{text}` is not of the form oci://NAMESPACE/BUCKET[/PREFIX]");
         let rest = text.strip_prefix("oci://").ok_or_else(wrong)?;
         let mut segments = rest.splitn(3, '/');
@@ -87,7 +87,7 @@ impl BucketPath {
         };
         if !named(&namespace) || !named(&bucket) || !(prefix.is_empty() || Key::new(prefix.as_str()).is_ok())
         {
-            return Err(wrong());
+            return Err(wrong().into());
         }
         Ok(Self { namespace, bucket, prefix })
     }

@@ -23,7 +23,7 @@ use super::{LocalStore, SharedStore};
 use crate::clock::SharedClock;
 use crate::feed::is_loopback;
 use crate::files::check_folder;
-use crate::text::without_password;
+use crate::text::ParseError;
 
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,31 +36,18 @@ pub enum StoreAddress {
     S3(S3Path),
 }
 
-/// The text is not the address of a store.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct AddressError(String);
-
-impl AddressError {
-    /// The reason may repeat the text, and with it a password.
-    fn new(reason: &str) -> Self {
-        Self(without_password(reason).into_owned())
-    }
-}
-
 impl FromStr for StoreAddress {
-    type Err = AddressError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         match text.split_once("://") {
             None => Ok(Self::Folder(PathBuf::from(text))),
-            Some(("oci", _)) => {
-                BucketPath::parse(text).map(Self::ObjectStorage).map_err(|reason| AddressError::new(&reason))
-            }
-            Some(("s3", _)) => S3Path::parse(text).map(Self::S3).map_err(|reason| AddressError::new(&reason)),
-            Some((scheme, _)) => Err(AddressError(format!(
+            Some(("oci", _)) => BucketPath::parse(text).map(Self::ObjectStorage),
+            Some(("s3", _)) => S3Path::parse(text).map(Self::S3),
+            Some((scheme, _)) => Err(format!(
                 "`{scheme}://` is not supported; name a local folder, oci://NAMESPACE/BUCKET or s3://BUCKET"
-            ))),
+            )
+            .into()),
         }
     }
 }
@@ -166,7 +153,7 @@ pub enum OpenError {
     NoRegion,
     /// The region's name is not valid.
     #[error("region: {0}")]
-    Region(String),
+    Region(ParseError),
     /// There are no usable credentials for Object Storage.
     #[error("store: no usable credentials for Object Storage: {source}")]
     Credentials {
@@ -305,7 +292,7 @@ impl StoreOptions {
     async fn instance(&self, clock: &SharedClock) -> Result<Identity, OpenError> {
         let metadata = match &self.metadata {
             Some(metadata) => metadata.clone(),
-            None => Url::parse(METADATA_URL).map_err(|error| OpenError::Region(error.to_string()))?,
+            None => Url::parse(METADATA_URL).map_err(|error| OpenError::Region(error.to_string().into()))?,
         };
         let found = InstancePrincipal::find(metadata, self.auth_endpoint.clone(), Arc::clone(clock)).await;
         let (principal, region) = found.map_err(|source| OpenError::Instance { source })?;

@@ -3,9 +3,13 @@
 use futures_util::FutureExt as _;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use super::listing::{MAX_EMPTY_PAGES, MAX_OBJECTS};
 use super::{CachedStore, Foreign, Key, Listed, Operation, Store, StoreError};
 use crate::cache::Origin;
+
+/// Maximum number of objects of one listing: 150 years of a run with news every quarter of an hour.
+pub(super) const MAX_OBJECTS: usize = 5_000_000;
+/// Maximum number of pages without an object. A store that skips deleted objects may send some.
+pub(super) const MAX_EMPTY_PAGES: usize = 100;
 
 /// Where a page of a listing begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -30,7 +30,7 @@ use super::remote::{Peer, SetupError, check_address};
 use super::secret_file::{self, Environment, Section, expand, home, sections};
 use super::{Head, Key, ListPage, Listed, Object, Operation, PageStart, Store, StoreError, Version, Write};
 use crate::clock::SharedClock;
-use crate::text::server_text;
+use crate::text::{ParseError, server_text};
 
 const RETRIES: usize = 5;
 const RETRY_TIMEOUT: std::time::Duration = std::time::Duration::from_mins(2);
@@ -49,14 +49,14 @@ impl S3Path {
     ///
     /// # Errors
     /// A sentence about what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
         let wrong = || format!("`{text}` is not of the form s3://BUCKET[/PREFIX]");
         let rest = text.strip_prefix("s3://").ok_or_else(wrong)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_end_matches('/');
         let named = bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if bucket.is_empty() || !named || !(prefix.is_empty() || Key::new(prefix).is_ok()) {
-            return Err(wrong());
+            return Err(wrong().into());
         }
         Ok(Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }

@@ -2,6 +2,8 @@
 
 use reqwest::Url;
 
+use crate::text::ParseError;
+
 /// Regions outside the commercial realm, by how their names begin, and the domain of their realm.
 ///
 /// Source: the service's list of realms and regions (docs.oracle.com, "Regions and Availability Domains").
@@ -37,16 +39,16 @@ impl Region {
     ///
     /// # Errors
     /// A sentence about a name that is no region's.
-    pub fn address(&self, service: &str) -> Result<Url, String> {
+    pub fn address(&self, service: &str) -> Result<Url, ParseError> {
         let Self { name, domain } = self;
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let is_domain = !domain.is_empty() && domain.bytes().all(|byte| plain(byte) || byte == b'.');
         if name.is_empty() || !name.bytes().all(plain) || !is_domain {
-            return Err(format!("`{name}` is no region such as eu-stockholm-1"));
+            return Err(format!("`{name}` is no region such as eu-stockholm-1").into());
         }
         let below = if service == "secrets.vaults" { "oci." } else { "" };
         Url::parse(&format!("https://{service}.{name}.{below}{domain}"))
-            .map_err(|error| format!("`{name}` is no region: {error}"))
+            .map_err(|error| format!("`{name}` is no region: {error}").into())
     }
 }
 

@@ -78,7 +78,7 @@ impl InstancePrincipal {
         let region = Region { name: region.region_identifier, domain: region.realm_domain_component };
         let federation = match federation {
             Some(address) => address,
-            None => region.address("auth").map_err(failed)?,
+            None => region.address("auth").map_err(|error| failed(error.to_string()))?,
         };
         Ok((Self { metadata, federation, clock, session: Mutex::default() }, region))
     }

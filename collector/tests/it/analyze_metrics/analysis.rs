@@ -243,7 +243,7 @@ fn conditions_fail_with_the_sentence_that_failed() {
     assert_eq!(ended.stdout, "");
     analyze(&home, &["runs.jsonl", "--fail-on", "p95(api_fetch) > 2s"]).with(0);
     let unknown = analyze(&home, &["runs.jsonl", "--fail-on", "max(claim) > 1s"]).with(1);
-    assert!(unknown.error_line().contains("no run says anything about claim"), "{}", unknown.stderr);
+    assert!(unknown.error_line().contains("no run states claim"), "{}", unknown.stderr);
 }
 
 #[test]
