@@ -5,6 +5,7 @@ mod suite;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -51,13 +52,19 @@ fn no_name_leads_out_of_a_store() {
 }
 
 #[test]
-fn a_local_store_is_private_and_keeps_to_its_folder() {
+fn local_store_follows_the_umask_and_keeps_to_its_folder() {
     let (runtime, folder) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
     let root = folder.path().join("deep/store");
     let store = LocalStore::new(&root);
     assert!(matches!(runtime.block_on(store.create(&key("a/b/c"), b"1")).unwrap(), Write::Done(_)));
-    let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(""), mode("a"), mode("a/b"), mode("a/b/c")), (0o700, 0o700, 0o700, 0o600));
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (made_folder, made_file) = (folder.path().join("made"), folder.path().join("made/file"));
+    fs::create_dir(&made_folder).unwrap();
+    fs::write(&made_file, b"1").unwrap();
+    for path in ["", "a", "a/b"] {
+        assert_eq!(mode(root.join(path)), mode(made_folder.clone()), "{path}");
+    }
+    assert_eq!(mode(root.join("a/b/c")), mode(made_file));
     assert_eq!(fs::read_dir(root.join(".staging")).unwrap().count(), 0);
 
     let outside = folder.path().join("outside");

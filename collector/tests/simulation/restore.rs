@@ -38,6 +38,8 @@ pub(crate) struct Backups {
     last: Option<BTreeMap<PathBuf, Vec<u8>>>,
     missing: BTreeMap<PathBuf, Vec<u8>>,
     took_claim: bool,
+    went_back: bool,
+    is_forgotten: bool,
 }
 
 impl Backups {
@@ -55,6 +57,16 @@ impl Backups {
         self.took_claim
     }
 
+    /// A machine has lost its memory.
+    pub(crate) fn note_forgotten(&mut self) {
+        self.is_forgotten = true;
+    }
+
+    /// Whether the ledger was put back to an earlier moment while no machine may remember a later one.
+    pub(crate) fn may_be_forgotten(&self) -> bool {
+        self.went_back && self.is_forgotten
+    }
+
     pub(crate) fn take(&mut self, disk: &SimulatedDisk) {
         self.last = Some(disk.files().into_iter().collect());
     }
@@ -62,6 +74,7 @@ impl Backups {
     /// Puts a part of the archive back as it was.
     pub(crate) fn restore(&mut self, disk: &SimulatedDisk, part: Part) {
         let Some(backup) = self.last.take() else { return };
+        self.went_back |= part != Part::Objects;
         let claim = ledger(disk).filter(|_| part != Part::Objects).and_then(|ledger| ledger.claim);
         self.took_claim |= claim.is_some_and(|claim| !claim.objects.is_empty());
         let now: BTreeMap<PathBuf, Vec<u8>> = disk.files().into_iter().collect();

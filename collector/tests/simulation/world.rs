@@ -384,7 +384,8 @@ impl World {
         self.trouble = 0;
         self.is_hostile = false;
         self.machines.iter_mut().for_each(|machine| machine.set_clock(TimeDelta::zero()));
-        if self.backups.is_incomplete() || self.backups.took_claim() {
+        // Where the only machine that saw a commit has lost its memory, only `repair` finds what a restored journal lacks.
+        if self.backups.is_incomplete() || self.backups.took_claim() || self.backups.may_be_forgotten() {
             self.undisturbed(0, true)?;
         }
         let before = self.promises_kept();

@@ -29,6 +29,7 @@ impl World {
                 let machine = self.dice.index(self.machines.len());
                 self.tell(|| format!("machine {machine} loses its memory"));
                 self.machines[machine].forget();
+                self.backups.note_forgotten();
                 self.seen[machine] = None;
                 Ok(())
             }
