@@ -13,7 +13,8 @@ as the next command. The commands of a page run one after the other in one shell
 
 `docs/operate.md` is executed by `scripts/e2e 38-operate`, on machines with systemd.
 
-`cargo run` uses the workspace's target folder. Programs of the load test are run as the tests built them, without `--release`.
+`cargo run` builds the collector in the workspace's target folder. The programs of the harness are run as the tests built them,
+without `--release`: a build of each would take minutes.
 """
 
 import os
@@ -119,9 +120,17 @@ def prepare(folder: Path, programs: Path) -> dict[str, str]:
     cargo = subprocess.run(["which", "cargo"], capture_output=True, text=True, check=True).stdout.strip()
     wrapper(bin_folder / "cargo", f"""
 [[ $1 = run ]] || {{ cd {ROOT} && exec {cargo} "$@"; }}
-shift
-[[ " $* " != *" -p loadtest "* && " $* " != *" -p fixtures "* ]] || set -- "${{@/#--release/--profile=dev}}"
-exec {cargo} run --quiet --locked --manifest-path {ROOT}/Cargo.toml "$@"
+package= program=
+while shift && (($#)); do
+    case $1 in
+        -p) shift; package=$1 ;;
+        --bin) shift; program=$1 ;;
+        --example) shift; program=examples/$1 ;;
+        --) shift; break ;;
+    esac
+done
+[[ $package ]] || exec {cargo} run --quiet --locked --release --manifest-path {ROOT}/Cargo.toml -- "$@"
+exec "$CARGO_TARGET_DIR/debug/${{program:-$package}}" "$@"
 """)
     home = Path.home()
     return {
