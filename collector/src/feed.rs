@@ -72,8 +72,7 @@ impl Source {
                 Err("plain http is only taken for this machine (127.0.0.1, ::1, localhost); use https".into())
             }
             other => {
-                Err(format!("`{other}` is no scheme that can be fetched; use https, or a path without ://")
-                    .into())
+                Err(format!("`{other}` is not a supported scheme; use https, or a path without ://").into())
             }
         }
     }

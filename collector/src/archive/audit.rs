@@ -146,7 +146,7 @@ pub struct Audit {
 }
 
 impl Archive {
-    /// Reads everything. `progress` is told how many of how many objects are read, as far as they are listed.
+    /// Reads everything. `progress` receives the number of objects read and the number listed so far.
     ///
     /// # Errors
     /// [`ArchiveError`] if the store cannot be read; a ledger that cannot be is a problem among the findings.

@@ -91,7 +91,7 @@ pub(crate) fn is_own(user: &str) -> bool {
 pub(crate) fn run_as(name: &str) -> Result<Exit, Failure> {
     let refused = |reason: String| Failure::Usage(anyhow!("--user: `{name}`: {reason}"));
     let found = User::from_name(name).map_err(|error| refused(error.to_string()))?;
-    let user = found.ok_or_else(|| refused("there is no user of this name".to_owned()))?;
+    let user = found.ok_or_else(|| refused("no such user".to_owned()))?;
     if !geteuid().is_root() {
         return Err(refused("only root can act as another user".to_owned()));
     }
@@ -113,11 +113,11 @@ pub(crate) fn run_as(name: &str) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn doctor(settings: &Settings) -> Result<Exit, Failure> {
-    let mut round = Round { checks: Vec::new(), tells: !settings.output.json };
+    let mut round = Round { checks: Vec::new(), prints: !settings.output.json };
     runtime()?.block_on(examine(settings, &system_clock(), &mut round))?;
     let count = |verdict| round.checks.iter().filter(|check| check.verdict == verdict).count();
     let (failed, warnings) = (count(Verdict::Failed), count(Verdict::Warning));
-    if round.tells {
+    if round.prints {
         let verdict = if failed > 0 { "A run would fail." } else { "A run will work." };
         writeln!(io::stdout(), "{verdict} Failed: {failed}, warnings: {warnings}.")?;
     } else {
@@ -126,10 +126,10 @@ pub(crate) fn doctor(settings: &Settings) -> Result<Exit, Failure> {
     Ok(if failed > 0 { Exit::Failed } else { Exit::Done })
 }
 
-/// The checks so far; told as they come, since some take a while.
+/// The checks so far; printed as they end, since some take a while.
 struct Round {
     checks: Vec<Check>,
-    tells: bool,
+    prints: bool,
 }
 
 impl Round {
@@ -148,7 +148,7 @@ impl Round {
     }
 
     fn push(&mut self, check: Check) -> io::Result<()> {
-        if self.tells {
+        if self.prints {
             let mut line =
                 format!("{:<8} {:<12} {}\n", check.verdict.word(), check.name, printable(&check.detail));
             if let Some(advice) = check.advice {

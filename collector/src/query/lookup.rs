@@ -240,8 +240,8 @@ impl<'a> Search<'a> {
         {
             let Some(content) = content else { continue };
             note(content.as_ref().ok().and_then(|(content, _)| middle_number(content.as_ref()?)));
-            for told in self.scan.take(place, &listed.key, content) {
-                match told {
+            for result in self.scan.take(place, &listed.key, content) {
+                match result {
                     Ok(found) => {
                         self.missing.remove(&found.id);
                         self.result.found.entry(found.id).or_insert(found);

@@ -168,7 +168,7 @@ impl History {
     }
 }
 
-/// What the names of files tell of the period that is wanted.
+/// Selects files of the wanted period by their names.
 #[derive(Debug, Clone, Copy, Default)]
 struct NamedPeriod {
     from: Option<DateTime<Utc>>,

@@ -38,17 +38,17 @@ impl Region {
     /// The address of a service: `objectstorage`, `auth`, or `secrets.vaults`, which lies below `oci`.
     ///
     /// # Errors
-    /// A sentence about a name that is no region's.
+    /// The name is not a valid region.
     pub fn address(&self, service: &str) -> Result<Url, ParseError> {
         let Self { name, domain } = self;
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let is_domain = !domain.is_empty() && domain.bytes().all(|byte| plain(byte) || byte == b'.');
         if name.is_empty() || !name.bytes().all(plain) || !is_domain {
-            return Err(format!("`{name}` is no region such as eu-stockholm-1").into());
+            return Err(format!("`{name}` is not a valid region such as eu-stockholm-1").into());
         }
         let below = if service == "secrets.vaults" { "oci." } else { "" };
         Url::parse(&format!("https://{service}.{name}.{below}{domain}"))
-            .map_err(|error| format!("`{name}` is no region: {error}").into())
+            .map_err(|error| format!("`{name}` is not a valid region: {error}").into())
     }
 }
 
