@@ -154,7 +154,7 @@ fn wrong_usage_ends_with_two_and_says_what_is_wrong() {
         (&["collect"], "unrecognized subcommand"),
         (&["run", "--fed", "x"], "--feed"),
         (&["run", "--feed", "http://polisen.se/api/events"], "use https"),
-        (&["run", "--feed", "ftp://polisen.se/"], "no scheme"),
+        (&["run", "--feed", "ftp://polisen.se/"], "not a supported scheme"),
         (&["run", "--feed", "https://"], "not a valid address"),
         (&["run", "--timeout", "soon"], "--timeout: `soon`: not a time"),
         (&["run", "--timeout", "0s"], "must be more than nothing"),
