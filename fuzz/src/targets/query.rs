@@ -5,6 +5,7 @@ use collector::analysis::condition::Condition;
 use collector::event::Fields;
 use collector::feed::{Selection, When};
 use collector::query::Filter;
+use icu_normalizer::ComposingNormalizerBorrowed;
 
 use super::{ensure, kind_of_result, text};
 use crate::{Bound, Meter, Target};
@@ -86,7 +87,8 @@ fn filter(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
     let (wanted, name, kind, location) = (next(), next(), next(), next());
     let event =
         Fields { name: name.into(), kind: kind.into(), location: location.into(), ..Fields::default() };
-    let lower = |text: &str| text.chars().flat_map(char::to_lowercase).collect::<String>();
+    let composed = |text: &str| ComposingNormalizerBorrowed::new_nfc().normalize(text).into_owned();
+    let lower = |text: &str| composed(text).chars().flat_map(char::to_lowercase).collect::<String>();
     let has = |text: &str| lower(text).contains(&lower(wanted));
     let containing = Filter { text: Some(wanted.to_owned()), ..Filter::default() };
     let found = meter.measure(|| containing.accepts(&event));
@@ -103,7 +105,7 @@ fn filter(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
     let feed = "https://example.org/events".parse().map_err(|error| format!("{error}"))?;
     let address = selection.address(&feed);
     let sent: Vec<String> = address.query_pairs().map(|(_, value)| value.into_owned()).collect();
-    ensure(sent.last().map(String::as_str) == Some(wanted), || format!("`{wanted}` is sent as {address}"))?;
+    ensure(sent.last() == Some(&composed(wanted)), || format!("`{wanted}` is sent as {address}"))?;
     Ok(u64::from(found) | u64::from(is_type) << 1)
 }
 
