@@ -156,7 +156,7 @@ pub(crate) fn read_bounded(file: &File, limit_bytes: u64) -> io::Result<Vec<u8>>
     if bytes.len() as u64 > limit_bytes { Err(too_large(limit_bytes)) } else { Ok(bytes) }
 }
 
-fn too_large(limit_bytes: u64) -> io::Error {
+pub(crate) fn too_large(limit_bytes: u64) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit_bytes} bytes"))
 }
 

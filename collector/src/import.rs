@@ -1,12 +1,12 @@
 //! Collects from responses that were recorded earlier, as if each had been collected by a run at the time it was recorded.
 
+mod git;
 mod json_lines;
+mod recordings;
+mod tar;
 
-use std::collections::HashSet;
-use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -14,14 +14,15 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{info, warn};
+use tracing::warn;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::recordings::recorded_at;
+pub use self::recordings::{Recording, find_recordings};
 use crate::archive::{Archive, ArchiveError, Bulk, Stored};
 use crate::clock::{CLOCK_TOLERANCE, SharedClock};
 use crate::concurrency::buffered;
 use crate::event::Response;
-use crate::feed::BODY_LIMIT_BYTES;
-use crate::files::{self, FileKind};
 use crate::quantity::seconds;
 
 /// Number of recordings that are read and parsed before their turn.
@@ -31,28 +32,6 @@ const WINDOW_KIB: usize = 8 * 1024;
 
 /// A recording is not older: 2000-01-01. The feed is younger by many years.
 const EARLIEST_S: i64 = 946_684_800;
-
-/// A recorded response.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Recording {
-    /// When it was recorded.
-    pub time: DateTime<Utc>,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Where its body begins in the file, if it is not the whole file.
-    pub offset: Option<u64>,
-    /// Its size in bytes.
-    pub size_bytes: u64,
-}
-
-impl Recording {
-    fn read(&self) -> io::Result<Vec<u8>> {
-        let Some(offset) = self.offset else { return files::read_regular(&self.path, BODY_LIMIT_BYTES) };
-        let mut body = vec![0; usize::try_from(self.size_bytes).unwrap_or_default()];
-        files::open_regular(&self.path)?.read_exact_at(&mut body, offset)?;
-        Ok(body)
-    }
-}
 
 /// What an import did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -75,11 +54,11 @@ pub struct ImportSummary {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ImportError {
-    /// A file or folder cannot be read.
-    #[error("cannot read {}: {source}", .path.display())]
+    /// A file, folder, member of an archive or version in a repository cannot be read.
+    #[error("cannot read {name}: {source}")]
     Read {
-        /// Which.
-        path: PathBuf,
+        /// Its path or name.
+        name: String,
         /// Why.
         #[source]
         source: io::Error,
@@ -90,79 +69,6 @@ pub enum ImportError {
     /// The archive failed.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-}
-
-/// Finds the recordings in files and folders, in the order of their seconds. Links are followed, but each folder is read once.
-///
-/// In a folder, whatever is not a `.json` file with a second in its name is passed over.
-///
-/// # Errors
-/// [`ImportError`] if something cannot be read, or a file that was named is not a regular one or does not state when.
-pub fn find_recordings(paths: &[PathBuf]) -> Result<Vec<Recording>, ImportError> {
-    let mut found = Vec::new();
-    let (mut folders, mut visited) = (Vec::new(), HashSet::new());
-    for path in paths {
-        let metadata =
-            fs::metadata(path).map_err(|source| ImportError::Read { path: path.clone(), source })?;
-        if metadata.is_dir() {
-            folders.push(path.clone());
-        } else if json_lines::is_named_so(path) {
-            let read = json_lines::recordings_in(path);
-            found.extend(read.map_err(|source| ImportError::Read { path: path.clone(), source })?);
-        } else {
-            let time = recorded_at(path).ok_or_else(|| ImportError::NoTime(path.clone()))?;
-            if !metadata.is_file() {
-                let source = io::Error::new(io::ErrorKind::InvalidInput, FileKind::of(&metadata).describe());
-                return Err(ImportError::Read { path: path.clone(), source });
-            }
-            found.push(Recording { time, path: path.clone(), offset: None, size_bytes: metadata.len() });
-        }
-    }
-    while let Some(folder) = folders.pop() {
-        let read = find_in(&folder, &mut visited, &mut folders, &mut found);
-        read.map_err(|source| ImportError::Read { path: folder, source })?;
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
-fn find_in(
-    folder: &Path,
-    visited: &mut HashSet<(u64, u64)>,
-    folders: &mut Vec<PathBuf>,
-    found: &mut Vec<Recording>,
-) -> io::Result<()> {
-    let metadata = fs::metadata(folder)?;
-    if !visited.insert((metadata.dev(), metadata.ino())) {
-        return Ok(());
-    }
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let is_named_so = path.extension().is_some_and(|extension| extension == "json");
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => folders.push(path),
-            _ if !is_named_so => {}
-            Ok(metadata) if !metadata.is_file() => {
-                warn!(path = %path.display(), kind = FileKind::of(&metadata).describe(), "passed over");
-            }
-            Ok(metadata) => match recorded_at(&path) {
-                Some(time) => found.push(Recording { time, path, offset: None, size_bytes: metadata.len() }),
-                None => {
-                    info!(path = %path.display(), "passed over: its name does not state when it was recorded");
-                }
-            },
-            Err(error) => warn!(path = %path.display(), %error, "passed over"),
-        }
-    }
-    Ok(())
-}
-
-/// The second in a file's name: its last run of nine to eleven digits.
-pub(crate) fn recorded_at(path: &Path) -> Option<DateTime<Utc>> {
-    let name = path.file_stem()?.to_str()?;
-    let digits = name.rsplit(|it: char| !it.is_ascii_digit()).find(|run| (9..=11).contains(&run.len()))?;
-    DateTime::from_timestamp(digits.parse().ok()?, 0)
 }
 
 /// Whether a response can have been recorded then. A run of the future would make each later one look like the past, and a name
@@ -218,9 +124,9 @@ pub async fn import(
             }
         };
         match response {
-            Ok(response) => bulk.add(response, recording.time).await?,
+            Ok(response) => bulk.add(response, recording.time()).await?,
             Err(reason) => {
-                warn!(path = %recording.path.display(), recorded = %recording.time, reason, "not imported");
+                warn!(recording = %recording, recorded = %recording.time(), reason, "not imported");
                 failed += 1;
             }
         }
@@ -251,11 +157,10 @@ async fn read_ahead(
     max_elements: usize,
     window: Arc<Semaphore>,
 ) -> Result<Recorded, ImportError> {
-    let size_kib = usize::try_from(recording.size_bytes / 1024).unwrap_or(WINDOW_KIB).clamp(1, WINDOW_KIB);
-    let unreadable = |path: &Path, source| ImportError::Read { path: path.to_owned(), source };
+    let size_kib = usize::try_from(recording.size_bytes() / 1024).unwrap_or(WINDOW_KIB).clamp(1, WINDOW_KIB);
     let room = window.acquire_many_owned(u32::try_from(size_kib).unwrap_or(u32::MAX)).await;
-    let room = room.map_err(|error| unreadable(&recording.path, io::Error::other(error)))?;
-    if let Err(reason) = plausible(recording.time, clock.now()) {
+    let room = room.map_err(|error| recording.unreadable(io::Error::other(error)))?;
+    if let Err(reason) = plausible(recording.time(), clock.now()) {
         return Ok(Recorded { recording, response: Err(reason.to_owned()), _room: room });
     }
     let source = recording.clone();
@@ -265,6 +170,6 @@ async fn read_ahead(
     });
     match parsed.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
         Ok(response) => Ok(Recorded { recording, response, _room: room }),
-        Err(source) => Err(unreadable(&recording.path, source)),
+        Err(source) => Err(recording.unreadable(source)),
     }
 }

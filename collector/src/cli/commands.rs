@@ -88,14 +88,18 @@ pub(super) fn heartbeat(settings: &Settings) -> Result<Option<Heartbeat>, FeedEr
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// Responses or folders of them, named by the second of their recording (1767225600.json), or JSON Lines of {time, body}
-    /// (.jsonl)
+    /// Responses named by the second of their recording (1767225600.json), folders or tar archives of them (.tar, .tar.gz,
+    /// .tar.xz, .tar.zst), JSON Lines of {time, body} (.jsonl), or all versions of a file in a git repository
+    /// (git:REPOSITORY:FILE)
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
 }
 
 pub(crate) fn import(settings: &Settings, arguments: &ImportArguments) -> Result<Exit, Failure> {
-    let recordings = find_recordings(&arguments.paths).map_err(|error| Failure::Usage(error.into()))?;
+    let bar = Progress::counting("responses found");
+    let found = find_recordings(&arguments.paths, |found| bar.count(found));
+    bar.finish();
+    let recordings = found.map_err(|error| Failure::Usage(error.into()))?;
     if recordings.is_empty() {
         return Err(Failure::Usage(anyhow!(
             "no recorded response was found; their names say the second, such as 1767225600.json"

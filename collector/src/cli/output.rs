@@ -179,13 +179,21 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// A bar that counts `things`, whose number is not known yet.
     pub(crate) fn new(things: &'static str) -> Self {
+        Self::with_template(things, "{bar:30} {pos}/{len} {msg}, {per_sec}, {eta} left")
+    }
+
+    /// A line that counts `things`, whose number is not known until the end.
+    pub(crate) fn counting(things: &'static str) -> Self {
+        Self::with_template(things, "{spinner} {pos} {msg}, {per_sec}")
+    }
+
+    fn with_template(things: &'static str, template: &str) -> Self {
         let target = if io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
         } else {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(None, target).with_message(things);
-        let template = "{bar:30} {pos}/{len} {msg}, {per_sec}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -197,6 +205,10 @@ impl Progress {
             self.0.set_length(of as u64);
             self.0.set_position(done as u64);
         }
+    }
+
+    pub(crate) fn count(&self, done: usize) {
+        self.0.set_position(done as u64);
     }
 
     pub(crate) fn finish(&self) {

@@ -2,12 +2,13 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Recording;
+use super::recordings::{Body, Recording};
 use crate::feed::BODY_LIMIT_BYTES;
 use crate::files;
 
@@ -33,17 +34,22 @@ pub(super) fn is_named_so(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson")
 }
 
-/// Where the bodies are in a file. They are read later.
-pub(super) fn recordings_in(path: &Path) -> io::Result<Vec<Recording>> {
+/// Finds where the bodies are in a file. They are read later.
+pub(super) fn find(
+    path: &Path,
+    found: &mut Vec<Recording>,
+    progress: &mut impl FnMut(usize),
+) -> io::Result<()> {
     let mut lines = BufReader::new(files::open_regular(path)?);
-    let (mut found, mut begin, mut number) = (Vec::new(), 0, 0);
+    let (name, path): (Arc<str>, Arc<Path>) = (path.to_string_lossy().into(), path.into());
+    let (mut begin, mut number) = (0, 0);
     let mut line = Vec::new();
     loop {
         line.clear();
         let limit = BODY_LIMIT_BYTES + FRAME_BYTES;
         let length = lines.by_ref().take(limit).read_until(b'\n', &mut line)? as u64;
         if length == 0 {
-            return Ok(found);
+            return Ok(());
         }
         number += 1;
         let invalid =
@@ -60,8 +66,9 @@ pub(super) fn recordings_in(path: &Path) -> io::Result<Vec<Recording>> {
             };
             let time = time.ok_or_else(|| invalid("the time does not exist".to_owned()))?;
             let offset = body.get().as_ptr() as usize - line.as_ptr() as usize;
-            let (offset, size_bytes) = (Some(begin + offset as u64), body.get().len() as u64);
-            found.push(Recording { time, path: path.to_owned(), offset, size_bytes });
+            let span = Body::Span { path: Arc::clone(&path), offset: begin + offset as u64 };
+            found.push(Recording::new(time, Arc::clone(&name), number, body.get().len() as u64, span));
+            progress(found.len());
         }
         begin += length;
     }

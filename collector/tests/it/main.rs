@@ -15,6 +15,7 @@ mod health;
 mod heartbeat;
 mod http;
 mod import;
+mod import_inputs;
 mod inputs;
 mod lies;
 mod permissions;

@@ -87,7 +87,7 @@ fn archive_is_read_and_repaired_in_spawned_tasks() {
 fn recordings_are_imported_in_a_spawned_task() {
     let home = Home::new();
     home.write("polls/1767225600.json", std::fs::read(fixture("response.json")).unwrap());
-    let (archive, recordings) = (archive(&home), find_recordings(&[home.path("polls")]).unwrap());
+    let (archive, recordings) = (archive(&home), find_recordings(&[home.path("polls")], |_| {}).unwrap());
     let summary = runtime().block_on(async {
         tokio::spawn(async move { import(&archive, &clock(), &recordings, |_| {}).await.unwrap() })
             .await
