@@ -7,7 +7,7 @@ FROM rust:1.95-bookworm AS build
 ARG FEATURES=
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p collector --features "$FEATURES" && scripts/container/rootfs target/release /rootfs
+RUN cargo build --release --locked -p polisen-events-collector --features "$FEATURES" && scripts/container/rootfs target/release /rootfs
 
 FROM scratch
 COPY --from=build /rootfs /

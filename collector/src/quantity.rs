@@ -5,7 +5,7 @@
 //!
 //! 1. add an entry here,
 //! 2. call [`Quantities::add`] or [`Quantities::set`] where it is counted,
-//! 3. run `UPDATE_DOCS=1 cargo test -p collector --test it quantities::`, which writes both files.
+//! 3. run `UPDATE_DOCS=1 cargo test -p polisen-events-collector --test it quantities::`, which writes both files.
 //!
 //! The module depends on no other. `archive` and `run` fill [`Quantities`], `record` writes and reads them, `watch` and
 //! `analysis` show them.

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,7 +111,9 @@ def of_kubernetes(name: str) -> Container:
 def main() -> None:
     # The container is built from what is sent to the engine.
     sent = set(re.findall(r"^!(\S+)", Path(".dockerignore").read_text(), re.M))
-    assert {"Cargo.toml", "Cargo.lock", "collector", "fixtures", "bench", "loadtest", "scripts/container"} <= sent, sent
+    members = tomllib.loads(Path("Cargo.toml").read_text())["workspace"]["members"]
+    missing = {"Cargo.toml", "Cargo.lock", "scripts/container", *members} - sent
+    assert not missing, f".dockerignore lacks {missing}"
     image = of_dockerfile()
     anybody = replace(image, name="an arbitrary user", user=1000660000, group=0, variables={**image.variables, "HOME": "/"})
     containers = [image, anybody, of_compose(image), *map(of_kubernetes, ["cronjob", "deployment"])]

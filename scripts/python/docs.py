@@ -129,7 +129,7 @@ while shift && (($#)); do
         --) shift; break ;;
     esac
 done
-[[ $package ]] || exec {cargo} run --config {ROOT}/.cargo/config.toml --quiet --locked --release -p collector --manifest-path {ROOT}/Cargo.toml -- "$@"
+[[ $package ]] || exec {cargo} run --config {ROOT}/.cargo/config.toml --quiet --locked --release -p polisen-events-collector --manifest-path {ROOT}/Cargo.toml -- "$@"
 exec "$CARGO_TARGET_DIR/debug/${{program:-$package}}" "$@"
 """)
     home = Path.home()

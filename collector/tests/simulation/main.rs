@@ -4,8 +4,8 @@
 //! `SIMULATION_FIRST` (0) on, and `SIMULATION_SEED`, one schedule whose steps are printed:
 //!
 //! ```text
-//! SIMULATION_SEED=4711 cargo test -p collector --test simulation whole -- --nocapture
-//! SIMULATION_SEEDS=1000000 cargo test --release -p collector --test simulation whole
+//! SIMULATION_SEED=4711 cargo test -p polisen-events-collector --test simulation whole -- --nocapture
+//! SIMULATION_SEEDS=1000000 cargo test --release -p polisen-events-collector --test simulation whole
 //! ```
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -90,7 +90,7 @@ fn the_whole_keeps_every_promise() {
     let first = number("SIMULATION_FIRST").unwrap_or(0);
     if let Some((seed, promise)) = first_violation(first..first + seeds, None) {
         panic!(
-            "{}\n{promise}\nonce more: SIMULATION_SEED={seed} cargo test -p collector --test simulation whole",
+            "{}\n{promise}\nonce more: SIMULATION_SEED={seed} cargo test -p polisen-events-collector --test simulation whole",
             tell(seed, None)
         );
     }

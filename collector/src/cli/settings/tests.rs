@@ -52,13 +52,16 @@ fn row(table: &mut String, setting: &Arg) {
 
 #[test]
 fn docs_list_every_setting() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
+    if !path.parent().unwrap().exists() {
+        return; // the published package has no docs
+    }
     let mut table =
         "| Key | Option | Variable | Value | Default | Commands | Meaning |\n|---|---|---|---|---|---|---|\n"
             .to_owned();
     for setting in Settings::augment_args(Command::new("collector")).get_arguments() {
         row(&mut table, setting);
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
     let page = fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(TABLE_BEGINS).unwrap();
     let (_, after) = rest.split_once(TABLE_ENDS).unwrap();
@@ -66,7 +69,7 @@ fn docs_list_every_setting() {
     if env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, &expected).unwrap();
     }
-    let hint = "`UPDATE_DOCS=1 cargo test -p collector --bin collector settings::` writes it";
+    let hint = "`UPDATE_DOCS=1 cargo test -p polisen-events-collector --bin collector settings::` writes it";
     assert!(fs::read_to_string(&path).unwrap() == expected, "docs/settings.md differs; {hint}");
 }
 
