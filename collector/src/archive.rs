@@ -8,6 +8,7 @@ mod bulk;
 mod changes;
 mod commit;
 mod compare;
+mod day_index;
 pub mod deposit;
 pub(crate) mod generations;
 mod inventory;
@@ -165,6 +166,8 @@ pub struct ArchiveOptions {
     pub buffer: usize,
     /// How many events the ledger remembers, at most [`CAPACITY`].
     pub capacity: usize,
+    /// Maximum number of objects of a day and kind that a look-up reads without an index; with more, it writes one.
+    pub unindexed_objects: usize,
     /// Whether nobody else writes, so that the store's conditions need not be proven.
     pub single_writer: bool,
     /// Whether changed content of known events is stored.
@@ -186,6 +189,7 @@ impl Default for ArchiveOptions {
         Self {
             buffer: 500,
             capacity: CAPACITY,
+            unindexed_objects: 12,
             single_writer: false,
             revisions: true,
             lease: Duration::from_mins(10),

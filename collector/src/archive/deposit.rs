@@ -193,7 +193,7 @@ impl Run<'_> {
         let mut news = debug_span!("deduplicate").in_scope(|| News::find(self.response, ledger, self.start));
         self.add_time(Quantity::Deduplication, since);
         let since = clock.elapsed();
-        let settled = self.archive.settle(self.response, &mut news);
+        let settled = self.archive.settle(self.response, &mut news, &ledger.lineage);
         let looked_up = settled.instrument(debug_span!("look_up")).await?;
         self.listed = looked_up.tallies;
         if looked_up.days > 0 {

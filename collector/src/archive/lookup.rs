@@ -9,12 +9,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
 use super::compare::tally_of;
+use super::day_index::DayIndex;
 use super::layout::{Kind, Place};
 use super::{Archive, ArchiveError};
 use crate::concurrency::buffered;
 use crate::event::{self, EventId, Response};
-use crate::ledger::{Doubt, Doubtful, News, Tallies, Verdict};
-use crate::store::Key;
+use crate::ledger::{Doubt, Doubtful, Lineage, News, Tallies, Verdict};
+use crate::store::{Key, Listed};
 
 /// What was listed to look events up.
 #[derive(Debug, Default)]
@@ -33,16 +34,18 @@ pub(crate) struct Versions {
 }
 
 impl Archive {
-    /// Lets the archive judge what the ledger alone cannot. Returns what it listed for that.
+    /// Lets the archive judge what the ledger alone cannot. Returns what it listed for that. `lineage` is the history of the
+    /// ledger.
     pub(crate) async fn settle(
         &self,
         response: &Response<'_>,
         news: &mut News,
+        lineage: &Lineage,
     ) -> Result<LookedUp, ArchiveError> {
         if news.doubtful.is_empty() {
             return Ok(LookedUp::default());
         }
-        let mut versions = self.look_up(wanted(response, &news.doubtful)).await?;
+        let mut versions = self.look_up(wanted(response, &news.doubtful), Some(lineage)).await?;
         self.settle_by(&mut versions, response, news);
         Ok(versions.looked_up)
     }
@@ -68,60 +71,123 @@ impl Archive {
         for &(id, day) in events {
             wanted.entry(day).or_default().insert(id);
         }
-        Ok(self.look_up(wanted).await?.contents.into_keys().collect())
+        Ok(self.look_up(wanted, None).await?.contents.into_keys().collect())
     }
 
-    /// Every stored version of the wanted events, from the days they are wanted of.
-    async fn look_up(&self, wanted: Wanted) -> Result<Versions, ArchiveError> {
+    /// Every stored version of the wanted events, from the days they are wanted of. With a lineage, the objects of busy days are
+    /// indexed, and those that an index excludes are not read.
+    async fn look_up(&self, wanted: Wanted, lineage: Option<&Lineage>) -> Result<Versions, ArchiveError> {
+        let lineage = lineage.filter(|lineage| lineage.is_known());
         let mut versions = Versions::default();
-        let days = wanted.iter().map(|(&day, ids)| (day, Some(ids))).collect();
-        versions.looked_up.tallies = self
-            .read_versions_of(days, |_, id, line| {
-                _ = versions.contents.entry(id).or_default().insert(event::content(line));
-            })
-            .await?;
         versions.looked_up.days = wanted.len();
+        let listings = self.listings_of(wanted.keys().copied().collect()).await?;
+        for listing in &listings {
+            versions.looked_up.tallies.insert(listing.prefix.clone(), tally_of(&listing.objects));
+        }
+        let mut reads = Vec::new();
+        let mut indexes = Vec::new();
+        for (position, DayListing { day, prefix, objects }) in listings.iter().enumerate() {
+            let ids = &wanted[day];
+            let is_busy = objects.len() > self.options.unindexed_objects;
+            let index = match lineage.filter(|_| is_busy) {
+                Some(lineage) => self.read_day_index(prefix, lineage).await,
+                None => DayIndex::default(),
+            };
+            for listed in own(objects).filter(|listed| !index.excludes(listed, ids)) {
+                let is_covered = index.covers(listed);
+                let read = async move {
+                    let object = self.read_listed(listed).await?;
+                    Ok::<_, ArchiveError>((position, ObjectRead::new(listed, &object.bytes, ids, is_covered)))
+                };
+                reads.push(read.boxed());
+            }
+            indexes.push((index, Vec::new()));
+        }
+        let mut reads = buffered(self.parallel(), reads);
+        while let Some((position, ObjectRead { found, unindexed })) = reads.try_next().await? {
+            indexes[position].1.extend(unindexed);
+            for (id, content) in found {
+                versions.contents.entry(id).or_default().insert(content);
+            }
+        }
+        for (DayListing { prefix, objects, .. }, (index, unindexed)) in listings.iter().zip(indexes) {
+            if let Some(lineage) = lineage.filter(|_| unindexed.len() > self.options.unindexed_objects) {
+                self.write_day_index(prefix, lineage, &index.with(objects, unindexed)).await;
+            }
+        }
         Ok(versions)
     }
 
-    /// Reads what is stored of days, of all events or of some. What the listings showed.
-    pub(super) async fn read_versions_of(
-        &self,
-        days: Vec<(NaiveDate, Option<&FxHashSet<EventId>>)>,
-        mut take: impl FnMut(NaiveDate, EventId, &[u8]) + Send,
-    ) -> Result<Tallies, ArchiveError> {
-        let listings = days.into_iter().flat_map(|(day, ids)| {
+    /// The objects with events and with versions of each day.
+    async fn listings_of(&self, days: Vec<NaiveDate>) -> Result<Vec<DayListing>, ArchiveError> {
+        let listings = days.into_iter().flat_map(|day| {
             [Kind::Events, Kind::Revisions].map(|kind| {
                 async move {
                     let prefix = kind.day_prefix(day);
-                    let listed = self.store.list(&prefix).await?;
-                    Ok::<_, ArchiveError>((prefix, listed, day, ids))
+                    let objects = self.store.list(&prefix).await?;
+                    Ok::<_, ArchiveError>(DayListing { day, prefix, objects })
                 }
                 .boxed()
             })
         });
-        let listings: Vec<_> = buffered(self.parallel(), listings).try_collect().await?;
-        let tallies =
-            listings.iter().map(|(prefix, listed, ..)| (prefix.clone(), tally_of(listed))).collect();
-        let objects = listings
-            .into_iter()
-            .flat_map(|(_, listed, day, ids)| listed.into_iter().map(move |it| (it, day, ids)));
-        let own = objects.filter(|(listed, ..)| Place::of(listed.key.as_str()).is_some());
-        let reads = own.map(|(listed, day, ids)| {
-            async move {
-                let object = self.read_listed(&listed).await?;
-                Ok::<_, ArchiveError>((day, lines_of(&listed.key, &object.bytes, ids)))
-            }
-            .boxed()
-        });
+        buffered(self.parallel(), listings).try_collect().await
+    }
+
+    /// Reads all that is stored of days. What the listings showed.
+    pub(super) async fn read_whole_days(
+        &self,
+        days: Vec<NaiveDate>,
+        mut take: impl FnMut(NaiveDate, EventId, &[u8]) + Send,
+    ) -> Result<Tallies, ArchiveError> {
+        let listings = self.listings_of(days).await?;
+        let tallies = listings.iter().map(|it| (it.prefix.clone(), tally_of(&it.objects))).collect();
+        let objects = listings.iter().flat_map(|it| own(&it.objects).map(move |listed| (it.day, listed)));
+        let reads: Vec<_> = objects
+            .map(|(day, listed)| {
+                async move { Ok::<_, ArchiveError>((day, listed, self.read_listed(listed).await?)) }.boxed()
+            })
+            .collect();
         let mut reads = buffered(self.parallel(), reads);
-        while let Some((day, found)) = reads.try_next().await? {
-            for (id, line) in found {
-                take(day, id, &line);
+        while let Some((day, listed, object)) = reads.try_next().await? {
+            for (id, line) in events_of(&listed.key, &object.bytes) {
+                take(day, id, line);
             }
         }
         Ok(tallies)
     }
+}
+
+/// The objects of one kind and day.
+struct DayListing {
+    day: NaiveDate,
+    prefix: String,
+    objects: Vec<Listed>,
+}
+
+/// What an object answers.
+struct ObjectRead {
+    /// The content of each wanted event that it holds.
+    found: Vec<(EventId, Vec<u8>)>,
+    /// The ids of all its events, unless an index has them.
+    unindexed: Option<(Listed, Vec<EventId>)>,
+}
+
+impl ObjectRead {
+    fn new(listed: &Listed, bytes: &[u8], wanted: &FxHashSet<EventId>, is_indexed: bool) -> Self {
+        let (mut found, mut ids) = (Vec::new(), Vec::new());
+        for (id, line) in events_of(&listed.key, bytes) {
+            ids.push(id);
+            if wanted.contains(&id) {
+                found.push((id, event::content(line)));
+            }
+        }
+        Self { found, unindexed: (!is_indexed).then(|| (listed.clone(), ids)) }
+    }
+}
+
+/// The objects of a listing that belong to an archive.
+fn own(listed: &[Listed]) -> impl Iterator<Item = &Listed> {
+    listed.iter().filter(|listed| Place::of(listed.key.as_str()).is_some())
 }
 
 pub(super) type Wanted = BTreeMap<NaiveDate, FxHashSet<EventId>>;
@@ -142,20 +208,16 @@ pub(super) fn wanted(response: &Response<'_>, doubtful: &[Doubtful]) -> Wanted {
     wanted
 }
 
-fn lines_of(key: &Key, bytes: &[u8], ids: Option<&FxHashSet<EventId>>) -> Vec<(EventId, Vec<u8>)> {
-    let mut found = Vec::new();
-    for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-        match event::parse_line(line) {
-            Ok(event) if ids.is_none_or(|ids| ids.contains(&event.id)) => {
-                found.push((event.id, line.to_vec()));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                warn!(%key, %error, "a line of the archive cannot be read; `collector verify` tells more");
-            }
+/// The events of an object, with their lines.
+fn events_of<'a>(key: &'a Key, bytes: &'a [u8]) -> impl Iterator<Item = (EventId, &'a [u8])> {
+    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    lines.filter_map(move |line| match event::parse_line(line) {
+        Ok(event) => Some((event.id, line)),
+        Err(error) => {
+            warn!(%key, %error, "a line of the archive cannot be read; `collector verify` shows more");
+            None
         }
-    }
-    found
+    })
 }
 
 impl Versions {

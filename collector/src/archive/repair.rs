@@ -74,6 +74,7 @@ impl Archive {
             return Ok(repair);
         }
         let mut hold = Hold::take(self, &mut repair).await?;
+        self.remove_day_indexes().await?;
         let audit = self.audit(progress).await?;
         repair.survey(&audit);
         self.fill_gaps(&hold.held.ledger.lineage, &audit.journal_gaps).await?;

@@ -46,9 +46,8 @@ impl Window {
         let is_complete = |day: &NaiveDate| self.days.get(day).is_some_and(|day| day.is_complete);
         let unread: Vec<NaiveDate> = wanted.keys().copied().filter(|day| !is_complete(day)).collect();
         if !unread.is_empty() {
-            let days = unread.iter().map(|&day| (day, None)).collect();
             let tallies = archive
-                .read_versions_of(days, |day, id, line| self.add(day, id, event::content(line)))
+                .read_whole_days(unread.clone(), |day, id, line| self.add(day, id, event::content(line)))
                 .await?;
             self.listed.extend(tallies);
             for day in unread {

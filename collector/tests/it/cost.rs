@@ -21,9 +21,9 @@ const IDLE: [(&str, usize); 2] = [("get", 1), ("head", 1)];
 
 /// A store in memory that counts what it is asked.
 #[derive(Debug, Default)]
-struct CountingStore {
-    inner: MemoryStore,
-    asked: Mutex<BTreeMap<&'static str, usize>>,
+pub(crate) struct CountingStore {
+    pub(crate) inner: MemoryStore,
+    pub(crate) asked: Mutex<BTreeMap<&'static str, usize>>,
 }
 
 impl CountingStore {

@@ -6,6 +6,7 @@ mod analyze_metrics;
 mod command_line;
 mod cost;
 mod crash;
+mod day_index;
 mod doctor;
 mod evidence;
 mod fetch;

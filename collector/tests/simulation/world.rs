@@ -92,6 +92,7 @@ impl World {
         let options = ArchiveOptions {
             buffer: tape.buffer,
             capacity: tape.buffer * 2,
+            unindexed_objects: usize::try_from(seed % 4).unwrap(),
             parallel: 1 + dice.index(3),
             // Each step takes up to 20 seconds.
             deadline: Duration::from_mins(30),
