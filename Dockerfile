@@ -5,9 +5,12 @@
 # Traces for OpenTelemetry: --build-arg FEATURES=otlp
 FROM rust:1.95-bookworm AS build
 ARG FEATURES=
+# What --version prints; the repository is not part of the context: --build-arg COMMIT="$(git rev-parse --short=12 HEAD)"
+ARG COMMIT=
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p polisen-events-collector --features "$FEATURES" && scripts/container/rootfs target/release /rootfs
+RUN BUILD_COMMIT="$COMMIT" cargo build --release --locked -p polisen-events-collector --features "$FEATURES" && \
+    scripts/container/rootfs target/release /rootfs --features "$FEATURES"
 
 FROM scratch
 COPY --from=build /rootfs /

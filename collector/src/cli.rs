@@ -139,6 +139,7 @@ pub(crate) fn command_line() -> Command {
     let command = Command::new("collector")
         .about(ABOUT)
         .version(env!("CARGO_PKG_VERSION"))
+        .long_version(include_str!(concat!(env!("OUT_DIR"), "/version")))
         .after_help(AFTER_HELP)
         .subcommand_required(true)
         .arg_required_else_help(true);

@@ -112,7 +112,7 @@ def main() -> None:
     # The container is built from what is sent to the engine.
     sent = set(re.findall(r"^!(\S+)", Path(".dockerignore").read_text(), re.M))
     members = tomllib.loads(Path("Cargo.toml").read_text())["workspace"]["members"]
-    missing = {"Cargo.toml", "Cargo.lock", "scripts/container", *members} - sent
+    missing = {"Cargo.toml", "Cargo.lock", "LICENSE-*", "scripts/container", "scripts/notices", *members} - sent
     assert not missing, f".dockerignore lacks {missing}"
     image = of_dockerfile()
     anybody = replace(image, name="an arbitrary user", user=1000660000, group=0, variables={**image.variables, "HOME": "/"})

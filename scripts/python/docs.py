@@ -39,6 +39,7 @@ VOLATILE = [
     (r"\d[\d,]*(\.\d+)? ?(ns|µs|ms|s|min)\b", "DURATION"),
     (r"\b(\d[\d,]*(\.\d+)?) MB free", "SPACE free"),
     (r"cursor [0-9a-f]{16}:(\d+):[0-9a-f]{16}", r"cursor \1"),
+    (r"^commit: [0-9a-f]{12}$", "commit: COMMIT"),
     (r"[ \t]+", " "),
 ]
 

@@ -31,7 +31,7 @@ Exit codes: 0 done, 1 a condition of --fail-on holds, or the records cannot be r
 
 /// Reports how long past runs took, what they found and how often they failed.
 #[derive(Debug, Parser)]
-#[command(name = "analyze-metrics", version, after_help = AFTER_HELP)]
+#[command(name = "analyze-metrics", version, long_version = include_str!(concat!(env!("OUT_DIR"), "/version")), after_help = AFTER_HELP)]
 struct CommandLine {
     /// Folders of records, files of them (also JSON Lines, also compressed), or - for JSON Lines on standard input; instead
     /// of --metrics-dir.

@@ -1,7 +1,7 @@
 //! `collector doctor`: tries everything a run needs.
 
 use std::env;
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -22,7 +22,7 @@ use collector::store::remote::clock_ahead_of;
 use collector::store::{LocalStore, OpenStore};
 use collector::text::printable;
 use nix::sys::statvfs::statvfs;
-use nix::unistd::{User, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{Gid, User, geteuid, setgid, setuid};
 use serde::Serialize;
 use url::Url;
 
@@ -87,6 +87,17 @@ pub(crate) fn is_own(user: &str) -> bool {
     User::from_name(user).ok().flatten().is_some_and(|user| user.uid == geteuid())
 }
 
+#[cfg(not(target_vendor = "apple"))]
+fn take_groups(login: &CStr, group: Gid) -> nix::Result<()> {
+    nix::unistd::initgroups(login, group)
+}
+
+/// Not supported there; `sudo -u NAME collector doctor` is.
+#[cfg(target_vendor = "apple")]
+fn take_groups(_: &CStr, _: Gid) -> nix::Result<()> {
+    Err(nix::errno::Errno::ENOTSUP)
+}
+
 /// Starts the same command once more, as another user and with that user's home folder. Returns only if that fails.
 pub(crate) fn run_as(name: &str) -> Result<Exit, Failure> {
     let refused = |reason: String| Failure::Usage(anyhow!("--user: `{name}`: {reason}"));
@@ -97,7 +108,7 @@ pub(crate) fn run_as(name: &str) -> Result<Exit, Failure> {
     }
     let program = env::current_exe().context("cannot start again")?;
     let login = CString::new(name).map_err(|_| refused("not a valid name".to_owned()))?;
-    initgroups(&login, user.gid)
+    take_groups(&login, user.gid)
         .and_then(|()| setgid(user.gid))
         .and_then(|()| setuid(user.uid))
         .map_err(|error| refused(error.to_string()))?;
@@ -409,7 +420,8 @@ fn examine_space(folder: &Path, round: &mut Round) -> io::Result<()> {
         Ok(space) => space,
         Err(error) => return round.note("space", Verdict::Skipped, format!("{}: {error}", there.display())),
     };
-    let free = space.blocks_available().saturating_mul(space.fragment_size());
+    #[cfg_attr(target_os = "linux", expect(clippy::useless_conversion, reason = "32 bits on macOS"))]
+    let free = space.fragment_size().saturating_mul(space.blocks_available().into());
     let detail = format!("{} MB free in {}", free / 1_000_000, there.display());
     match free {
         0..SCARCE_BYTES => round.advise("space", Verdict::Failed, detail, "make room"),

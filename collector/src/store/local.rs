@@ -158,8 +158,12 @@ impl Store for LocalStore {
     fn fingerprint(&self) -> String {
         let root = &self.folder.root;
         let path = root.canonicalize().unwrap_or_else(|_| root.clone());
-        let kind = statfs(root).map_or(0, |found| found.filesystem_type().0);
-        format!("{} on a file system of type {kind:#x}", path.display())
+        let found = statfs(root);
+        #[cfg(target_os = "linux")]
+        let kind = format!("{:#x}", found.map_or(0, |found| found.filesystem_type().0));
+        #[cfg(not(target_os = "linux"))]
+        let kind = found.map_or_else(|_| String::new(), |found| found.filesystem_type_name().to_owned());
+        format!("{} on a file system of type {kind}", path.display())
     }
 
     async fn probe(&self) -> Result<Option<String>, StoreError> {

@@ -203,7 +203,7 @@ fn help_and_version_are_answered_and_wrong_usage_is_refused() {
     let home = Home::new();
     let help = analyze(&home, &["--help"]).with(0);
     assert!(help.stdout.contains("--metrics-dir <DIR>") && help.stdout.contains("COLLECTOR_METRICS_DIR"));
-    let version = analyze(&home, &["--version"]).with(0);
+    let version = analyze(&home, &["-V"]).with(0);
     assert_eq!(version.stdout, format!("analyze-metrics {}\n", env!("CARGO_PKG_VERSION")));
     for wrong in [&["--metrics"][..], &["metrics"], &["--metrics-dir"], &["--metrics-dir", ""]] {
         let ended = analyze(&home, wrong).with(2);

@@ -211,6 +211,26 @@ fn completions_and_the_manual_name_every_command() {
     }
 }
 
+#[test]
+fn version_is_one_line_with_v_and_names_commit_and_features_in_full() {
+    let home = Home::new();
+    for program in [env!("CARGO_BIN_EXE_collector"), env!("CARGO_BIN_EXE_analyze-metrics")] {
+        let print = |option| {
+            let ended = Ended::from(home.program(program).arg(option).output().unwrap()).with(0);
+            ended.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (short, long) = (print("-V"), print("--version"));
+        assert!(short.len() == 1 && short[0].ends_with(env!("CARGO_PKG_VERSION")), "{short:?}");
+        assert_eq!(long[0], short[0]);
+        assert!(long[1].starts_with("commit: "), "{long:?}");
+        for feature in ["cli", "oci", "s3", "watch"] {
+            let listed = long[2].strip_prefix("features: ").unwrap().split(", ").any(|it| it == feature);
+            assert!(listed, "{feature}: {long:?}");
+        }
+        assert!(!long[2].contains("default"), "{long:?}");
+    }
+}
+
 /// A screen has 50 lines. The short help leaves out what is rarely used.
 #[test]
 fn help_is_short_with_h_and_complete_with_help() {
