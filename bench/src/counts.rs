@@ -46,7 +46,7 @@ impl Heap {
     }
 }
 
-/// A step of a run over so many events.
+/// A step of a run, with the number of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// Which.
@@ -121,7 +121,7 @@ async fn count_requests(counts: &mut Counts) -> anyhow::Result<()> {
     let (first, second) = (Case::new(500, 500), Case::new(500, 2));
     let clock = Arc::new(VirtualClock::at(first.at));
     let archive = Archive::new(store.clone(), clock.clone(), ArchiveOptions::default());
-    let archive = archive.with_liveness(Arc::new(Nobody));
+    let archive = archive.with_liveness(Arc::new(AllAlive));
     for (name, case, seconds) in
         [("all_new", &first, 0), ("two_new", &second, 60), ("all_seen", &second, 120)]
     {
@@ -140,11 +140,11 @@ async fn count_requests(counts: &mut Counts) -> anyhow::Result<()> {
 
 /// So that no claim names this process, whose number has as many digits as it happens to have.
 #[derive(Debug)]
-struct Nobody;
+struct AllAlive;
 
-impl Liveness for Nobody {
+impl Liveness for AllAlive {
     fn name(&self) -> String {
-        "nobody".to_owned()
+        "bench".to_owned()
     }
 
     fn is_gone(&self, _: &str) -> bool {

@@ -84,7 +84,7 @@ impl Case {
     }
 }
 
-/// A response of about so many bytes.
+/// A response of about this number of bytes.
 #[must_use]
 pub fn body_of(size_bytes: usize) -> Vec<u8> {
     const BYTES_PER_EVENT: usize = 347;
@@ -93,7 +93,7 @@ pub fn body_of(size_bytes: usize) -> Vec<u8> {
     feed.full_response().compact()
 }
 
-/// Ids to be told apart.
+/// Ids to deduplicate.
 #[derive(Debug)]
 pub struct Ids {
     /// A thousand that were seen.

@@ -16,7 +16,7 @@ use fixtures::{Feed, FeedConfig, What};
 
 /// The year.
 pub const YEAR: i32 = 2025;
-/// About so many events.
+/// The approximate number of events.
 pub const EVENTS: f64 = 90_000.0;
 const POLLS: i64 = 365 * 48;
 

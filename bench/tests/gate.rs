@@ -56,8 +56,8 @@ fn a_clean_set_passes_and_a_slower_one_fails() {
 
     results(folder.path(), &[("a/b/1", 1_200.0)]);
     let comment = folder.path().join("comment.md");
-    let told = gate(folder.path(), &[&compare[..], &["--markdown", comment.to_str().unwrap()]].concat());
-    ends(&told, 3, "SLOWER    a/b/1");
+    let printed = gate(folder.path(), &[&compare[..], &["--markdown", comment.to_str().unwrap()]].concat());
+    ends(&printed, 3, "SLOWER    a/b/1");
     let comment = fs::read_to_string(comment).unwrap();
     assert!(comment.starts_with("### Benches: 1 of 2 benches are slower"), "{comment}");
     assert!(
@@ -66,9 +66,9 @@ fn a_clean_set_passes_and_a_slower_one_fails() {
     );
 
     let json = gate(folder.path(), &[&compare[..], &["--json"]].concat());
-    let told: Value = serde_json::from_slice(&json.stdout).unwrap();
-    let ratio = told["benches"][0]["ratio"]["value"].as_f64().unwrap();
-    assert!((ratio - 1.2).abs() < 0.01, "{told}");
+    let printed: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let ratio = printed["benches"][0]["ratio"]["value"].as_f64().unwrap();
+    assert!((ratio - 1.2).abs() < 0.01, "{printed}");
 
     results(folder.path(), &[("a/b/1", 1_070.0)]);
     ends(&gate(folder.path(), &compare), 0, "SLOWER    a/b/1");
@@ -103,9 +103,9 @@ fn what_is_missing_or_of_another_kind_is_said_plainly() {
 
     fs::remove_dir_all(folder.path().join("criterion/a/c")).unwrap();
     results(folder.path(), &[("a/d/1", 10.0)]);
-    let told = gate(folder.path(), &["compare", "--baseline", "main"]);
-    ends(&told, 4, "vanished  a/c/1");
-    ends(&told, 4, "new       a/d/1");
+    let printed = gate(folder.path(), &["compare", "--baseline", "main"]);
+    ends(&printed, 4, "vanished  a/c/1");
+    ends(&printed, 4, "new       a/d/1");
 
     let sample = folder.path().join("criterion/a/d/1/new/sample.json");
     fs::write(&sample, json!({"version": 2, "samples": []}).to_string()).unwrap();

@@ -73,8 +73,8 @@ pub struct Limit {
     pub missed_polls: u32,
     /// The buffer divided by the mean number of events between two polls: the documents' formula.
     pub max_rate_plain: f64,
-    /// The same for events that come by chance, and edits: what is exceeded in none of so many intervals, as
-    /// likely as not.
+    /// The same for events at random times (Poisson), and edits: exceeded in none of the simulated intervals with a
+    /// probability of one half.
     pub max_rate_formula: f64,
     /// As found by bisection.
     pub max_rate_simulated: f64,

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Plays what the collector meets outside, on this machine, and tells how much the collector can take.
+/// Simulates the feed and the services that the collector uses, on this machine, and measures the limits of the collector.
 #[derive(Debug, Parser)]
 #[command(version, after_help = "Exit codes: 0 done, 1 failed or an expectation was broken, 2 wrong usage.")]
 struct CommandLine {
@@ -33,7 +33,7 @@ enum Command {
     Serve(serve::Serve),
     /// Run many collectors at once on one feed and one store.
     Stress(serve::Stress),
-    /// Play a year of the service in virtual time; tell whether it polled as it should, and whether it grew.
+    /// Simulate a year of the service in virtual time; check that it polled on schedule and that its memory did not grow.
     Service(service::Service),
     /// Show where the time of a run goes when everything outside is as slow as documented; fail if it is too much.
     Timeline(services::Timeline),

@@ -1,7 +1,7 @@
 //! A simulated feed of the police's events, apart from how it is carried: what it answers, and what it did.
 //!
-//! It keeps the provider's rules in virtual time (who does not say who calls gets 403, who calls too often 429),
-//! holds a buffer of 500 events, compresses, and goes wrong as it is told to.
+//! It keeps the provider's rules in virtual time (403 without a contact in the User-Agent header, 429 for too many calls),
+//! holds a buffer of 500 events, compresses, and fails on request.
 
 pub mod changes;
 pub mod faults;
@@ -65,11 +65,11 @@ pub enum Answer {
 pub struct Usage {
     /// Calls of all kinds.
     pub calls: u64,
-    /// Refused with 403: nobody said who calls.
+    /// Refused with 403: no contact in the User-Agent header.
     pub anonymous: u64,
     /// Refused with 429: too many calls, or too soon.
     pub too_often: u64,
-    /// What went wrong as it was told to.
+    /// Faults that were injected.
     pub faults: u64,
     /// Responses given.
     pub responses: u64,

@@ -1,9 +1,9 @@
-//! A simulated Oracle Cloud, on this machine: Object Storage, the Vault, and what an instance needs to be
-//! believed (metadata and federation).
+//! A simulated Oracle Cloud, on this machine: Object Storage, the Vault, and what an instance needs to
+//! authenticate (metadata and federation).
 //!
-//! It believes only what is signed by a key it knows, keeps objects in memory, honours the conditions, and
-//! can misbehave as the real one was seen to: slow, busy, losing answers, cutting connections, doing late
-//! what was given up, claiming that a bucket is not there.
+//! It accepts only what is signed by a key it knows, keeps objects in memory, honours the conditions, and
+//! can misbehave as the real one was seen to: slow, busy, losing answers, cutting connections, applying late
+//! what was given up, reporting that a bucket does not exist.
 
 mod account;
 mod answer;
@@ -155,7 +155,7 @@ impl ObjectStorage {
         self.inner().instance.token_life = life;
     }
 
-    /// From now on no session of the instance is believed.
+    /// From now on no session of the instance is accepted.
     pub fn end_sessions(&self) {
         self.inner().instance.end_sessions();
     }
@@ -177,7 +177,7 @@ impl ObjectStorage {
         self.inner().served = Some(Vec::new());
     }
 
-    /// What it answered since it was told to remember, or since this was last asked.
+    /// The answers since recording was switched on, or since the last call.
     #[must_use]
     pub fn served(&self) -> Vec<Served> {
         self.inner().served.replace(Vec::new()).unwrap_or_default()
@@ -222,7 +222,7 @@ impl ObjectStorage {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose signature a request bears, before its body is read; otherwise why nobody's.
+    /// The valid signature of a request, before its body is read; otherwise why it is invalid.
     fn recognize(&self, parts: &Parts) -> Result<Claimed, String> {
         let claimed = Claimed::read(&parts.method, &parts.uri, &parts.headers)?;
         let inner = self.inner();
@@ -235,11 +235,11 @@ impl ObjectStorage {
                 account.map(Account::public_key)
             }
         };
-        let key = key.ok_or("nobody knows that key")?;
+        let key = key.ok_or("unknown key")?;
         if claimed.is_by(key) { Ok(claimed) } else { Err("the signature does not match".to_owned()) }
     }
 
-    /// Answers a request that is believed. Nothing, if the connection is to be cut.
+    /// Answers an authenticated request. Nothing, if the connection is to be cut.
     fn answer(&self, parts: &Parts, body: &Bytes) -> Option<Answer> {
         let mut inner = self.inner();
         self.do_what_is_due(&mut inner);
@@ -353,7 +353,7 @@ async fn believe(
 
 fn send(answer: Answer, is_head: bool) -> Response {
     let Answer { status, mut headers, body } = answer;
-    // To a HEAD, an error has no body, so nobody can tell what is missing; an object's length is told.
+    // To a HEAD, an error has no body, so that its code is not sent; the length of an object is.
     if is_head {
         headers.extend(body.len().to_string().parse().map(|length| (CONTENT_LENGTH, length)));
     }

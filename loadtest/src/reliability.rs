@@ -118,7 +118,7 @@ fn scenarios(question: &Question) -> Vec<(String, [Scenario; 2])> {
     all
 }
 
-/// Plays the documents' case, 5 % of the calls failing, with everything off and everything on.
+/// Simulates the documents' case, 5 % of the calls failing, with everything off and everything on.
 fn expected_results(question: &Question) -> anyhow::Result<Vec<Expected>> {
     let days = f64::from(question.runs) * INTERVAL.as_seconds_f64() / 86_400.0;
     let [off, on] = [false, true].map(|improved| Scenario {

@@ -29,9 +29,9 @@ pub(crate) use setup::Setup;
 pub use tally::{Fill, Gaps, LossAt};
 use tally::{Poll, Tally, Timings};
 
-/// How long the collector of a scenario waits for an answer. In scenarios without timeouts nobody ever waits so long.
+/// How long the collector of a scenario waits for an answer. Scenarios without timeouts never wait that long.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So many polls, and the server forgets them, so that it does not grow.
+/// The number of polls after which the server forgets them, so that it does not grow.
 const CALLS_KEPT: i32 = 200;
 /// A feed's slots for events, as the real one has.
 pub const BUFFER: usize = 500;
@@ -40,7 +40,7 @@ pub const BUFFER: usize = 500;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Traffic {
-    /// By chance, at every hour alike (Poisson).
+    /// Random, at every hour alike (Poisson).
     Flat,
     /// With the day's and the week's rhythm and the morning batch of the real feed.
     Daily,
@@ -140,7 +140,7 @@ pub struct Played {
     pub stored_earlier: usize,
     /// Bytes of all lines under `events/`, those of the first poll included.
     pub stored_bytes: u64,
-    /// Withdrawn before the next poll was due: nobody could have seen them.
+    /// Withdrawn before the next poll was due: no poll could have seen them.
     pub withdrawn_unseen: usize,
     /// Polls that were made.
     pub polls: usize,
@@ -148,7 +148,7 @@ pub struct Played {
     pub failed_polls: usize,
     /// Polls that were not made.
     pub missed_polls: usize,
-    /// The most new events in one poll, the first one left out.
+    /// The maximum of new events in one poll, the first one left out.
     pub max_new_per_poll: usize,
     /// The fewest known events in a full response, sparse ones and the first left out.
     pub min_overlap: Option<usize>,
@@ -170,11 +170,11 @@ pub struct Played {
     pub timings: Timings,
 }
 
-/// Plays a scenario. `progress` hears of every poll.
+/// Simulates a scenario. `progress` is called for each poll.
 ///
 /// # Errors
 /// If something cannot be set up, or the archive cannot be read in the end.
-pub async fn play(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Played> {
+pub async fn simulate(scenario: &Scenario, progress: impl Fn()) -> anyhow::Result<Played> {
     let began = std::time::Instant::now();
     let cpu_before_s = crate::process::cpu_s();
     let source = source_of(scenario)?;
@@ -269,7 +269,7 @@ impl Scenario {
     }
 }
 
-/// Plays scenarios, as many at a time as there are processors; the results are in their order.
+/// Simulates scenarios, as many at a time as there are processors; the results are in their order.
 ///
 /// `progress` hears of every poll.
 ///
@@ -280,7 +280,7 @@ pub fn play_all(scenarios: &[Scenario], progress: impl Fn() + Sync) -> anyhow::R
     let done = Mutex::new(Vec::new());
     let play_one = |scenario: &Scenario| -> anyhow::Result<Played> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(play(scenario, &progress))
+        runtime.block_on(simulate(scenario, &progress))
     };
     let work = || {
         while let Some((number, scenario)) = next.lock().ok().and_then(|mut next| next.next()) {

@@ -93,11 +93,11 @@ impl Life {
     }
 }
 
-/// Plays it on a feed that goes by the time it is told ([`crate::feed::web::Served`] at speed 0). `progress` hears of every poll.
+/// Simulates it on a feed whose time is set by requests ([`crate::feed::web::Served`] at speed 0). `progress` is called for each poll.
 ///
 /// # Errors
 /// If something cannot be set up, a page cannot be read, or the archive cannot.
-pub async fn play(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyhow::Result<Lived> {
+pub async fn simulate(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyhow::Result<Lived> {
     let began = Instant::now();
     let (start, published_before) = feed.status()?;
     let clock = Arc::new(VirtualClock::at(start));
@@ -113,7 +113,7 @@ pub async fn play(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyho
     let server = http::start(([127, 0, 0, 1], 0).into(), pages).context("the pages cannot be shown")?;
     let address = server.address();
 
-    let (tell, mut told) = unbounded_channel();
+    let (commands, mut received) = unbounded_channel();
     let end = start + TimeDelta::days(life.days.into());
     let mut diary = Diary::default();
     let poll = async || {
@@ -127,13 +127,13 @@ pub async fn play(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyho
         }
         progress();
         if now + life.interval > end || diary.broken.is_some() {
-            let _ = tell.send(Command::Stop);
+            let _ = commands.send(Command::Stop);
         }
         report
     };
     let schedule = Schedule::new(life.interval, JITTER, "loadtest");
     let pace = Pace::new(life.interval, false, BUFFER);
-    Watch::new(shared, schedule, pace, status, Some(start)).run(poll, &mut told).await;
+    Watch::new(shared, schedule, pace, status, Some(start)).run(poll, &mut received).await;
 
     // Before the archive is read, which takes memory of its own.
     let (rss_bytes, peak_rss_bytes) = (resident_bytes().unwrap_or(0), peak_rss_bytes());
@@ -159,7 +159,7 @@ pub async fn play(life: &Life, feed: &FeedService, progress: impl Fn()) -> anyho
     })
 }
 
-/// A feed that is served somewhere else, and goes by the time it is told.
+/// A feed that another process serves, whose time is set by requests.
 #[derive(Debug, Clone, Copy)]
 pub struct FeedService {
     address: SocketAddr,

@@ -22,8 +22,8 @@ fn a_run_tells_what_was_lost_in_a_table_as_json_and_on_a_page() {
     let table = String::from_utf8(ended.stdout).unwrap();
     assert!(table.starts_with("rate") && table.contains("300x"), "{table}");
 
-    let told: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
-    let scenarios = told["scenarios"].as_array().unwrap();
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let scenarios = report["scenarios"].as_array().unwrap();
     let number = |scenario: &Value, name: &str| scenario[name].as_u64().unwrap_or_else(|| panic!("{name}"));
     for scenario in scenarios {
         assert_eq!(
@@ -113,13 +113,16 @@ fn many_collectors_at_once_are_measured_from_the_instant_they_are_due() {
         "--json",
         "-",
     ]);
-    let told: Value = serde_json::from_slice(&ended.stdout).unwrap();
-    assert_eq!((told["failed"].as_u64(), told["unfinished"].as_u64()), (Some(0), Some(0)), "{told}");
-    assert_eq!(told["succeeded"], told["due"]);
+    let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((report["failed"].as_u64(), report["unfinished"].as_u64()), (Some(0), Some(0)), "{report}");
+    assert_eq!(report["succeeded"], report["due"]);
     for percentile in ["p50", "p95", "p99"] {
-        assert!(told["latency_s"][percentile].as_f64() >= told["service_s"][percentile].as_f64(), "{told}");
+        assert!(
+            report["latency_s"][percentile].as_f64() >= report["service_s"][percentile].as_f64(),
+            "{report}"
+        );
     }
-    assert!(told["limit"].as_str().is_some_and(|limit| !limit.is_empty()));
+    assert!(report["limit"].as_str().is_some_and(|limit| !limit.is_empty()));
 }
 
 #[test]
@@ -131,19 +134,19 @@ fn queries_beside_the_runs_are_measured_and_mostly_come_from_the_cache() {
         serde_json::from_slice(&ended.stdout).unwrap()
     };
     let (cached, plain) = (stress(&[]), stress(&["--no-cache"]));
-    for told in [&cached, &plain] {
-        let queries = &told["queries"];
+    for report in [&cached, &plain] {
+        let queries = &report["queries"];
         assert_eq!(
             (queries["failed"].as_u64(), queries["unfinished"].as_u64()),
             (Some(0), Some(0)),
-            "{told}"
+            "{report}"
         );
         assert_eq!(queries["succeeded"], queries["due"]);
         assert!(queries["latency_s"]["p99"].as_f64() >= queries["latency_s"]["p50"].as_f64());
     }
     assert!(cached["queries"]["hit_rate"].as_f64().is_some_and(|rate| rate > 0.7), "{cached}");
     assert!(plain["queries"]["hit_rate"].is_null(), "{plain}");
-    let requests = |told: &Value| told["store_requests"].as_u64().unwrap();
+    let requests = |report: &Value| report["store_requests"].as_u64().unwrap();
     assert!(10 * requests(&cached) < 7 * requests(&plain), "{cached} {plain}");
     assert!(stress(&["--store", "memory"])["store_requests"].is_null());
 }
@@ -172,12 +175,12 @@ async fn the_served_feed_keeps_the_provider_s_rules_and_shows_how_it_is_used() {
     let mut program = program.unwrap();
     let mut line = String::new();
     BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let told: Value = serde_json::from_str(&line).unwrap();
-    let address = |name: &str| told[name].as_str().unwrap().to_owned();
+    let report: Value = serde_json::from_str(&line).unwrap();
+    let address = |name: &str| report[name].as_str().unwrap().to_owned();
 
     let client = reqwest::Client::new();
     let anonymous = client.get(address("feed")).send().await.unwrap();
-    assert_eq!(anonymous.status(), 403, "nobody says who calls");
+    assert_eq!(anonymous.status(), 403, "no contact is given");
     let named = || client.get(address("feed")).header("user-agent", "a test");
     let first = named().send().await.unwrap();
     assert_eq!(first.status(), 200);
@@ -192,7 +195,7 @@ async fn the_served_feed_keeps_the_provider_s_rules_and_shows_how_it_is_used() {
     assert_eq!((status["calls"].as_u64(), status["responses"].as_u64()), (Some(3), Some(1)), "{status}");
     assert_eq!((status["refusals"].as_u64(), status["buffer"].as_u64()), (Some(2), Some(500)), "{status}");
     let page = client.get(address("page")).send().await.unwrap().text().await.unwrap();
-    assert!(page.contains("1 did not say who calls (403), 1 called too often (429)"), "{page}");
+    assert!(page.contains("1 without a contact (403), 1 too many calls (429)"), "{page}");
     program.kill().unwrap();
     program.wait().unwrap();
 }

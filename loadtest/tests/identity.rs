@@ -41,11 +41,11 @@ async fn an_instance_signs_with_one_session_until_that_is_about_to_expire() {
     }
     assert_eq!(sessions(&simulated.service), 1);
 
-    // A token that is not believed any more is renewed at once.
+    // A token that is no longer accepted is renewed at once.
     simulated.service.end_sessions();
     simulated.service.set_token_life(Duration::ZERO);
     let error = store.get(&key).await.unwrap_err();
-    assert!(error.to_string().contains("nobody knows that key"), "{error}");
+    assert!(error.to_string().contains("unknown key"), "{error}");
     assert_eq!(sessions(&simulated.service), 1, "once, not for ever");
     simulated.service.set_token_life(Duration::from_mins(20));
     assert!(store.get(&key).await.unwrap().is_some());

@@ -1,5 +1,5 @@
 //! The collector's store for Object Storage against the simulated service: the suite that every store passes, and
-//! who is believed.
+//! authentication.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,7 +1,7 @@
 //! The promises of the archive on an Object Storage that misbehaves: lost answers, cut connections, requests that are
 //! carried out late, buckets that seem not to be there; and collectors that are killed in the middle of it.
 //!
-//! `OBJECT_STORAGE_SEEDS` says how many worlds are played, `OBJECT_STORAGE_SEED` plays one.
+//! `OBJECT_STORAGE_SEEDS` sets the number of simulated schedules, `OBJECT_STORAGE_SEED` simulates one.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -45,8 +45,8 @@ impl Liveness for Census {
     }
 }
 
-struct World {
-    dice: Pcg64Mcg,
+struct Schedule {
+    rng: Pcg64Mcg,
     simulated: Simulated,
     /// Whether the service keeps the conditions that all rests on.
     conditions: bool,
@@ -61,9 +61,9 @@ struct World {
     promised: BTreeSet<i64>,
 }
 
-impl World {
+impl Schedule {
     async fn new(seed: u64, conditions: bool) -> Self {
-        let mut dice = Pcg64Mcg::seed_from_u64(seed);
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let config = FeedConfig {
             seed,
             buffer: BUFFER,
@@ -85,8 +85,8 @@ impl World {
             clock: Arc::new(VirtualClock::at(feed.now())),
             feed,
             dead: Arc::default(),
-            one_machine: dice.next_u32().is_multiple_of(2),
-            dice,
+            one_machine: rng.next_u32().is_multiple_of(2),
+            rng,
             started: 0,
             running: Vec::new(),
             promised: BTreeSet::new(),
@@ -94,7 +94,7 @@ impl World {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.dice.next_u32()).unwrap() % bound
+        usize::try_from(self.rng.next_u32()).unwrap() % bound
     }
 
     fn pass(&mut self, time: TimeDelta) {
@@ -134,7 +134,7 @@ impl World {
         self.running.push((name, spawn_local(run)));
     }
 
-    /// Lets things go on until so many requests more were answered, or nobody runs.
+    /// Continues until this number of further requests was answered, or no collector runs.
     async fn go_on(&self, requests: u64) {
         let answered = || {
             let asked = self.simulated.service.requests();
@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// Lets the world run. Which promise was broken, if one was.
+    /// Lets the schedule run. Which promise was broken, if one was.
     async fn run(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
             self.step().await;
@@ -200,8 +200,7 @@ impl World {
         let (_, archive) = self.archive();
         let body = self.feed.response().compact();
         let response = Response::parse(&body).unwrap();
-        let failed =
-            |error: ArchiveError| format!("a collector that nobody disturbs does not succeed: {error}");
+        let failed = |error: ArchiveError| format!("an undisturbed collector does not succeed: {error}");
         let snapshot = archive.open().await.map_err(failed)?;
         let (deposit, _) = archive.deposit(&response, snapshot, self.clock.now()).await.map_err(failed)?;
         if deposit.outcome != Outcome::Stored {
@@ -240,15 +239,15 @@ fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
 }
 
-/// The first of these worlds that breaks a promise, and which one.
+/// The first of these schedules that breaks a promise, and which one.
 async fn first_violation(seeds: Range<u64>, conditions: bool) -> Option<String> {
     let mut promised = 0;
     for seed in seeds {
-        let mut world = World::new(seed, conditions).await;
-        if let Err(promise) = LocalSet::new().run_until(world.run()).await {
+        let mut schedule = Schedule::new(seed, conditions).await;
+        if let Err(promise) = LocalSet::new().run_until(schedule.run()).await {
             return Some(format!("seed {seed}: {promise}"));
         }
-        promised += world.promised.len();
+        promised += schedule.promised.len();
     }
     assert!(promised > 0);
     None
@@ -263,5 +262,5 @@ async fn object_storage_that_misbehaves_keeps_every_promise() {
 
 #[tokio::test]
 async fn without_the_service_s_conditions_a_promise_is_broken() {
-    assert!(first_violation(0..SEEDS, false).await.is_some(), "these worlds cannot fail");
+    assert!(first_violation(0..SEEDS, false).await.is_some(), "these schedules cannot fail");
 }

@@ -11,22 +11,22 @@ from otava.analysis import compute_change_points
 TIGERBEETLE = json.loads(Path("scripts/python/tigerbeetle.json").read_text())["series"]
 
 
-def random_series(dice: random.Random) -> list[float]:
+def random_series(rng: random.Random) -> list[float]:
     level, series = 100.0, []
-    for _ in range(dice.randrange(2, 300)):
-        if dice.random() < 0.02:
-            level *= dice.uniform(0.8, 1.25)
-        series.append(round(dice.gauss(level, 3.0), 2))
+    for _ in range(rng.randrange(2, 300)):
+        if rng.random() < 0.02:
+            level *= rng.uniform(0.8, 1.25)
+        series.append(round(rng.gauss(level, 3.0), 2))
     return series
 
 
 def main() -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
     # The settings of Otava's own tests, and the defaults of its command line.
     settings = [(30, p, m) for p in (0.2, 0.1, 0.05, 0.01, 1e-3, 1e-4, 1e-5) for m in (0.0, 0.01, 0.05)]
     settings.append((50, 0.001, 0.0))
     questions = [(TIGERBEETLE, *setting) for setting in settings]
-    questions += [(random_series(dice), 50, p, 0.0) for p in (0.01, 0.001, 1e-5) for _ in range(100)]
+    questions += [(random_series(rng), 50, p, 0.0) for p in (0.01, 0.001, 1e-5) for _ in range(100)]
     names = ("series", "window", "max_p_value", "min_magnitude")
     asked = "".join(json.dumps(dict(zip(names, question))) + "\n" for question in questions)
     answers = subprocess.run([sys.argv[1]], input=asked, capture_output=True, text=True, check=True).stdout.splitlines()

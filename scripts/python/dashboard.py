@@ -49,7 +49,7 @@ def month_of_records(folder: Path) -> list[dict]:
             record |= {"status": "failed", "errors": [{"type": "http_status", "message": "the feed answered HTTP 503", "timestamp": start.isoformat()}]}
         (metrics / f"metrics_{start:%Y%m%d_%H%M%S}.json").write_text(json.dumps(record))
         records.append(record)
-    # Beside them lies what is no record.
+    # Beside them lies a file that is not a record.
     (metrics / f"metrics_{NOW:%Y%m%d}_000000_x.json").write_text("{")
     (metrics / "metrics_20200101_000000.json").write_text(json.dumps(model))
     return records
@@ -127,7 +127,7 @@ def main() -> None:
                 narrow = Watched(browser, url, viewport={"width": width, "height": 700})
                 narrow.look(f"{width}")
 
-            # By the keyboard: a point of a chart tells its figures.
+            # By the keyboard: a point of a chart shows its values.
             point = wide.page.locator("#day svg.chart .column").last
             point.focus()
             assert point.locator("text").first.is_visible()
@@ -140,7 +140,7 @@ def main() -> None:
             wait_for("a run with a few new events", lambda: lines() > stored, 30)
             feed.rename(folder / "away")
             wait_for("unhealthy", lambda: get(f"{url}health")[0] == 503, 30)
-            # It loads itself again; nobody touched it.
+            # It loads itself again; without an action of the user.
             wide.page.locator(".state.bad").wait_for(timeout=45_000)
             assert wide.loads >= 2 and "Unhealthy" in wide.page.locator(".state").inner_text()
             assert "cannot read" in rows(wide.page)[0][-1], rows(wide.page)[0]
@@ -152,7 +152,7 @@ def main() -> None:
             phone = Watched(browser, url, viewport=PHONE, device_scale_factor=2, is_mobile=True, has_touch=True)
             phone.look("phone-unhealthy")
             browser.close()
-        print(f"the dashboard: 9 views without an error, within 320 to 1280 px, letters of at least {SMALLEST_LETTERS_PX} px; it told of the failure by itself within {took:.0f} s; screenshots in {SCREENSHOTS.name}/")
+        print(f"the dashboard: 9 views without an error, within 320 to 1280 px, letters of at least {SMALLEST_LETTERS_PX} px; it showed the failure by itself within {took:.0f} s; screenshots in {SCREENSHOTS.name}/")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ SLOWER_SINCE = 60_000
 MOST_S, MOST_KB = 2.0, 100_000
 
 
-def record(number: int, dice: random.Random) -> dict:
+def record(number: int, rng: random.Random) -> dict:
     start = datetime(2020, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=30 * number)
-    fetch = dice.lognormvariate(0, 0.15) * (0.4 if number < SLOWER_SINCE else 0.5)
+    fetch = rng.lognormvariate(0, 0.15) * (0.4 if number < SLOWER_SINCE else 0.5)
     # The morning brings most.
-    new = min(int(dice.expovariate(1 / 9 if start.hour == 6 else 1 / 1.5)), 60)
-    timings = {"api_fetch": fetch, "metadata_fetch": dice.uniform(0.08, 0.13), "parse": 6e-5, "deduplication": 1e-6}
+    new = min(int(rng.expovariate(1 / 9 if start.hour == 6 else 1 / 1.5)), 60)
+    timings = {"api_fetch": fetch, "metadata_fetch": rng.uniform(0.08, 0.13), "parse": 6e-5, "deduplication": 1e-6}
     if new:
-        timings |= {"save_events": dice.uniform(0.1, 0.15), "metadata_update": dice.uniform(0.05, 0.08)}
+        timings |= {"save_events": rng.uniform(0.1, 0.15), "metadata_update": rng.uniform(0.05, 0.08)}
     return {
         "start_time": start.timestamp(),
         "timestamp": start.isoformat(),
@@ -43,13 +43,13 @@ def report(program: str, records: Path, what: str) -> tuple[dict, float, int]:
 
 
 def main() -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
         lines, files = Path(folder, "runs.jsonl"), Path(folder, "metrics")
         files.mkdir()
         with lines.open("w") as out:
             for number in range(RUNS):
-                text = json.dumps(record(number, dice))
+                text = json.dumps(record(number, rng))
                 out.write(text + "\n")
                 (files / f"metrics_{number:06}.json").write_text(text)
         for what in ("trends", "bottlenecks", "scalability", "scorecard"):

@@ -60,9 +60,9 @@ def main() -> None:
     stress = ask("stress", "--duration", "3s", "--runs-per-second", "50")
     assert stress["failed"] == 0 and stress["unfinished"] == 0, stress
 
-    told, _ = service.communicate()
-    assert service.returncode == 0, told
-    life = json.loads(told)
+    printed, _ = service.communicate()
+    assert service.returncode == 0, printed
+    life = json.loads(printed)
     assert life["polls"] == 365 * 48 and life["pages"] == 3 * life["polls"], life
     assert life["stored"] >= life["published"], life
     megabytes = [round(rss / 1e6, 1) for rss in life["rss_by_month_bytes"]]

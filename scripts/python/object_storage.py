@@ -42,10 +42,10 @@ def status_of(call) -> int:
     return 200
 
 
-def check_sdk(told: dict) -> None:
-    config = oci.config.from_file(told["config_file"])
+def check_sdk(addresses: dict) -> None:
+    config = oci.config.from_file(addresses["config_file"])
     client = oci.object_storage.ObjectStorageClient(
-        config, service_endpoint=told["endpoint"], retry_strategy=oci.retry.NoneRetryStrategy()
+        config, service_endpoint=addresses["endpoint"], retry_strategy=oci.retry.NoneRetryStrategy()
     )
     at = ("simulated", "events")
     put = client.put_object(*at, "a/b å.json", b"one", if_none_match="*")
@@ -75,33 +75,33 @@ def check_sdk(told: dict) -> None:
         wrong = oci.config.from_file(stranger["config_file"])
         forged = oci.object_storage.ObjectStorageClient(
             {**wrong, "fingerprint": config["fingerprint"]},
-            service_endpoint=told["endpoint"],
+            service_endpoint=addresses["endpoint"],
             retry_strategy=oci.retry.NoneRetryStrategy(),
         )
         assert status_of(lambda: forged.get_object(*at, "a/b å.json")) == 401
     print("the official SDK: put, get, head, list by pages, delete, conditions; a wrong key is refused")
 
 
-def check_signer(told: dict) -> None:
-    config = oci.config.from_file(told["config_file"])
-    dice, lines, expected = random.Random(1), [], []
+def check_signer(addresses: dict) -> None:
+    config = oci.config.from_file(addresses["config_file"])
+    rng, lines, expected = random.Random(1), [], []
     for _ in range(100):
-        with_body = dice.random() < 0.3
-        path = "/n/" + "/".join(dice.choice(["b", "x%2Fy", "o", "å".encode().hex()]) for _ in range(4))
-        query = dice.choice(["", "?prefix=events%2F&limit=1000", "?fields=name%2Csize"])
-        method = "post" if with_body else dice.choice(["get", "put", "delete", "head"])
-        host = dice.choice(["objectstorage.eu-stockholm-1.oraclecloud.com", "127.0.0.1:8080"])
+        with_body = rng.random() < 0.3
+        path = "/n/" + "/".join(rng.choice(["b", "x%2Fy", "o", "å".encode().hex()]) for _ in range(4))
+        query = rng.choice(["", "?prefix=events%2F&limit=1000", "?fields=name%2Csize"])
+        method = "post" if with_body else rng.choice(["get", "put", "delete", "head"])
+        host = rng.choice(["objectstorage.eu-stockholm-1.oraclecloud.com", "127.0.0.1:8080"])
         request = {
             "method": method,
             "target": path + query,
             "host": host,
-            "date": formatdate(dice.randrange(2_000_000_000), usegmt=True),
+            "date": formatdate(rng.randrange(2_000_000_000), usegmt=True),
         }
         if with_body:
-            request["body"] = json.dumps({"n": dice.random()})
+            request["body"] = json.dumps({"n": rng.random()})
         lines.append(json.dumps(request))
         expected.append(sdk_signature(config, request))
-    command = [PROGRAMS / "examples/sign", told["config_file"]]
+    command = [PROGRAMS / "examples/sign", addresses["config_file"]]
     signed = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=True).stdout
     for line, (text, fields) in zip(signed.splitlines(), expected, strict=True):
         ours = json.loads(line)
@@ -128,22 +128,22 @@ def sdk_signature(config: dict, request: dict) -> tuple:
     return text, fields
 
 
-def check_identities(told: dict, folder: Path) -> None:
+def check_identities(addresses: dict, folder: Path) -> None:
     """The official SDK reads a secret and becomes an instance; so does the collector, and with encrypted keys too."""
-    config = oci.config.from_file(told["config_file"])
+    config = oci.config.from_file(addresses["config_file"])
     secrets = oci.secrets.SecretsClient(
-        config, service_endpoint=told["vault_endpoint"], retry_strategy=oci.retry.NoneRetryStrategy()
+        config, service_endpoint=addresses["vault_endpoint"], retry_strategy=oci.retry.NoneRetryStrategy()
     )
-    bundle = secrets.get_secret_bundle(told["secrets"]["user"], stage="CURRENT").data
+    bundle = secrets.get_secret_bundle(addresses["secrets"]["user"], stage="CURRENT").data
     assert base64.b64decode(bundle.secret_bundle_content.content).decode() == config["user"]
     assert status_of(lambda: secrets.get_secret_bundle("ocid1.vaultsecret.oc1..absent")) == 404
 
-    os.environ["OCI_METADATA_BASE_URL"] = told["metadata_url"]
+    os.environ["OCI_METADATA_BASE_URL"] = addresses["metadata_url"]
     instance = oci.auth.signers.InstancePrincipalsSecurityTokenSigner(
-        federation_endpoint=f"{told['auth_endpoint']}/v1/x509"
+        federation_endpoint=f"{addresses['auth_endpoint']}/v1/x509"
     )
     client = oci.object_storage.ObjectStorageClient(
-        {}, signer=instance, service_endpoint=told["endpoint"], retry_strategy=oci.retry.NoneRetryStrategy()
+        {}, signer=instance, service_endpoint=addresses["endpoint"], retry_strategy=oci.retry.NoneRetryStrategy()
     )
     client.put_object("simulated", "events", "from-an-instance", b"one", if_none_match="*")
     assert client.get_object("simulated", "events", "from-an-instance").data.content == b"one"
@@ -171,22 +171,22 @@ def check_identities(told: dict, folder: Path) -> None:
             "OCI_REGION": "eu-stockholm-1",
         }
         if name != "pkcs1":
-            refused = collector(told, folder, "verify", **variables)
+            refused = collector(addresses, folder, "verify", **variables)
             assert refused.returncode == 2 and "no pass phrase is given" in refused.stderr, refused.stderr
-            refused = collector(told, folder, "verify", **variables, OCI_PASS_PHRASE="wrong")
+            refused = collector(addresses, folder, "verify", **variables, OCI_PASS_PHRASE="wrong")
             assert refused.returncode == 2 and "does not open" in refused.stderr, refused.stderr
-        opened = collector(told, folder, "run", "--feed", response, **variables, OCI_PASS_PHRASE="open sesame")
+        opened = collector(addresses, folder, "run", "--feed", response, **variables, OCI_PASS_PHRASE="open sesame")
         assert opened.returncode == 0, opened.stderr
         must_not_show(opened, ["open sesame", *key.read_text().split("\n")[1:-2]])
     print(f"keys in {len(forms)} forms, four of them encrypted by openssl")
 
 
-def collector(told: dict, home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
+def collector(addresses: dict, home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
     variables = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
-        "OCI_CONFIG_FILE": told["config_file"],
-        "OCI_ENDPOINT": told["endpoint"],
+        "OCI_CONFIG_FILE": addresses["config_file"],
+        "OCI_ENDPOINT": addresses["endpoint"],
         "OCI_NAMESPACE": "simulated",
         "OCI_BUCKET_NAME": "events",
         **more,
@@ -202,31 +202,31 @@ def must_not_show(done: subprocess.CompletedProcess, secrets: list) -> None:
             assert word not in text, f"{word} was shown"
 
 
-def check_collector(told: dict, home: Path, *options: str) -> None:
+def check_collector(addresses: dict, home: Path, *options: str) -> None:
     data = ROOT / "fixtures/data"
-    secrets = Path(told["config_file"]).with_name("key.pem").read_text().split("\n")[1:-2]
-    doctor = collector(told, home, "doctor", "--json", "--offline", *options)
+    secrets = Path(addresses["config_file"]).with_name("key.pem").read_text().split("\n")[1:-2]
+    doctor = collector(addresses, home, "doctor", "--json", "--offline", *options)
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert all(check["verdict"] in ("ok", "skipped", "warning") for check in json.loads(doctor.stdout)["checks"])
     must_not_show(doctor, secrets)
     for name, new in [("response.json", 500), ("response-next.json", 14), ("response-next.json", 0)]:
-        done = collector(told, home, "run", "--json", "--feed", str(data / name), *options)
+        done = collector(addresses, home, "run", "--json", "--feed", str(data / name), *options)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["counts"]["new_events_count"] == new
         must_not_show(done, secrets)
-    verified = collector(told, home, "verify", "--json", *options)
+    verified = collector(addresses, home, "verify", "--json", *options)
     findings = json.loads(verified.stdout)
     assert verified.returncode == 0 and findings["events"] == 514 and findings["revisions"] == 1, findings
     must_not_show(verified, secrets)
 
 
-def instance_options(told: dict) -> list:
-    return ["--auth", "instance", "--metadata-url", told["metadata_url"], "--auth-endpoint", told["auth_endpoint"]]
+def instance_options(addresses: dict) -> list:
+    return ["--auth", "instance", "--metadata-url", addresses["metadata_url"], "--auth-endpoint", addresses["auth_endpoint"]]
 
 
-def vault_options(told: dict) -> list:
-    secrets = (("--secret-" + name.replace("_", "-"), id) for name, id in told["secrets"].items())
-    return [*instance_options(told), "--vault-endpoint", told["vault_endpoint"], *(word for pair in secrets for word in pair)]
+def vault_options(addresses: dict) -> list:
+    secrets = (("--secret-" + name.replace("_", "-"), id) for name, id in addresses["secrets"].items())
+    return [*instance_options(addresses), "--vault-endpoint", addresses["vault_endpoint"], *(word for pair in secrets for word in pair)]
 
 
 def recordings(folder: Path) -> None:
@@ -250,36 +250,36 @@ def lines_of(store: Path) -> list:
     return sorted(line for file in (store / "events").rglob("*.jsonl") for line in file.read_bytes().splitlines())
 
 
-def check_kills(told: dict, home: Path) -> None:
+def check_kills(addresses: dict, home: Path) -> None:
     """Killed at any moment, on a service that misbehaves: in the end the archive holds what an undisturbed one holds."""
     recordings(home / "recorded")
-    undisturbed = collector(told, home, "import", "recorded", "--store", "undisturbed")
+    undisturbed = collector(addresses, home, "import", "recorded", "--store", "undisturbed")
     assert undisturbed.returncode == 0, undisturbed.stderr
     command = [PROGRAMS / "collector", "import", "recorded", "--lease", "1s", "--log-level", "error"]
-    variables = {**os.environ, "OCI_CONFIG_FILE": told["config_file"], "OCI_ENDPOINT": told["endpoint"]}
+    variables = {**os.environ, "OCI_CONFIG_FILE": addresses["config_file"], "OCI_ENDPOINT": addresses["endpoint"]}
     variables |= {"OCI_NAMESPACE": "simulated", "OCI_BUCKET_NAME": "events"}
-    dice, killed = random.Random(2), 0
+    rng, killed = random.Random(2), 0
     for _ in range(60):
         pair = [
             subprocess.Popen(command, cwd=home, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            for _ in range(dice.choice([1, 1, 2]))
+            for _ in range(rng.choice([1, 1, 2]))
         ]
         for process in pair:
             try:
-                process.wait(timeout=dice.uniform(0.01, 0.5))
+                process.wait(timeout=rng.uniform(0.01, 0.5))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 killed += 1
     for _ in range(100):
-        if collector(told, home, "import", "recorded", "--lease", "1s").returncode == 0:
+        if collector(addresses, home, "import", "recorded", "--lease", "1s").returncode == 0:
             break
-    verified = collector(told, home, "verify", "--json")
+    verified = collector(addresses, home, "verify", "--json")
     findings = json.loads(verified.stdout)
     assert verified.returncode == 0, findings
     client = oci.object_storage.ObjectStorageClient(
-        oci.config.from_file(told["config_file"]),
-        service_endpoint=told["endpoint"],
+        oci.config.from_file(addresses["config_file"]),
+        service_endpoint=addresses["endpoint"],
         retry_strategy=oci.retry.NoneRetryStrategy(),
     )
     found, start = [], None
@@ -304,20 +304,20 @@ def main() -> None:
             """Each simulated service is a new one, which no machine remembers."""
             return Path(tempfile.mkdtemp(dir=folder))
 
-        with served(service) as told:
-            check_signer(told)
-            check_sdk(told)
-            check_identities(told, new_home())
+        with served(service) as addresses:
+            check_signer(addresses)
+            check_sdk(addresses)
+            check_identities(addresses, new_home())
         for name, options in [
             ("a user's key", lambda _: []),
             ("an instance", instance_options),
             ("a key from the Vault", vault_options),
         ]:
-            with served(service) as told:
-                check_collector(told, new_home(), *options(told))
+            with served(service) as addresses:
+                check_collector(addresses, new_home(), *options(addresses))
             print(f"{name}: 514 events once each; at trace level no key, token, secret or signature is shown")
-        with served(service, "--faults", "3") as told:
-            check_kills(told, new_home())
+        with served(service, "--faults", "3") as addresses:
+            check_kills(addresses, new_home())
 
 
 if __name__ == "__main__":

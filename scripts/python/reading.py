@@ -58,26 +58,26 @@ def check_year(folder: Path) -> None:
     everything = collector("query", "--store", data, "--format", "jsonl", measured=True)
     assert sorted(everything.stdout.splitlines()) == sorted(lines)
     megabytes.append(int(everything.stderr.split()[-1]) / 1000)
-    print(f"{len(lines)} events by text: {min(seconds):.2f} s; at most {max(megabytes):.0f} MB, also when all are told")
+    print(f"{len(lines)} events by text: {min(seconds):.2f} s; at most {max(megabytes):.0f} MB, also when all are printed")
     assert min(seconds) < 1 and max(megabytes) < 24, (seconds, megabytes)
 
-    # What cannot be read is named, the rest is told.
+    # What cannot be read is named, the rest is printed.
     victim = sorted(data.glob("events/2025/06/15/*.jsonl"))[0]
     victim.write_bytes(b"\x00\xff no event\n" + victim.read_bytes())
     june = ["query", "--store", data, "--from", "2025-06-01", "--to", "2025-06-30", "--format", "jsonl"]
-    told = collector(*june, code=1)
-    assert len(told.stdout.splitlines()) == sum(event["datetime"].startswith("2025-06") for event in said)
-    assert victim.name in told.stderr and "line 1" in told.stderr, told.stderr
+    ended = collector(*june, code=1)
+    assert len(ended.stdout.splitlines()) == sum(event["datetime"].startswith("2025-06") for event in said)
+    assert victim.name in ended.stderr and "line 1" in ended.stderr, ended.stderr
 
 
 def check_bucket(folder: Path) -> None:
-    with served("serve-oci", "--dir", folder / "oci", "--documented-latency") as told:
+    with served("serve-oci", "--dir", folder / "oci", "--documented-latency") as addresses:
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
-            "OCI_CONFIG_FILE": told["config_file"],
-            "COLLECTOR_STORE": told["store"],
-            "COLLECTOR_ENDPOINT": told["endpoint"],
+            "OCI_CONFIG_FILE": addresses["config_file"],
+            "COLLECTOR_STORE": addresses["store"],
+            "COLLECTOR_ENDPOINT": addresses["endpoint"],
         }
 
         def run(*arguments):
@@ -110,9 +110,9 @@ def check_bucket(folder: Path) -> None:
 
 
 def check_feed(folder: Path) -> None:
-    with served("serve", "--speed", "1") as told:
+    with served("serve", "--speed", "1") as addresses:
         env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
-        ask = ["fetch", "--feed", told["feed"], "--format", "jsonl", "--explain", "--retries", "0"]
+        ask = ["fetch", "--feed", addresses["feed"], "--format", "jsonl", "--explain", "--retries", "0"]
         wanted = ["--type", "Trafikolycka", "--type", "Brand"]
         found = collector(*ask, *wanted, env=env, cwd=folder)
         events = [json.loads(line) for line in found.stdout.splitlines()]

@@ -19,7 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLLECTOR = Path(sys.argv[1])
-SECRET = "a-secret-that-nobody-may-see"
+SECRET = "a-secret-that-must-not-appear"
 
 
 class Quiet(WSGIRequestHandler):
@@ -40,10 +40,10 @@ def ignoring_conditions(application):
 
 def losing_answers(application):
     """Does what a third of all PUTs ask for and answers 500, so that they are repeated and meet themselves."""
-    dice = random.Random(4)
+    rng = random.Random(4)
 
     def answer(environ, start_response):
-        if environ["REQUEST_METHOD"] != "PUT" or dice.random() > 1 / 3:
+        if environ["REQUEST_METHOD"] != "PUT" or rng.random() > 1 / 3:
             return application(environ, start_response)
         list(application(environ, lambda *_: None))
         start_response("500 Internal Server Error", [("Content-Length", "0")])
@@ -89,7 +89,7 @@ def collector(home: Path, *arguments: str) -> subprocess.CompletedProcess:
     variables = {"PATH": os.environ["PATH"], "HOME": str(home)}
     command = [COLLECTOR, *arguments, "--store", "s3://events/archive", "--log-level", "trace"]
     done = subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True)
-    for word in (SECRET, "Signature=", "session-token-that-nobody-may-see"):
+    for word in (SECRET, "Signature=", "session-token-that-must-not-appear"):
         assert word not in done.stdout + done.stderr, f"{word} was shown"
     return done
 

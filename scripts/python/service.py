@@ -1,4 +1,4 @@
-"""Runs `collector watch` beside a real Prometheus: it scrapes, and an alert fires when runs stop and ends when they go on.
+"""Runs `collector watch` beside a real Prometheus: it scrapes, and an alert fires when runs stop and ends when they resume.
 
     service.py FOLDER    with the built programs in FOLDER
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 PROGRAMS = Path(sys.argv[1]).resolve()
 ROOT = Path(__file__).resolve().parent.parent.parent
 MONITORING = ROOT / "scripts/monitoring"
-# An alert that waits for 45 minutes waits here for so many seconds: more than one interval of ten.
+# An alert that waits for 45 minutes waits here for this number of seconds: more than one interval of ten.
 PATIENCE_S = 20
 
 

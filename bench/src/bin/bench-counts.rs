@@ -24,7 +24,7 @@ struct CommandLine {
     /// Write where `two_new` allocates, for the viewer at <https://nnethercote.github.io/dh_view>.
     #[arg(long, value_name = "FILE", conflicts_with = "table", value_parser = PathBufValueParser::new().try_map(writable))]
     dhat: Option<PathBuf>,
-    /// Of a response of so many events.
+    /// The number of events in the response.
     #[arg(long, value_name = "EVENTS", default_value_t = SIZES[0], requires = "dhat")]
     events: usize,
 }

@@ -1,5 +1,5 @@
-//! `bench-gate`: whether one build is slower than another. Exit codes: 0 no, 1 error, 2 wrong usage, 3 yes, 4 it cannot be
-//! told.
+//! `bench-gate`: reports whether one build is slower than another. Exit codes: 0 no, 1 error, 2 wrong usage, 3 yes,
+//! 4 inconclusive.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -203,7 +203,7 @@ fn kept(folders: &Folders, name: &str) -> PathBuf {
     folders.dir.join(format!("{name}.json"))
 }
 
-/// Slower than tolerated but below what fails is told and passes; a bench that is missing does not pass silently.
+/// A slowdown above the tolerance but below what fails is reported and passes; a bench that is missing does not pass silently.
 fn code_of_compare(comparison: &Comparison, fail: f64) -> u8 {
     let fails = |bench: &&bench::gate::pairs::Compared| {
         bench.verdict == Verdict::Slower && bench.ratio.is_some_and(|ratio| ratio.value >= 1.0 + fail)
@@ -244,7 +244,7 @@ fn ab(base: &str, head: &str, dir: &Path, with_instructions: bool, output: &Outp
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct Report<'a> {
     #[serde(flatten)]
     comparison: &'a Comparison,
     /// Counts that rose: what, from, to.
@@ -269,7 +269,7 @@ fn show(
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if output.json {
-        print(&(serde_json::to_string_pretty(&Told { comparison, risen })? + "\n"))
+        print(&(serde_json::to_string_pretty(&Report { comparison, risen })? + "\n"))
     } else {
         let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         print(&(report::text(comparison, coloured) + &counts))

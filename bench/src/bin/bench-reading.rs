@@ -81,7 +81,7 @@ struct Far {
     requests: usize,
     sequential_s: f64,
     concurrent_s: f64,
-    /// What could not be faster: the listing, then all others with so many at a time.
+    /// The lower bound: the listing, then all other requests at the given concurrency.
     bound_s: f64,
     times: f64,
 }
@@ -264,7 +264,7 @@ fn from_far(query: &Query, parallel: usize) -> anyhow::Result<(Events, Cost, f64
         let (mut answer, mut found) = (archive.query(query), BTreeSet::new());
         while let Some(event) = answer.next().await {
             let event = event?;
-            ensure!(found.insert((event.day, event.id)), "{} was told twice", event.id);
+            ensure!(found.insert((event.day, event.id)), "{} was returned twice", event.id);
         }
         Ok((found, answer.cost(), since.elapsed().as_secs_f64()))
     })

@@ -59,7 +59,7 @@ fn btree(count: usize) -> Work {
     Box::new(move || _ = black_box(black_box(&asked).iter().filter(|id| !seen.contains(id)).count()))
 }
 
-/// The ledger, which also tells the content it saw.
+/// The ledger, which also returns the content it saw.
 fn collector(count: usize) -> Work {
     let Ids { ledger, asked, .. } = ids(count);
     Box::new(move || _ = black_box(black_box(&asked).iter().filter(|id| ledger.get(**id).is_none()).count()))

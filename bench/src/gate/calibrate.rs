@@ -12,11 +12,11 @@ pub struct Calibration {
     pub handicap: f64,
     /// Whole sets that were compared.
     pub comparisons: usize,
-    /// Comparisons in which a bench was called slower.
+    /// Comparisons in which a bench was flagged as slower.
     pub alarms: usize,
     /// Comparisons in which nothing was said.
     pub inconclusive: usize,
-    /// Benches called slower, of all that were compared.
+    /// Benches flagged as slower, of all that were compared.
     pub benches_slower: usize,
     /// Benches that were compared.
     pub benches: usize,

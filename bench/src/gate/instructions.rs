@@ -11,7 +11,7 @@ use super::slices::Build;
 
 /// Iterations whose instructions are counted to see how many are worth counting.
 const PROBE: u64 = 40;
-/// So many instructions are counted at least: a process alone differs from its twin by some thousand.
+/// The minimum number of instructions to count: a process alone differs from its twin by some thousand.
 const WORTH_COUNTING: f64 = 2e7;
 
 /// Instructions of a bench in two builds.
@@ -58,7 +58,7 @@ pub fn count(base: &Build, head: &Build, ids: &[String]) -> anyhow::Result<Vec<I
     counted.collect()
 }
 
-/// The instructions of a process that runs so many iterations of a bench.
+/// The instructions of a process that runs a number of iterations of a bench.
 fn collected(build: &Build, id: &str, iterations: u64) -> anyhow::Result<u64> {
     let mut process = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -72,9 +72,9 @@ fn collected(build: &Build, id: &str, iterations: u64) -> anyhow::Result<u64> {
         writeln!(stdin, "{id} {iterations}")?;
     }
     let output = process.wait_with_output()?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "valgrind failed: {}", told.trim());
-    let line = told.lines().find_map(|line| line.split_once("Collected :"));
+    let printed = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "valgrind failed: {}", printed.trim());
+    let line = printed.lines().find_map(|line| line.split_once("Collected :"));
     match line.and_then(|(_, count)| count.trim().parse().ok()) {
         Some(count) => Ok(count),
         None => bail!("valgrind does not say how many instructions it counted"),

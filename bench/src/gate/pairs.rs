@@ -71,7 +71,7 @@ pub enum Verdict {
     Same,
     /// More time, beyond doubt, and so again in a second round.
     Slower,
-    /// It cannot be told.
+    /// Inconclusive.
     Unsure,
     /// Only the second build has it.
     New,
@@ -191,7 +191,7 @@ struct Measurement<'a> {
     missing: Vec<Verdict>,
     /// Made so far.
     rounds: usize,
-    dice: Pcg64Mcg,
+    rng: Pcg64Mcg,
 }
 
 impl<'a> Measurement<'a> {
@@ -206,8 +206,8 @@ impl<'a> Measurement<'a> {
             });
             missing.push(if known[0].is_none() { Verdict::New } else { Verdict::Vanished });
         }
-        let dice = Pcg64Mcg::seed_from_u64(plan.seed);
-        Ok(Self { base, head, plan, iterations, missing, rounds: 0, dice })
+        let rng = Pcg64Mcg::seed_from_u64(plan.seed);
+        Ok(Self { base, head, plan, iterations, missing, rounds: 0, rng })
     }
 
     /// Rounds of some benches, each until it is clear, or there were enough of them.
@@ -255,11 +255,11 @@ impl<'a> Measurement<'a> {
     /// The three processes in an order drawn by lot.
     fn order(&mut self) -> [usize; 3] {
         const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-        ORDERS[self.dice.next_u32() as usize % ORDERS.len()]
+        ORDERS[self.rng.next_u32() as usize % ORDERS.len()]
     }
 }
 
-/// So many iterations take about as long as a slice should.
+/// The number of iterations that takes about as long as a slice should.
 fn calibrated(process: &mut Slices, id: &str, slice_ms: f64) -> anyhow::Result<u64> {
     let mut iterations = 1;
     loop {

@@ -21,7 +21,7 @@ pub fn summary(comparison: &Comparison) -> String {
             "inconclusive: the first build differs from itself on this machine now".to_owned()
         }
         4 if vanished > 0 => format!("inconclusive: {vanished} of {of} benches have vanished"),
-        4 => format!("inconclusive: {unsure} of {of} benches cannot be told apart on this machine now"),
+        4 => format!("inconclusive: {unsure} of {of} benches cannot be distinguished on this machine now"),
         _ if faster > 0 => format!("no bench is slower, {faster} of {of} are faster"),
         _ => format!("no bench of {of} is slower"),
     }
@@ -100,11 +100,11 @@ pub fn markdown(comparison: &Comparison, reproduce: &str) -> String {
 /// What a calibration found.
 #[must_use]
 pub fn calibration(found: &[Calibration]) -> String {
-    let mut text = "slower by  comparisons  alarms  inconclusive  benches called slower\n".to_owned();
+    let mut text = "injected slowdown  comparisons  alarms  inconclusive  benches flagged\n".to_owned();
     for it in found {
         let _ = writeln!(
             text,
-            "{:>7.0} %  {:>11}  {:>6}  {:>12}  {:>10} of {}",
+            "{:>15.0} %  {:>11}  {:>6}  {:>12}  {:>10} of {}",
             it.handicap * 100.0,
             it.comparisons,
             it.alarms,

@@ -47,7 +47,7 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// How long so many iterations of a bench take; nothing if the build does not know it.
+    /// How long a number of iterations of a bench takes; nothing if the build does not know it.
     ///
     /// # Errors
     /// If the process has ended or says something else.

@@ -64,9 +64,9 @@ pub fn median_interval(numbers: &[f64], error: f64) -> Interval {
 #[must_use]
 pub fn ratio_of_medians(before: &[f64], after: &[f64], error: f64) -> Interval {
     const DRAWS: usize = 4_000;
-    let mut dice = Pcg64Mcg::seed_from_u64(1);
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
     let mut drawn_median = |numbers: &[f64]| {
-        let draw = |_| numbers[dice.next_u32() as usize % numbers.len().max(1)];
+        let draw = |_| numbers[rng.next_u32() as usize % numbers.len().max(1)];
         median(&(0..numbers.len()).map(draw).collect::<Vec<_>>())
     };
     let mut ratios: Vec<f64> = (0..DRAWS).map(|_| drawn_median(after) / drawn_median(before)).collect();

@@ -38,7 +38,7 @@ pub enum Retest {
 }
 
 impl Settings {
-    /// The settings for so many records of runs: one false change in a hundred series of noise, or fewer (see the tests).
+    /// The settings for a number of records of runs: one false change in a hundred series of noise, or fewer (see the tests).
     #[must_use]
     pub fn for_length(points: usize) -> Self {
         /// More points than that would take seconds in large windows.
@@ -281,8 +281,8 @@ mod tests {
 
     /// Normal noise, by Box and Muller.
     fn noise(seed: u64, count: usize) -> Vec<f64> {
-        let mut dice = Pcg64Mcg::seed_from_u64(seed);
-        let mut uniform = || (dice.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let mut uniform = || (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         let normal = |(one, other): (f64, f64)| {
             (-2.0 * (1.0 - one).ln()).sqrt() * (2.0 * std::f64::consts::PI * other).cos()
         };
@@ -293,7 +293,7 @@ mod tests {
         change_points(series, &Settings::for_length(series.len()))
     }
 
-    /// Noise about a level, and about another from `at` on, by so many standard deviations.
+    /// Noise about a level, and about another from `at` on, which differ by a number of standard deviations.
     fn step(seed: u64, count: usize, at: usize, by: f64) -> Vec<f64> {
         let level = |index: usize| if index < at { 20.0 } else { 20.0 + by };
         noise(seed, count).into_iter().enumerate().map(|(index, noise)| level(index) + noise).collect()

@@ -42,7 +42,7 @@ pub struct Document {
     pub sections: Vec<Section>,
 }
 
-/// What a page shows beside its report when it tells how things stand now.
+/// What a page shows beside its report when it shows the current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     /// The page loads itself again after so long.
@@ -268,7 +268,7 @@ impl Document {
         }
     }
 
-    /// The report as a page that tells how things stand now.
+    /// The report as a page that shows the current state.
     #[must_use]
     pub fn show_live(&self, live: &Live) -> String {
         html::show(self, Some(live))

@@ -17,7 +17,7 @@ use crate::quantity::Quantity;
 use crate::record::RunRecord;
 use crate::record::history::History;
 
-/// What the provider allows: a call a minute, and so many events in a response.
+/// What the provider allows: a call a minute, and this number of events in a response.
 const CALLS_A_DAY: f64 = 1_440.0;
 const BUFFER: f64 = 500.0;
 /// The machine that the documents take for granted.
@@ -93,7 +93,7 @@ fn overview(history: &History, schedule: Option<&Schedule>) -> Section {
         fact("to", "last", Cell::maybe(ends, |[_, to]| Cell::Time(to))),
         fact(
             "interval_s",
-            "usually apart",
+            "median interval",
             Cell::maybe(schedule, |it| Cell::Seconds(it.interval.as_seconds_f64())),
         ),
         fact("missed_runs", "runs that are missing", Cell::maybe(schedule, |it| Cell::count(it.missed()))),

@@ -9,7 +9,7 @@ use crate::record::RunRecord;
 
 /// Points that are taken for usual together, and how many on either side of them as well.
 const BLOCK: usize = 24;
-/// So many times the spread away from the median is no noise.
+/// A point this many spreads away from the median is an outlier.
 const FAR: f64 = 6.0;
 /// Nor is it far if it is less than this share of the median.
 const LEAST_FAR: f64 = 0.1;
@@ -17,9 +17,9 @@ const LEAST_FAR: f64 = 0.1;
 const MOST_IN_A_ROW: usize = 2;
 /// Half hours of a day.
 const SLOTS: usize = 48;
-/// A rhythm is known after so many days.
+/// The minimum number of days for a rhythm.
 const LEAST_DAYS: usize = 7;
-/// The least relative change that is told.
+/// The minimum relative change that is reported.
 const LEAST_CHANGE: f64 = 0.02;
 
 /// A quantity over time.
@@ -189,7 +189,7 @@ impl Series {
         })
     }
 
-    /// So many points at most, each the median of those it stands for.
+    /// At most this number of points, each the median of those it stands for.
     #[must_use]
     pub fn thinned(&self, most: usize) -> Vec<(DateTime<Utc>, f64)> {
         let group = self.values.len().div_ceil(most.max(1)).max(1);

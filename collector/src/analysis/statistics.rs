@@ -110,7 +110,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// So many successes of so many tries.
+    /// The number of successes in a number of tries.
     #[must_use]
     pub fn new(successes: usize, tries: usize) -> Self {
         if tries == 0 {

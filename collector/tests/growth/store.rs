@@ -82,7 +82,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// An archive of so many objects, 20 a day. `content` makes that of the object at a position and day.
+/// An archive of a number of objects, 20 a day. `content` makes that of the object at a position and day.
 pub(crate) fn archive(objects: usize, content: impl Fn(usize, NaiveDate) -> String) -> (Arc<Paged>, Archive) {
     let first = NaiveDate::from_ymd_opt(2020, 1, 1).unwrap();
     let mut store = Paged::default();

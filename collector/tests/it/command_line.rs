@@ -26,12 +26,12 @@ fn the_journal_is_told_how_much_a_line_matters_and_notes_the_time_itself() {
     let home = Home::new();
     let log = |format: &str, is_journal: bool| {
         let file = fs::File::create(home.path("stderr")).unwrap();
-        let told = file.metadata().unwrap();
-        let inode = if is_journal { told.ino() } else { told.ino() + 1 };
-        // Nobody answers there: a warning that it is called again, and an error.
+        let metadata = file.metadata().unwrap();
+        let inode = if is_journal { metadata.ino() } else { metadata.ino() + 1 };
+        // No server listens there: a warning about the retry, and an error.
         let feed = ["run", "--feed", "http://127.0.0.1:1/", "--retries", "1", "--retry-backoff", "1ms"];
         let mut command = home.command(&[&feed[..], &["--log-format", format]].concat());
-        command.env("JOURNAL_STREAM", format!("{}:{inode}", told.dev())).stderr(file);
+        command.env("JOURNAL_STREAM", format!("{}:{inode}", metadata.dev())).stderr(file);
         assert_eq!(command.status().unwrap().code(), Some(1));
         fs::read_to_string(home.path("stderr")).unwrap()
     };

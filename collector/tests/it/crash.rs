@@ -89,7 +89,7 @@ fn killed_at_any_moment_and_started_again_it_comes_to_the_same_archive() {
     let whole = since.elapsed();
     assert_eq!(all_ids(&undisturbed), seen.keys().copied().collect::<Vec<_>>());
 
-    let mut dice = Pcg64Mcg::seed_from_u64(1);
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
     let wanted = std::env::var("KILLS").map_or(KILLS, |text| text.parse().unwrap());
     let mut kills = 0;
     while kills < wanted {
@@ -99,7 +99,7 @@ fn killed_at_any_moment_and_started_again_it_comes_to_the_same_archive() {
             let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
             // Up to a quarter of the whole, so that one archive meets several deaths.
             let code =
-                kill_after(child, whole.mul_f64(f64::from(dice.next_u32()) / f64::from(u32::MAX) / 4.0));
+                kill_after(child, whole.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX) / 4.0));
             let verified = home.collector(&["verify", "--json"]);
             // Killed before it stored anything.
             if !verified.stderr.contains("there is no archive") {
@@ -111,7 +111,7 @@ fn killed_at_any_moment_and_started_again_it_comes_to_the_same_archive() {
             assert_eq!(code, None, "it failed instead of being killed");
             kills += 1;
             if kills % 10 == 0 {
-                // Somebody who is not killed goes on where the dead left off.
+                // A process that is not killed continues where the killed ones stopped.
                 home.collector(&["import", polls]).with(0);
                 break;
             }
@@ -123,7 +123,7 @@ fn killed_at_any_moment_and_started_again_it_comes_to_the_same_archive() {
 
 #[test]
 fn a_repair_killed_at_any_moment_and_started_again_loses_no_line() {
-    let mut dice = Pcg64Mcg::seed_from_u64(2);
+    let mut rng = Pcg64Mcg::seed_from_u64(2);
     for _ in 0..8 {
         let home = Home::new();
         home.run_json(fixture("response.json"));
@@ -143,7 +143,7 @@ fn a_repair_killed_at_any_moment_and_started_again_loses_no_line() {
         for _ in 0..10 {
             let child =
                 home.command(&["repair"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-            kill_after(child, Duration::from_micros(u64::from(dice.next_u32() % 60_000)));
+            kill_after(child, Duration::from_micros(u64::from(rng.next_u32() % 60_000)));
         }
         home.collector(&["repair"]).with(0);
         let findings = home.collector(&["verify", "--json"]).with(0).json();

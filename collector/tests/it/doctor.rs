@@ -47,9 +47,9 @@ fn where_a_run_works_nothing_is_wrong() {
     assert_eq!(fs::read_dir(home.path("")).unwrap().count(), 0, "nothing is left of the trials");
     assert_eq!(ended.json()["ok"], true);
     assert_eq!(home.record_files(), [""; 0]);
-    let told = home.collector(&["doctor", "--offline"]).with(0);
-    assert!(told.stdout.ends_with("A run will work. Failed: 0, warnings: 1.\n"), "{}", told.stdout);
-    assert!(told.stdout.contains("name an address or a page with --contact"), "{}", told.stdout);
+    let ended = home.collector(&["doctor", "--offline"]).with(0);
+    assert!(ended.stdout.ends_with("A run will work. Failed: 0, warnings: 1.\n"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("name an address or a page with --contact"), "{}", ended.stdout);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
 use crate::support::{Ended, Home, fixture};
 
-/// What the feed shows, and its filters. With each filtered answer comes an event that nobody asked for.
+/// What the feed shows, and its filters. With each filtered answer comes an event that ended asked for.
 struct Filtering(Vec<Value>);
 
 fn events() -> Vec<Value> {
@@ -88,7 +88,7 @@ impl Server {
     }
 }
 
-fn told(ended: &Ended) -> Vec<Value> {
+fn printed(ended: &Ended) -> Vec<Value> {
     ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -125,7 +125,7 @@ fn the_filter_goes_to_the_feed_and_what_comes_is_checked() {
             server.fetch(&home, &[&["--format", "jsonl", "--explain"], &arguments[..]].concat()).with(0);
         let expected = by_hand(&*wanted);
         assert!(!expected.is_empty());
-        assert_eq!(told(&ended), expected, "{arguments:?}");
+        assert_eq!(printed(&ended), expected, "{arguments:?}");
         let cost: Value = serde_json::from_str(ended.stderr.lines().last().unwrap()).unwrap();
         let stray = u64::from(!arguments.is_empty() && expected.len() < all.len());
         assert_eq!(cost["explain"]["not_asked_for"], stray, "{arguments:?}");
@@ -145,7 +145,7 @@ fn several_times_are_several_calls_and_each_event_is_told_once() {
         .fetch(&home, &["--date", &day[..7], "--date", day, "--date", day, "--format", "jsonl"])
         .with(0);
     let month = all.iter().filter(|it| text(it, "/datetime").starts_with(&day[..7])).count();
-    assert_eq!(told(&ended).len(), month);
+    assert_eq!(printed(&ended).len(), month);
     assert_eq!(server.calls().len(), 2, "equal ones are one call");
     let counted =
         server.fetch(&home, &["--date", day, "--count-by", "day", "--format", "csv"]).with(0).stdout;
@@ -202,8 +202,8 @@ fn selection_that_fails_is_reported_and_the_others_are_printed() {
         "{}",
         ended.stderr
     );
-    let nobody = home.collector(&["fetch", "--feed", "http://127.0.0.1:1/", "--retries", "0"]).with(1);
-    assert!(nobody.error_line().contains("cannot connect"), "{}", nobody.stderr);
+    let ended = home.collector(&["fetch", "--feed", "http://127.0.0.1:1/", "--retries", "0"]).with(1);
+    assert!(ended.error_line().contains("cannot connect"), "{}", ended.stderr);
     let page = home.write("page.json", "<html></html>");
     home.collector(&["fetch", "--feed", page.to_str().unwrap()]).with(1).error_line();
     for wrong in [&["--date", "2026"][..], &["--date", "2026-02-30"], &["--type", "a;b"], &["--location", ""]]
@@ -219,5 +219,5 @@ fn a_recorded_response_is_looked_through_here() {
     let file = fixture("response.json");
     let arguments = ["fetch", "--feed", file.to_str().unwrap(), "--type", "Brand", "--format", "jsonl"];
     let expected: Vec<&Value> = all.iter().filter(|it| text(it, "/type") == "Brand").collect();
-    assert_eq!(told(&home.collector(&arguments).with(0)).iter().collect::<Vec<_>>(), expected);
+    assert_eq!(printed(&home.collector(&arguments).with(0)).iter().collect::<Vec<_>>(), expected);
 }

@@ -95,12 +95,12 @@ impl Feed {
         self.unit() < share
     }
 
-    /// Lets so many changes happen.
+    /// Advances by a number of changes.
     fn change(&mut self, changes: usize) {
         for _ in 0..changes {
             let kind = self.unit();
             if kind < self.withdrawals && self.shown.len() > BUFFER {
-                // Only what was seen: nobody can report an event that was withdrawn unseen.
+                // Only what was seen: an event that was withdrawn unseen cannot be reported.
                 let place = self.below(BUFFER);
                 if !self.unseen.contains(&self.shown[place].id) {
                     let gone = self.shown.remove(place).unwrap();

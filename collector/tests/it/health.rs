@@ -6,7 +6,7 @@ use chrono::{SecondsFormat, TimeDelta, Utc};
 
 use crate::support::{Ended, Home, fixture};
 
-/// A run so many minutes ago, and half a minute more, so that no test waits for a minute to end.
+/// A run this number of minutes ago, and half a minute more, so that no test waits for a minute to end.
 fn minutes_ago(minutes: i64) -> String {
     let time = Utc::now() - TimeDelta::minutes(minutes) - TimeDelta::seconds(30);
     time.to_rfc3339_opts(SecondsFormat::Micros, false)

@@ -116,7 +116,7 @@ fn a_proxy_that_cannot_be_used_is_wrong_usage() {
     refused_by_network(&[("HTTPS_PROXY", "http://a:1"), ("https_proxy", "http://hunter2:1")], "HTTPS_PROXY");
     refused_by_network(&[("HTTPS_PROXY", ""), ("https_proxy", "http://b:1")], "HTTPS_PROXY");
     refused_by_network(&[("HTTPS_PROXY", "http://a:1"), ("NO_PROXY", "*.example.org")], "NO_PROXY");
-    // One that can be used is: nobody listens there.
+    // One that can be used is: no server listens there.
     let home = Home::new();
     let mut command = home.command(&["run", "--feed", "https://feed.invalid/x", "--retries", "0"]);
     command.env("HTTPS_PROXY", "http://user:p%23ss@127.0.0.1:1").env("NO_PROXY", "localhost,10.0.0.0/8");

@@ -150,7 +150,7 @@ fn versions_are_told_as_asked() {
         let path = home.write("feed.json", version(summary).to_string());
         home.run_json(path);
     }
-    let told = |revisions: &str| -> Vec<(i64, String)> {
+    let printed = |revisions: &str| -> Vec<(i64, String)> {
         let lines = lines(&home, &["--revisions", revisions]);
         lines
             .iter()
@@ -158,17 +158,17 @@ fn versions_are_told_as_asked() {
             .map(|it| (it["id"].as_i64().unwrap(), text(&it, "/summary").to_owned()))
             .collect()
     };
-    let mut first = told("none");
+    let mut first = printed("none");
     first.sort();
     assert_eq!(first, [(1, "first".to_owned()), (2, "s".to_owned())]);
-    let mut latest = told("latest");
+    let mut latest = printed("latest");
     latest.sort();
     assert_eq!(latest, [(1, "third".to_owned()), (2, "s".to_owned())]);
-    let mut all = told("all");
+    let mut all = printed("all");
     all.sort();
     let expected = [(1, "first"), (1, "second"), (1, "third"), (2, "s")];
     assert_eq!(all, expected.map(|(id, summary)| (id, summary.to_owned())));
-    // What is asked for is asked of the version that is told.
+    // Filters apply to the version that is printed.
     assert_eq!(lines(&home, &["--text", "third"]).len(), 0);
     assert_eq!(lines(&home, &["--text", "third", "--revisions", "latest"]).len(), 1);
     assert_eq!(lines(&home, &["--text", "first", "--revisions", "latest"]).len(), 0);

@@ -187,7 +187,7 @@ impl Site {
         if parts != 0 {
             self.put_back(false);
         }
-        // Another machine goes on. Where both parts are older it cannot know what was between.
+        // Another machine continues. Where both parts are older it cannot know what was between.
         if parts != 2 && self.below(5) == 0 {
             self.memory = Arc::default();
         }

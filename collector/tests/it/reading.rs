@@ -19,7 +19,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
-/// A store in memory that counts who reads what, and fails or waits as it is told.
+/// A store in memory that counts reads, and fails or waits on request.
 #[derive(Debug)]
 struct Watched {
     inner: MemoryStore,
@@ -103,12 +103,12 @@ fn start() -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_362_400, 0).unwrap()
 }
 
-struct World {
+struct Setup {
     store: Arc<Watched>,
     clock: Arc<VirtualClock>,
 }
 
-impl World {
+impl Setup {
     fn new() -> Self {
         Self { store: Arc::default(), clock: Arc::new(VirtualClock::at(start())) }
     }
@@ -164,16 +164,16 @@ async fn ids(archive: &Archive) -> Vec<EventId> {
 
 #[tokio::test]
 async fn the_second_query_asks_the_store_for_nothing() {
-    let world = World::new();
-    let all = world.fill(40, |day| (0..6).map(|it| 1_000 + 6 * day.cast_signed() + it).collect()).await;
-    let archive = world.archive().with_cache(world.cache(None));
+    let setup = Setup::new();
+    let all = setup.fill(40, |day| (0..6).map(|it| 1_000 + 6 * day.cast_signed() + it).collect()).await;
+    let archive = setup.archive().with_cache(setup.cache(None));
     let first = ids(&archive).await;
     assert_eq!(first, all.keys().copied().collect::<Vec<_>>());
-    let asked = world.store.requests();
+    let asked = setup.store.requests();
     for _ in 0..9 {
         assert_eq!(ids(&archive).await, first);
     }
-    assert_eq!(world.store.requests(), asked);
+    assert_eq!(setup.store.requests(), asked);
     let hit_rate = archive.cache().unwrap().metrics().await.hit_rate().unwrap();
     assert!((0.89..0.91).contains(&hit_rate), "{hit_rate}");
     let mut answer = archive.query(&Query::default());
@@ -185,36 +185,36 @@ async fn the_second_query_asks_the_store_for_nothing() {
 
 #[tokio::test]
 async fn what_a_run_stores_is_found_at_once_here_and_in_its_time_elsewhere() {
-    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let (setup, folder) = (Setup::new(), tempfile::tempdir().unwrap());
     let disk = |name: &str| {
         let folder = folder.path().join(name);
         Some(DiskOptions { folder, limit_bytes: 1 << 20, owner: "me".to_owned() })
     };
-    let collector = world.archive().with_cache(world.cache(disk("here")));
-    let reader = world.archive().with_cache(Arc::clone(collector.cache().unwrap()));
-    let elsewhere = world.archive().with_cache(world.cache(disk("elsewhere")));
+    let collector = setup.archive().with_cache(setup.cache(disk("here")));
+    let reader = setup.archive().with_cache(Arc::clone(collector.cache().unwrap()));
+    let elsewhere = setup.archive().with_cache(setup.cache(disk("elsewhere")));
     let mut stored = Vec::new();
     for id in 1..20 {
-        world.collect(&collector, &[id]).await;
+        setup.collect(&collector, &[id]).await;
         stored.push(id);
         assert_eq!(ids(&reader).await, stored, "the next query in the same process");
         // Another process on this machine, with the same folder.
-        let other = world.archive().with_cache(world.cache(disk("here")));
+        let other = setup.archive().with_cache(setup.cache(disk("here")));
         assert_eq!(ids(&other).await, stored, "the next query on the same machine");
     }
     let seen = ids(&elsewhere).await;
-    world.collect(&collector, &[20]).await;
-    assert_eq!(ids(&elsewhere).await, seen, "a listing is believed for a short time");
-    world.clock.sleep(CacheOptions::default().ttl).await;
+    setup.collect(&collector, &[20]).await;
+    assert_eq!(ids(&elsewhere).await, seen, "a listing is fresh for a short time");
+    setup.clock.sleep(CacheOptions::default().ttl).await;
     stored.push(20);
     assert_eq!(ids(&elsewhere).await, stored, "and no longer");
 }
 
 #[tokio::test]
 async fn a_repair_is_seen_though_names_stay() {
-    let world = World::new();
-    let all = world.fill(3, |day| vec![10 * day.cast_signed(), 10 * day.cast_signed() + 1, 1_000]).await;
-    let archive = world.archive().with_cache(world.cache(None));
+    let setup = Setup::new();
+    let all = setup.fill(3, |day| vec![10 * day.cast_signed(), 10 * day.cast_signed() + 1, 1_000]).await;
+    let archive = setup.archive().with_cache(setup.cache(None));
     assert_eq!(ids(&archive).await.iter().filter(|&&id| id == 1_000).count(), 3);
     archive.repair(false, |_, _| ()).await.unwrap();
     assert_eq!(ids(&archive).await, all.keys().copied().collect::<Vec<_>>());
@@ -222,12 +222,12 @@ async fn a_repair_is_seen_though_names_stay() {
 
 #[tokio::test]
 async fn a_hundred_equal_queries_at_once_ask_the_store_as_one_does() {
-    let world = World::new();
-    world.fill(5, |day| vec![2 * day.cast_signed(), 2 * day.cast_signed() + 1]).await;
-    let archive = world.archive().with_cache(world.cache(None));
+    let setup = Setup::new();
+    setup.fill(5, |day| vec![2 * day.cast_signed(), 2 * day.cast_signed() + 1]).await;
+    let archive = setup.archive().with_cache(setup.cache(None));
     let first_day: NaiveDate = "2025-01-01".parse().unwrap();
     let query = Query { from: Some(first_day), to: Some(first_day), ..Query::default() };
-    world.store.gate.forget_permits(Semaphore::MAX_PERMITS);
+    setup.store.gate.forget_permits(Semaphore::MAX_PERMITS);
     let all = join_all((0..100).map(|_| async {
         let mut answer = archive.query(&query);
         let mut found = 0;
@@ -239,31 +239,31 @@ async fn a_hundred_equal_queries_at_once_ask_the_store_as_one_does() {
     }));
     let (found, ()) = tokio::join!(all, async {
         tokio::task::yield_now().await;
-        world.store.gate.add_permits(1_000);
+        setup.store.gate.add_permits(1_000);
     });
     assert_eq!(found, [2; 100]);
-    let (lists, gets) = (&world.store.lists, &world.store.gets);
+    let (lists, gets) = (&setup.store.lists, &setup.store.gets);
     assert_eq!((lists.load(Ordering::Relaxed), gets.load(Ordering::Relaxed)), (1, 1));
 }
 
 #[tokio::test]
 async fn many_events_are_found_by_their_numbers_with_few_reads() {
-    let world = World::new();
-    let all = world.fill(365, |day| (0..60).map(|it| 600_000 + 60 * day.cast_signed() + it).collect()).await;
+    let setup = Setup::new();
+    let all = setup.fill(365, |day| (0..60).map(|it| 600_000 + 60 * day.cast_signed() + it).collect()).await;
     let objects = 365 * 30;
-    let archive = world.archive();
+    let archive = setup.archive();
     for (wanted, most) in [
         (vec![600_000 + 60 * 200 + 7], 30),
         (vec![600_000], 30),
         ((0..20).map(|it| 600_000 + 60 * 100 + it * 3).collect(), 120),
         ((0..50).map(|it| 600_000 + 400 * it).collect::<Vec<_>>(), objects / 3),
     ] {
-        let before = world.store.requests();
+        let before = setup.store.requests();
         let found = archive.get_many(wanted.iter().copied()).await;
         let days: BTreeMap<EventId, NaiveDate> = found.found.iter().map(|(id, it)| (*id, it.day)).collect();
         let expected: BTreeMap<EventId, NaiveDate> = wanted.iter().map(|id| (*id, all[id])).collect();
         assert_eq!(days, expected);
-        let asked = world.store.requests() - before;
+        let asked = setup.store.requests() - before;
         // The ledger that is not there yet is asked for once more.
         assert!(asked <= most + 1, "{asked} requests for {} events", wanted.len());
     }
@@ -275,15 +275,15 @@ async fn many_events_are_found_by_their_numbers_with_few_reads() {
 /// Objects that say nothing, and those that the ledger led to, do not lead astray.
 #[tokio::test]
 async fn an_event_is_found_beside_empty_objects_and_remembered_ones() {
-    let world = World::new();
-    world.fill(200, |day| (0..20).map(|it| 1_000 + 20 * day.cast_signed() + it).collect()).await;
+    let setup = Setup::new();
+    setup.fill(200, |day| (0..20).map(|it| 1_000 + 20 * day.cast_signed() + it).collect()).await;
     let first: NaiveDate = "2025-01-01".parse().unwrap();
     for day in first.iter_days().take(200) {
         let key = format!("{}events-99.jsonl", Kind::Events.day_prefix(day));
-        let _ = world.store.create(&Key::new(key).unwrap(), b"").await.unwrap();
+        let _ = setup.store.create(&Key::new(key).unwrap(), b"").await.unwrap();
     }
-    let archive = world.archive();
-    world.collect(&archive, &[90_000, 90_001]).await;
+    let archive = setup.archive();
+    setup.collect(&archive, &[90_000, 90_001]).await;
     for wanted in [1_007, 2_500, 4_321, 4_990] {
         let found = archive.get_many([wanted, 90_001]).await;
         assert_eq!(found.found.keys().copied().collect::<Vec<_>>(), [wanted, 90_001]);
@@ -294,11 +294,11 @@ async fn an_event_is_found_beside_empty_objects_and_remembered_ones() {
 
 #[tokio::test]
 async fn what_the_ledger_knows_is_read_from_its_day_alone() {
-    let world = World::new();
-    world.fill(100, |day| (0..10).map(|it| 10 * day.cast_signed() + it).collect()).await;
-    let archive = world.archive();
-    world.collect(&archive, &[5_000, 5_001]).await;
-    world.collect(&archive, &[5_002]).await;
+    let setup = Setup::new();
+    setup.fill(100, |day| (0..10).map(|it| 10 * day.cast_signed() + it).collect()).await;
+    let archive = setup.archive();
+    setup.collect(&archive, &[5_000, 5_001]).await;
+    setup.collect(&archive, &[5_002]).await;
     let found = archive.get_many([5_001, 5_002]).await;
     assert_eq!(found.found.len(), 2);
     // The ledger, and the day's listing with its two objects.
@@ -312,15 +312,15 @@ async fn what_the_ledger_knows_is_read_from_its_day_alone() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_named_and_the_rest_is_told() {
-    let world = World::new();
-    let all = world.fill(10, |day| vec![2 * day.cast_signed(), 2 * day.cast_signed() + 1]).await;
+    let setup = Setup::new();
+    let all = setup.fill(10, |day| vec![2 * day.cast_signed(), 2 * day.cast_signed() + 1]).await;
     let broken = "events/2025/01/05/events-1.jsonl";
-    world.store.broken.lock().unwrap().insert(broken.to_owned());
-    for archive in [world.archive(), world.archive().with_cache(world.cache(None))] {
+    setup.store.broken.lock().unwrap().insert(broken.to_owned());
+    for archive in [setup.archive(), setup.archive().with_cache(setup.cache(None))] {
         let mut answer = archive.query(&Query::default());
         let (mut found, mut errors) = (0, Vec::new());
-        while let Some(told) = answer.next().await {
-            match told {
+        while let Some(event) = answer.next().await {
+            match event {
                 Ok(_) => found += 1,
                 Err(error) => errors.push(error.to_string()),
             }
@@ -333,19 +333,19 @@ async fn what_cannot_be_read_is_named_and_the_rest_is_told() {
         assert_eq!(looked_up.found.keys().copied().collect::<Vec<_>>(), [12]);
         assert_eq!(looked_up.unreadable.len(), 1);
     }
-    world.store.broken.lock().unwrap().insert("events/".to_owned());
-    let archive = world.archive();
+    setup.store.broken.lock().unwrap().insert("events/".to_owned());
+    let archive = setup.archive();
     let error = archive.query(&Query::default()).next().await.unwrap().unwrap_err().to_string();
     assert!(error.contains("events/") && error.contains("a disk is broken"), "{error}");
 }
 
 #[test]
 fn the_blocking_twin_says_the_same() {
-    let world = World::new();
+    let setup = Setup::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(world.fill(10, |day| vec![2 * day.cast_signed(), 2 * day.cast_signed() + 1]));
-    let expected = runtime.block_on(ids(&world.archive()));
-    let archive = blocking::Archive::new(world.archive()).unwrap();
+    runtime.block_on(setup.fill(10, |day| vec![2 * day.cast_signed(), 2 * day.cast_signed() + 1]));
+    let expected = runtime.block_on(ids(&setup.archive()));
+    let archive = blocking::Archive::new(setup.archive()).unwrap();
     let mut answer = archive.query(&Query::default());
     let mut found: Vec<EventId> = answer.by_ref().map(|event| event.unwrap().id).collect();
     found.sort_unstable();
@@ -361,18 +361,18 @@ proptest! {
     #[test]
     fn numbers_in_any_order_are_found(numbers in proptest::collection::btree_set(0_i64..2_000, 1..120), per_day in 1_usize..8, seed in any::<u64>(), wanted in proptest::collection::btree_set(0_i64..2_000, 1..20)) {
         let mut numbers: Vec<EventId> = numbers.into_iter().collect();
-        let mut dice = seed;
+        let mut rng = seed;
         for at in (1..numbers.len()).rev() {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            numbers.swap(at, usize::try_from(dice >> 33).unwrap() % (at + 1));
+            rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            numbers.swap(at, usize::try_from(rng >> 33).unwrap() % (at + 1));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let world = World::new();
+            let setup = Setup::new();
             let days = numbers.len().div_ceil(per_day);
             let chunks: Vec<&[EventId]> = numbers.chunks(per_day).collect();
-            let all = world.fill(days as u64, |day| chunks[usize::try_from(day).unwrap()].to_vec()).await;
-            let found = world.archive().get_many(wanted.iter().copied()).await;
+            let all = setup.fill(days as u64, |day| chunks[usize::try_from(day).unwrap()].to_vec()).await;
+            let found = setup.archive().get_many(wanted.iter().copied()).await;
             let expected: Vec<EventId> = wanted.iter().copied().filter(|id| all.contains_key(id)).collect();
             assert_eq!(found.found.keys().copied().collect::<Vec<_>>(), expected);
             assert!(found.found.values().all(|event| all[&event.id] == event.day));

@@ -132,7 +132,7 @@ async fn a_failed_run_is_a_failed_trace() {
 
 #[tokio::test]
 async fn a_backend_that_is_away_fails_no_run_and_is_told_of() {
-    // Nobody answers there.
+    // No server listens there.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", taken.local_addr().unwrap());
     drop(taken);

@@ -34,7 +34,7 @@ use crate::support::{Home, fixture};
 const HALF_HOUR: Duration = Duration::from_mins(30);
 
 /// A service in virtual time on a simulated feed.
-struct World {
+struct Setup {
     home: Home,
     clock: Arc<VirtualClock>,
     store: Arc<MemoryStore>,
@@ -42,7 +42,7 @@ struct World {
     feed: fixtures::Feed,
 }
 
-impl World {
+impl Setup {
     fn new() -> Self {
         let mut feed = fixtures::Feed::new(FeedConfig { sparse: 0.0, ..FeedConfig::default() });
         feed.drain_log();
@@ -73,7 +73,7 @@ impl World {
         time: TimeDelta,
         mut happens: impl FnMut(&VirtualClock, usize),
     ) -> Vec<Duration> {
-        let (tell, mut told) = unbounded_channel();
+        let (commands, mut received) = unbounded_channel();
         let schedule = Schedule::new(HALF_HOUR, Duration::from_mins(1), "test");
         let pace = Pace::new(HALF_HOUR, false, 500);
         let mut watch =
@@ -89,11 +89,11 @@ impl World {
             let report = collector.run().await;
             happens(clock, polls.len());
             if clock.elapsed() + HALF_HOUR > end {
-                tell.send(Command::Stop).unwrap();
+                commands.send(Command::Stop).unwrap();
             }
             report
         };
-        assert_eq!(watch.run(poll, &mut told).await, Command::Stop);
+        assert_eq!(watch.run(poll, &mut received).await, Command::Stop);
         polls
     }
 
@@ -109,14 +109,14 @@ impl World {
 
 #[tokio::test]
 async fn a_week_is_336_polls_and_everything_that_was_published() {
-    let mut world = World::new();
-    let shown: BTreeSet<u64> = world.feed.full_response().events().iter().map(|event| event.id()).collect();
-    let polls = world.watch(TimeDelta::days(7), |_, _| ()).await;
+    let mut setup = Setup::new();
+    let shown: BTreeSet<u64> = setup.feed.full_response().events().iter().map(|event| event.id()).collect();
+    let polls = setup.watch(TimeDelta::days(7), |_, _| ()).await;
     assert_eq!(polls.len(), 336);
     for pair in polls.windows(2) {
         assert!(pair[1].saturating_sub(pair[0]).abs_diff(HALF_HOUR) < Duration::from_secs(1), "{pair:?}");
     }
-    let published: BTreeSet<u64> = world
+    let published: BTreeSet<u64> = setup
         .feed
         .drain_log()
         .iter()
@@ -124,14 +124,14 @@ async fn a_week_is_336_polls_and_everything_that_was_published() {
         .map(|change| change.event.id())
         .chain(shown)
         .collect();
-    let stored = world.stored().await;
+    let stored = setup.stored().await;
     // A few are withdrawn before any poll could see them.
     assert!(
         stored > published.len() * 98 / 100 && stored <= published.len(),
         "{stored} of {}",
         published.len()
     );
-    let view = world.status.view(MOST_RUNS);
+    let view = setup.status.view(MOST_RUNS);
     assert_eq!(view.runs.len(), 336);
     assert!(view.runs.iter().all(|run| !run.possible_gap && run.error.is_none()));
     assert_eq!(view.runs.iter().map(|run| run.new).sum::<usize>(), stored);
@@ -139,9 +139,9 @@ async fn a_week_is_336_polls_and_everything_that_was_published() {
 
 #[tokio::test]
 async fn clocks_that_jump_and_a_sleep_neither_double_nor_lose_a_poll() {
-    let mut world = World::new();
-    let start = world.clock.now();
-    let polls = world
+    let mut setup = Setup::new();
+    let start = setup.clock.now();
+    let polls = setup
         .watch(TimeDelta::days(2), |clock, count| match count {
             // Set back by an hour; later the machine sleeps for eight hours, which only one of its clocks notices.
             20 => clock.set(clock.now() - TimeDelta::hours(1)),
@@ -154,15 +154,15 @@ async fn clocks_that_jump_and_a_sleep_neither_double_nor_lose_a_poll() {
     let close: Vec<_> = gaps.iter().filter(|gap| **gap + Duration::from_secs(1) < HALF_HOUR).collect();
     // After the sleep one comes at once.
     assert!(close.len() <= 2 && close.iter().any(|gap| **gap <= Duration::from_secs(10)), "{close:?}");
-    assert!(world.clock.now() - start > TimeDelta::hours(54));
+    assert!(setup.clock.now() - start > TimeDelta::hours(54));
 }
 
 /// The service's pages on a port of their own.
-fn pages(world: &World) -> SocketAddr {
+fn pages(setup: &Setup) -> SocketAddr {
     let pages = Pages {
-        status: world.status.clone(),
-        health_file: world.home.path("health.json"),
-        clock: world.clock.clone(),
+        status: setup.status.clone(),
+        health_file: setup.home.path("health.json"),
+        clock: setup.clock.clone(),
     };
     let server = http::start(([127, 0, 0, 1], 0).into(), pages).unwrap();
     let address = server.address();
@@ -201,33 +201,33 @@ fn figures(text: &str) -> BTreeMap<String, f64> {
 
 #[tokio::test]
 async fn health_turns_after_45_minutes_and_back_after_the_next_good_run() {
-    let mut world = World::new();
-    let address = pages(&world);
+    let mut setup = Setup::new();
+    let address = pages(&setup);
     assert_eq!((get(address, "/health").0, get(address, "/ready").0), (503, 503));
-    world.watch(TimeDelta::hours(1), |_, _| ()).await;
+    setup.watch(TimeDelta::hours(1), |_, _| ()).await;
     assert_eq!((get(address, "/health").0, get(address, "/ready").0), (200, 200));
-    world.clock.sleep(Duration::from_mins(45)).await;
+    setup.clock.sleep(Duration::from_mins(45)).await;
     assert_eq!(get(address, "/health").0, 200);
-    world.clock.sleep(Duration::from_mins(1)).await;
+    setup.clock.sleep(Duration::from_mins(1)).await;
     let (status, answer) = get(address, "/health");
-    let told: Value = serde_json::from_str(body(&answer)).unwrap();
-    assert_eq!((status, &told["healthy"]), (503, &Value::Bool(false)));
-    assert!(told["lines"][0].as_str().unwrap().contains("Last run was 46 minutes ago"), "{told}");
+    let health: Value = serde_json::from_str(body(&answer)).unwrap();
+    assert_eq!((status, &health["healthy"]), (503, &Value::Bool(false)));
+    assert!(health["lines"][0].as_str().unwrap().contains("Last run was 46 minutes ago"), "{health}");
     assert_eq!(figures(body(&get(address, "/metrics").1))["polisen_collector_healthy"], 0.0);
-    world.watch(TimeDelta::hours(1), |_, _| ()).await;
+    setup.watch(TimeDelta::hours(1), |_, _| ()).await;
     assert_eq!(get(address, "/health").0, 200);
     assert_eq!(figures(body(&get(address, "/metrics").1))["polisen_collector_healthy"], 1.0);
 }
 
 #[tokio::test]
 async fn the_figures_are_those_of_the_runs() {
-    let mut world = World::new();
-    let address = pages(&world);
-    world.watch(TimeDelta::hours(24), |_, _| ()).await;
+    let mut setup = Setup::new();
+    let address = pages(&setup);
+    setup.watch(TimeDelta::hours(24), |_, _| ()).await;
     let all = figures(body(&get(address, "/metrics").1));
     let figure = |name: &str| all[&format!("polisen_collector_{name}")];
     #[expect(clippy::cast_precision_loss, reason = "some hundred events")]
-    let stored = world.stored().await as f64;
+    let stored = setup.stored().await as f64;
     assert_eq!(figure("events_total{kind=\"new\"}"), stored);
     assert_eq!(
         (figure("runs_total{result=\"success\"}"), figure("runs_total{result=\"failed\"}")),
@@ -271,8 +271,8 @@ fn monitoring() -> PathBuf {
 /// What alerts and the dashboard to import ask for is served; what alerts ask for also before the first run.
 #[tokio::test]
 async fn monitored_metrics_are_served() {
-    let mut world = World::new();
-    let address = pages(&world);
+    let mut setup = Setup::new();
+    let address = pages(&setup);
     let served = || -> BTreeSet<String> {
         let text = get(address, "/metrics").1;
         body(&text).lines().filter_map(|line| Some(line.split(['{', ' ']).next()?.to_owned())).collect()
@@ -285,10 +285,10 @@ async fn monitored_metrics_are_served() {
         let missing: Vec<String> = missing.filter(|name| !name.ends_with("_run_failures_total")).collect();
         assert_eq!(missing, [""; 0], "{name}");
     }
-    world.watch(TimeDelta::hours(2), |_, _| ()).await;
+    setup.watch(TimeDelta::hours(2), |_, _| ()).await;
     let missing = fixture("absent.json");
-    let failing = Collector { feed: Feed::File(missing), ..world.collector() };
-    world.status.note(&failing.run().await.record);
+    let failing = Collector { feed: Feed::File(missing), ..setup.collector() };
+    setup.status.note(&failing.run().await.record);
     for name in ["alerts.yml", "grafana.json"] {
         let missing: Vec<String> = monitored(name).difference(&served()).cloned().collect();
         assert_eq!(missing, [""; 0], "{name}");
@@ -312,12 +312,12 @@ fn every_alert_is_tested() {
 /// A response that is stored in part, an outage and a clock in the future, in the metrics.
 #[tokio::test]
 async fn evidence_is_served_as_metrics() {
-    let mut world = World::new();
-    let address = pages(&world);
+    let mut setup = Setup::new();
+    let address = pages(&setup);
     let figure =
         |name: &str| figures(body(&get(address, "/metrics").1))[&format!("polisen_collector_{name}")];
     assert_eq!((figure("last_settled_timestamp_seconds"), figure("healthy")), (0.0, 0.0));
-    world.watch(TimeDelta::hours(1), |_, _| ()).await;
+    setup.watch(TimeDelta::hours(1), |_, _| ()).await;
     let settled = figure("last_settled_timestamp_seconds");
     assert!(settled > 0.0 && settled == figure("last_valid_response_timestamp_seconds"));
     assert_eq!((figure("response_valid_events"), figure("rejected_share")), (500.0, 0.0));
@@ -325,56 +325,56 @@ async fn evidence_is_served_as_metrics() {
     assert!(figure("ledger_events") >= 500.0);
 
     let note = |report: &collector::run::RunReport| {
-        world.status.note(&report.record);
-        world.status.note_evidence(&report.evidence, report.health_error.as_ref());
+        setup.status.note(&report.record);
+        setup.status.note_evidence(&report.evidence, report.health_error.as_ref());
     };
-    fs::write(world.file(), "[1, 2, 3]").unwrap();
-    note(&world.collector().run().await);
+    fs::write(setup.file(), "[1, 2, 3]").unwrap();
+    note(&setup.collector().run().await);
     assert_eq!((figure("response_valid_events"), figure("rejected_share")), (0.0, 1.0));
     assert_eq!((figure("last_settled_timestamp_seconds"), figure("healthy")), (settled, 0.0));
-    fs::remove_file(world.file()).unwrap();
+    fs::remove_file(setup.file()).unwrap();
     for failures in [1.0, 2.0, 3.0] {
-        note(&world.collector().run().await);
+        note(&setup.collector().run().await);
         assert_eq!(figure("consecutive_failures"), failures);
     }
 }
 
 #[tokio::test]
 async fn health_file_that_cannot_be_written_makes_the_service_unhealthy() {
-    let mut world = World::new();
-    let address = pages(&world);
-    world.watch(TimeDelta::hours(1), |_, _| ()).await;
+    let mut setup = Setup::new();
+    let address = pages(&setup);
+    setup.watch(TimeDelta::hours(1), |_, _| ()).await;
     assert_eq!(get(address, "/health").0, 200);
-    let mut collector = world.collector();
-    collector.paths.health_file = world.home.path("feed.json/health.json");
+    let mut collector = setup.collector();
+    collector.paths.health_file = setup.home.path("feed.json/health.json");
     let report = collector.run().await;
     assert!(report.result.is_ok());
-    world.status.note_evidence(&report.evidence, report.health_error.as_ref());
+    setup.status.note_evidence(&report.evidence, report.health_error.as_ref());
     let (status, answer) = get(address, "/health");
     assert!(status == 503 && answer.contains("could not be written"), "{answer}");
-    let report = world.collector().run().await;
-    world.status.note_evidence(&report.evidence, report.health_error.as_ref());
+    let report = setup.collector().run().await;
+    setup.status.note_evidence(&report.evidence, report.health_error.as_ref());
     assert_eq!(get(address, "/health").0, 200);
 }
 
 #[tokio::test]
 async fn clock_that_was_ahead_is_unhealthy_until_the_next_run() {
-    let mut world = World::new();
-    let address = pages(&world);
-    world.watch(TimeDelta::hours(1), |_, _| ()).await;
-    world.clock.set(world.clock.now() - TimeDelta::days(2));
+    let mut setup = Setup::new();
+    let address = pages(&setup);
+    setup.watch(TimeDelta::hours(1), |_, _| ()).await;
+    setup.clock.set(setup.clock.now() - TimeDelta::days(2));
     let (status, answer) = get(address, "/health");
     assert!(status == 503 && answer.contains("is dated"), "{answer}");
-    world.collector().run().await;
+    setup.collector().run().await;
     assert_eq!(get(address, "/health").0, 200);
 }
 
 #[tokio::test]
 async fn a_failure_is_counted_by_its_kind_and_makes_it_unhealthy() {
-    let world = World::new();
-    let address = pages(&world);
-    let report = world.collector().run().await;
-    world.status.note(&report.record);
+    let setup = Setup::new();
+    let address = pages(&setup);
+    let report = setup.collector().run().await;
+    setup.status.note(&report.record);
     let all = figures(body(&get(address, "/metrics").1));
     assert_eq!(all["polisen_collector_run_failures_total{kind=\"read\"}"], 1.0);
     assert_eq!(get(address, "/health").0, 503);
@@ -384,8 +384,8 @@ async fn a_failure_is_counted_by_its_kind_and_makes_it_unhealthy() {
 
 #[tokio::test]
 async fn whatever_is_sent_is_refused_or_answered_and_the_next_is_answered_too() {
-    let world = World::new();
-    let address = pages(&world);
+    let setup = Setup::new();
+    let address = pages(&setup);
     // Connections on which nothing, or half of a request, comes.
     let mut open = Vec::new();
     for number in 0..60 {
@@ -422,9 +422,9 @@ async fn whatever_is_sent_is_refused_or_answered_and_the_next_is_answered_too() 
 /// More than the places there are: who says nothing, who says half, who asks and does not read.
 #[tokio::test]
 async fn readers_that_take_every_place_delay_no_poll_and_are_forgotten() {
-    let mut world = World::new();
-    let address = pages(&world);
-    world.watch(TimeDelta::hours(12), |_, _| ()).await;
+    let mut setup = Setup::new();
+    let address = pages(&setup);
+    setup.watch(TimeDelta::hours(12), |_, _| ()).await;
     let sent: [&[u8]; 3] = [
         b"",
         b"GET /api/runs HTTP/1.1\r\nHost: x\r\n",
@@ -437,7 +437,7 @@ async fn readers_that_take_every_place_delay_no_poll_and_are_forgotten() {
             stream
         })
         .collect();
-    assert_eq!(world.watch(TimeDelta::days(1), |_, _| ()).await.len(), 48);
+    assert_eq!(setup.watch(TimeDelta::days(1), |_, _| ()).await.len(), 48);
     drop(open);
     assert_eq!(get(address, "/health").0, 200);
     let view: Value = serde_json::from_str(body(&get(address, "/api/runs").1)).unwrap();
@@ -446,8 +446,8 @@ async fn readers_that_take_every_place_delay_no_poll_and_are_forgotten() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_scrapes_are_answered_while_it_polls() {
-    let mut world = World::new();
-    let address = pages(&world);
+    let mut setup = Setup::new();
+    let address = pages(&setup);
     let scrapes = tokio::spawn(async move {
         // A connection each: one that waits for its next request may just have been closed for saying nothing.
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).pool_max_idle_per_host(0);
@@ -462,25 +462,25 @@ async fn ten_thousand_scrapes_are_answered_while_it_polls() {
         }
         answered
     });
-    let polls = world.watch(TimeDelta::days(4), |_, _| ()).await;
+    let polls = setup.watch(TimeDelta::days(4), |_, _| ()).await;
     assert_eq!(polls.len(), 192);
     assert_eq!(scrapes.await.unwrap(), 10_000);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_does_not_end_is_broken_off_ten_seconds_after_the_word_to_stop() {
-    let world = World::new();
+    let setup = Setup::new();
     let schedule = Schedule::new(HALF_HOUR, Duration::ZERO, "test");
     let pace = Pace::new(HALF_HOUR, false, 500);
-    let mut watch = Watch::new(world.clock.clone(), schedule, pace, world.status.clone(), None);
-    let (tell, mut told) = unbounded_channel();
+    let mut watch = Watch::new(setup.clock.clone(), schedule, pace, setup.status.clone(), None);
+    let (commands, mut received) = unbounded_channel();
     let began = tokio::time::Instant::now();
     let poll = async || {
-        tell.send(Command::Reload).unwrap();
-        tell.send(Command::Stop).unwrap();
+        commands.send(Command::Reload).unwrap();
+        commands.send(Command::Stop).unwrap();
         std::future::pending().await
     };
-    assert_eq!(watch.run(poll, &mut told).await, Command::Stop);
+    assert_eq!(watch.run(poll, &mut received).await, Command::Stop);
     assert_eq!(began.elapsed().as_secs(), 10);
-    assert!(world.status.view(1).runs.is_empty());
+    assert!(setup.status.view(1).runs.is_empty());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use collector::store::disk::{Disk, Entry, EntryKind, Staged};
 
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Node {
@@ -131,8 +131,8 @@ impl SimulatedDisk {
         state.synced_names.insert(path.to_path_buf(), Node::File(number));
     }
 
-    /// Keeps what was synced, and of the rest what the dice say.
-    pub(crate) fn lose_power(&self, dice: &mut Dice) {
+    /// Keeps what was synced, and of the rest what the random number generator picks.
+    pub(crate) fn lose_power(&self, rng: &mut SeededRng) {
         let mut state = self.state();
         let State { names, synced_names, contents, .. } = &mut *state;
         let mut paths: Vec<PathBuf> = names.keys().chain(synced_names.keys()).cloned().collect();
@@ -141,7 +141,7 @@ impl SimulatedDisk {
         let mut left = BTreeMap::new();
         for path in paths {
             let (now, synced) = (names.get(&path), synced_names.get(&path));
-            let node = if now == synced || dice.chance(500) { now } else { synced };
+            let node = if now == synced || rng.chance(500) { now } else { synced };
             let reachable = path
                 .parent()
                 .is_none_or(|parent| parent == Path::new("") || left.get(parent) == Some(&Node::Folder));
@@ -153,7 +153,7 @@ impl SimulatedDisk {
         *synced_names = left;
         for content in contents {
             if content.synced.as_ref() != Some(&content.now) {
-                let torn = dice.index(content.now.len() + 1);
+                let torn = rng.index(content.now.len() + 1);
                 content.now = content.synced.clone().unwrap_or_else(|| content.now[..torn].to_vec());
                 content.synced = Some(content.now.clone());
             }

@@ -10,14 +10,14 @@
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod dice;
 mod disk;
 mod machine;
 mod promises;
 mod restore;
+mod rng;
+mod schedule;
 mod store;
 mod tape;
-mod world;
 
 use std::env;
 use std::num::NonZero;
@@ -26,9 +26,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 
+use schedule::Schedule;
 use store::Guard;
 use tape::Tape;
-use world::World;
 
 const TAPES: u64 = 48;
 const RESPONSES: usize = 40;
@@ -56,7 +56,7 @@ fn first_violation(seeds: Range<u64>, broken: Option<Guard>) -> Option<(u64, Str
             if seed >= seeds.end || found.lock().unwrap().as_ref().is_some_and(|(least, _)| *least < seed) {
                 return;
             }
-            if let Err(promise) = World::new(seed, tape_of(seed), broken, false).run() {
+            if let Err(promise) = Schedule::new(seed, tape_of(seed), broken, false).run() {
                 let mut found = found.lock().unwrap();
                 if found.as_ref().is_none_or(|(least, _)| seed < *least) {
                     *found = Some((seed, promise));
@@ -74,16 +74,16 @@ fn first_violation(seeds: Range<u64>, broken: Option<Guard>) -> Option<(u64, Str
 }
 
 fn tell(seed: u64, broken: Option<Guard>) -> String {
-    let mut world = World::new(seed, tape_of(seed), broken, true);
-    let result = world.run();
-    format!("{}seed {seed}: {result:?}", world.story())
+    let mut schedule = Schedule::new(seed, tape_of(seed), broken, true);
+    let result = schedule.run();
+    format!("{}seed {seed}: {result:?}", schedule.into_log())
 }
 
 #[test]
 fn the_whole_keeps_every_promise() {
     if let Some(seed) = number("SIMULATION_SEED") {
-        let story = tell(seed, None);
-        assert!(story.ends_with("Ok(())"), "{story}");
+        let log = tell(seed, None);
+        assert!(log.ends_with("Ok(())"), "{log}");
         return;
     }
     let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
@@ -100,9 +100,10 @@ fn the_whole_keeps_every_promise() {
 #[track_caller]
 fn assert_needed(guard: Guard) {
     let found = first_violation(0..SEEDS, Some(guard));
-    let (seed, _) = found.unwrap_or_else(|| panic!("without {guard:?} nothing went wrong in {SEEDS} worlds"));
-    let story = tell(seed, Some(guard));
-    assert!(!story.ends_with("Ok(())"), "seed {seed} does not repeat itself");
+    let (seed, _) =
+        found.unwrap_or_else(|| panic!("without {guard:?} nothing went wrong in {SEEDS} schedules"));
+    let log = tell(seed, Some(guard));
+    assert!(!log.ends_with("Ok(())"), "seed {seed} does not repeat itself");
 }
 
 #[test]

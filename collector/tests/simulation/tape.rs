@@ -1,4 +1,4 @@
-//! What the feed answered, and when: made once from `fixtures`, played in many worlds.
+//! What the feed answered, and when: made once from `fixtures`, replayed in many schedules.
 
 use chrono::{DateTime, Duration, Utc};
 use collector::event::{Event, Response};
@@ -6,7 +6,7 @@ use fixtures::{Feed, FeedConfig};
 
 /// A response and when it is given.
 #[derive(Debug)]
-pub(crate) struct Play {
+pub(crate) struct Answer {
     pub(crate) at: DateTime<Utc>,
     pub(crate) body: Vec<u8>,
     pub(crate) events: Vec<Event>,
@@ -15,12 +15,12 @@ pub(crate) struct Play {
 /// Some days of a feed that misbehaves as the real one does, only more often.
 #[derive(Debug)]
 pub(crate) struct Tape {
-    pub(crate) plays: Vec<Play>,
+    pub(crate) answers: Vec<Answer>,
     pub(crate) buffer: usize,
 }
 
 impl Tape {
-    /// So many responses of a feed, a few hours apart.
+    /// A number of responses of a feed, a few hours apart.
     pub(crate) fn record(seed: u64, responses: usize) -> Self {
         // A window of 40 is long enough for events to vanish from its middle.
         let buffer = [8, 12, 40][usize::try_from(seed % 3).unwrap()];
@@ -35,7 +35,7 @@ impl Tape {
             log: false,
             ..FeedConfig::default()
         });
-        let plays = (0..responses).map(|number| {
+        let answers = (0..responses).map(|number| {
             // Now and then the same minute, now and then a day: with and without an overlap.
             let minutes =
                 [0, 5, 30, 30, 60, 120, 240, 1_440][(number * 7 + usize::try_from(seed).unwrap()) % 8];
@@ -44,13 +44,13 @@ impl Tape {
             let body = feed.response().compact();
             let parsed = Response::parse(&body).unwrap();
             let events = parsed.elements().iter().map(|element| element.event.unwrap()).collect();
-            Play { at, body, events }
+            Answer { at, body, events }
         });
-        Self { plays: plays.collect(), buffer }
+        Self { answers: answers.collect(), buffer }
     }
 
     /// What the feed answers at a time.
     pub(crate) fn at(&self, now: DateTime<Utc>) -> usize {
-        self.plays.partition_point(|play| play.at <= now).saturating_sub(1)
+        self.answers.partition_point(|answer| answer.at <= now).saturating_sub(1)
     }
 }

@@ -157,7 +157,7 @@ fn ledger(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
     }
 }
 
-/// A run goes on from any ledger that can be read, and writes one that can be read.
+/// A run continues from any ledger that can be read, and writes one that can be read.
 fn continues(mut ledger: Ledger) -> Result<(), String> {
     if ledger.lineage.sequence() == LAST_SEQUENCE {
         return Ok(());

@@ -128,7 +128,7 @@ fn recording(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
     Ok(2 + size_of(time.timestamp().unsigned_abs()))
 }
 
-/// The file in which calls to a host are counted: whatever it holds, calls go on and stay within the limits.
+/// The file in which calls to a host are counted: whatever it holds, calls continue and stay within the limits.
 fn calls(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
     let count =
         |file: &[u8], at| count_call(file, &CallLimits::POLISEN, at).map_err(|error| error.to_string());

@@ -11,8 +11,8 @@ pub fn plain_limit(base_rate: f64, interval: TimeDelta, missed_polls: u32) -> f6
     BUFFER as f64 / (base_rate * hours)
 }
 
-/// The same for events that come by chance (Poisson): the rate at which the buffer overflows in none of so many
-/// `windows`, as likely as not. Edits take places in the buffer as well: so many movements for each event.
+/// The same for events at random times (Poisson): the rate at which the buffer overflows in none of `windows` with a
+/// probability of one half. Edits take places in the buffer as well: `movements_per_event`.
 #[must_use]
 pub fn limit_with_chance(plain: f64, movements_per_event: f64, windows: f64) -> f64 {
     // The mean at which one window overflows with this chance.

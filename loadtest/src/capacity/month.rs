@@ -146,9 +146,9 @@ impl Polls {
 }
 
 fn shuffle(events: &mut [Slots], seed: u64) {
-    let mut dice = Pcg64Mcg::seed_from_u64(seed ^ 0x5eed);
+    let mut rng = Pcg64Mcg::seed_from_u64(seed ^ 0x5eed);
     for end in (1..events.len()).rev() {
         let below = u64::try_from(end + 1).unwrap_or(1);
-        events.swap(end, usize::try_from(dice.next_u64() % below).unwrap_or(0));
+        events.swap(end, usize::try_from(rng.next_u64() % below).unwrap_or(0));
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Run {
     /// The time between two polls, from 10 s (the provider's rule) to a day.
     #[arg(long, default_value = "30m", value_parser = interval)]
     interval: TimeDelta,
-    /// In what rhythm events come: flat (by chance), daily (as in the real feed), or history DIR (recorded responses).
+    /// The rhythm of events: flat (random), daily (as in the real feed), or history DIR (recorded responses).
     #[arg(long, num_args = 1..=2, value_names = ["RHYTHM", "DIR"], default_value = "daily")]
     traffic: Vec<String>,
     /// Same seed and options, same result.
@@ -139,11 +139,11 @@ impl Run {
 
 /// Fails if a loss was not reported or a report was false.
 fn check_gaps(rate: f64, gaps: Gaps) -> anyhow::Result<()> {
-    let Gaps { polls_after_loss, told, told_in_vain, .. } = gaps;
+    let Gaps { polls_after_loss, reported, false_reports, .. } = gaps;
     ensure!(
         gaps.are_right(),
-        "possible_gap is wrong at {rate}x: {told} of {polls_after_loss} polls after a loss reported it, false reports: \
-         {told_in_vain}"
+        "possible_gap is wrong at {rate}x: {reported} of {polls_after_loss} polls after a loss reported it, false reports: \
+         {false_reports}"
     );
     Ok(())
 }
@@ -163,12 +163,12 @@ fn text(played: &[Played]) -> String {
         );
     }
     for Played { rate, gaps, .. } in played {
-        let Gaps { polls_after_loss, told, beside_edits, told_in_vain, false_reports_beyond } = gaps;
-        let false_reports = told_in_vain + false_reports_beyond;
+        let Gaps { polls_after_loss, reported, beside_edits, false_reports, false_reports_beyond } = gaps;
+        let false_reports = false_reports + false_reports_beyond;
         if polls_after_loss + false_reports > 0 {
             let _ = writeln!(
                 text,
-                "at {rate}x, {told} of {polls_after_loss} polls after a loss reported possible_gap ({beside_edits} held \
+                "at {rate}x, {reported} of {polls_after_loss} polls after a loss reported possible_gap ({beside_edits} held \
                  edited events); false reports: {false_reports}"
             );
         }
@@ -182,11 +182,11 @@ fn summary(played: &[Played]) -> Table {
         "published",
         "stored",
         "lost",
-        "twice",
+        "duplicates",
         "polls",
         "failed",
-        "most new",
-        "least overlap",
+        "maximum new",
+        "minimum overlap",
         "run p50",
         "run p99",
         "memory",
@@ -274,13 +274,13 @@ mod tests {
 
     #[test]
     fn an_unreported_loss_or_a_false_report_fails_the_run() {
-        let right = Gaps { polls_after_loss: 2, told: 2, beside_edits: 1, ..Gaps::default() };
+        let right = Gaps { polls_after_loss: 2, reported: 2, beside_edits: 1, ..Gaps::default() };
         assert!(check_gaps(1.0, right).is_ok());
         assert!(
-            check_gaps(1.0, Gaps { told: 1, ..right })
+            check_gaps(1.0, Gaps { reported: 1, ..right })
                 .is_err_and(|error| error.to_string().contains("1 of 2"))
         );
-        assert!(check_gaps(1.0, Gaps { told_in_vain: 1, ..right }).is_err());
+        assert!(check_gaps(1.0, Gaps { false_reports: 1, ..right }).is_err());
         assert!(check_gaps(1_000.0, Gaps { false_reports_beyond: 1, ..right }).is_ok());
     }
 }

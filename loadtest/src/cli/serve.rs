@@ -32,7 +32,7 @@ pub(super) struct Serve {
     #[arg(long, default_value_t = fixtures::DOCUMENTED_EVENTS_PER_HOUR, value_parser = run::positive, allow_negative_numbers = true)]
     base_rate: f64,
     /// How many times faster time passes at the feed: at 3600 an hour is a second. Its rules go by that time. At 0 it passes
-    /// only when the feed is told: PUT /time?2026-01-02T12:00:00Z
+    /// only on request: PUT /time?2026-01-02T12:00:00Z
     #[arg(long, default_value_t = 1.0, value_parser = speed, allow_negative_numbers = true)]
     speed: f64,
     /// Same seed, same events.
@@ -76,11 +76,11 @@ impl Serve {
                 .await
                 .with_context(|| format!("cannot listen on port {}", self.port))?;
             let base = format!("http://{}", listener.local_addr()?);
-            let told = json!({"feed": format!("{base}{EVENTS_PATH}"), "status": format!("{base}/status"), "page": base});
-            output::print(&format!("{told}\n"))?;
+            let addresses = json!({"feed": format!("{base}{EVENTS_PATH}"), "status": format!("{base}/status"), "page": base});
+            output::print(&format!("{addresses}\n"))?;
             let serving = Served::new(feed, start, self.speed).serve(listener);
             tokio::select! {
-                ended = serving => ended.context("cannot go on")?,
+                ended = serving => ended.context("cannot serve")?,
                 interrupted = tokio::signal::ctrl_c() => interrupted?,
             }
             Ok(true)

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use chrono::TimeDelta;
 use clap::Args;
 use loadtest::report::table::Table;
-use loadtest::service::{FeedService, Life, Lived, MOST_MEMORY, play};
+use loadtest::service::{FeedService, Life, Lived, MOST_MEMORY, simulate};
 use serde_json::Value;
 
 use super::{output, run};
@@ -39,7 +39,7 @@ impl Service {
         let feed = ServedFeed::start(fault_rate, seed)?;
         let bar = output::progress(life.poll_count(), "polls");
         let runtime = collector::run::runtime()?;
-        let lived = runtime.block_on(play(&life, &feed.service, || bar.inc(1)))?;
+        let lived = runtime.block_on(simulate(&life, &feed.service, || bar.inc(1)))?;
         bar.finish_and_clear();
         results.write(&lived, || table(&lived).to_string())?;
         Ok(lived.is_sound())
@@ -73,8 +73,9 @@ impl ServedFeed {
         if let Some(stdout) = process.0.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        let told: Value = serde_json::from_str(&line).context("the feed does not say where it is")?;
-        let base = told["page"].as_str().and_then(|page| page.strip_prefix("http://")).unwrap_or_default();
+        let addresses: Value = serde_json::from_str(&line).context("the feed does not say where it is")?;
+        let base =
+            addresses["page"].as_str().and_then(|page| page.strip_prefix("http://")).unwrap_or_default();
         let service = FeedService::at(base.parse().context("the feed does not say where it is")?);
         Ok(Self { service, _process: process })
     }

@@ -83,7 +83,7 @@ impl ServeOci {
         runtime.block_on(async {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.context("cannot listen")?;
             let endpoint = format!("http://{}", listener.local_addr()?);
-            let told = json!({
+            let addresses = json!({
                 "endpoint": endpoint,
                 "config_file": config,
                 "store": format!("oci://{namespace}/{bucket}"),
@@ -92,8 +92,8 @@ impl ServeOci {
                 "metadata_url": format!("{endpoint}{METADATA_BASE}"),
                 "secrets": ObjectStorage::secret_ids(),
             });
-            output::print(&format!("{told}\n"))?;
-            service.serve(listener).await.context("cannot go on")
+            output::print(&format!("{addresses}\n"))?;
+            service.serve(listener).await.context("cannot serve")
         })
     }
 }

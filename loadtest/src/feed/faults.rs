@@ -74,7 +74,7 @@ pub struct FaultPlan {
     rate: f64,
     kinds: Vec<Fault>,
     outages: Vec<Outage>,
-    dice: Pcg64Mcg,
+    rng: Pcg64Mcg,
 }
 
 impl FaultPlan {
@@ -87,8 +87,8 @@ impl FaultPlan {
     /// A share `rate` of the calls goes wrong in one of these ways, all alike, and every call during an outage.
     #[must_use]
     pub fn new(start: DateTime<Utc>, rate: f64, kinds: &[Fault], outages: &[Outage], seed: u64) -> Self {
-        let dice = Pcg64Mcg::seed_from_u64(seed ^ 0x0fa0_17f5);
-        Self { start, rate, kinds: kinds.to_vec(), outages: outages.to_vec(), dice }
+        let rng = Pcg64Mcg::seed_from_u64(seed ^ 0x0fa0_17f5);
+        Self { start, rate, kinds: kinds.to_vec(), outages: outages.to_vec(), rng }
     }
 
     pub(super) fn next(&mut self, now: DateTime<Utc>) -> Option<Fault> {
@@ -100,12 +100,12 @@ impl FaultPlan {
         if self.kinds.is_empty() || self.unit() >= self.rate {
             return None;
         }
-        let drawn = usize::try_from(self.dice.next_u32()).unwrap_or(0);
+        let drawn = usize::try_from(self.rng.next_u32()).unwrap_or(0);
         self.kinds.get(drawn % self.kinds.len()).copied()
     }
 
     fn unit(&mut self) -> f64 {
-        f64::from(self.dice.next_u32()) / (f64::from(u32::MAX) + 1.0)
+        f64::from(self.rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
     }
 }
 

@@ -61,7 +61,7 @@ impl Recording {
             changes: Changes::default(),
             published: 0,
         };
-        recording.play(0);
+        recording.replay(0);
         Ok(recording)
     }
 
@@ -74,13 +74,13 @@ impl Recording {
     pub(super) fn advance_to(&mut self, now: DateTime<Utc>) {
         while self.played_at(self.current + 1).is_some_and(|at| at <= now) {
             self.current += 1;
-            self.play(self.current);
+            self.replay(self.current);
         }
     }
 
     /// What cannot be read or parsed is passed over: the feed stays as it was. A sparse response is sent, but what the
     /// feed holds stays as it was, too: the next response shows it again.
-    fn play(&mut self, number: usize) {
+    fn replay(&mut self, number: usize) {
         let Some(Ok(body)) = self.files.get(number).map(|(_, path)| fs::read(path)) else { return };
         let Ok(response) = Response::parse(&body) else { return };
         let events: Vec<Event> =

@@ -23,7 +23,7 @@ pub const EVENTS_PATH: &str = "/api/events";
 /// When an answer comes that is to come too late.
 const SILENCE: Duration = Duration::from_mins(2);
 
-/// Where the time of a feed is set that goes by the time it is told: `PUT /time?2026-01-02T12:00:00Z`.
+/// Sets the time of a feed at speed 0: `PUT /time?2026-01-02T12:00:00Z`.
 pub const TIME_PATH: &str = "/time";
 
 /// A feed with a time of its own.
@@ -33,7 +33,7 @@ pub struct Served {
     start: DateTime<Utc>,
     origin: Instant,
     speed: f64,
-    told: Arc<Mutex<DateTime<Utc>>>,
+    set_time: Arc<Mutex<DateTime<Utc>>>,
 }
 
 /// What the page shows.
@@ -55,11 +55,11 @@ pub struct Status {
 }
 
 impl Served {
-    /// A feed that begins now, at `start` in its own time, which passes so many times faster than ours; at speed 0 it goes by
-    /// the time that it is told.
+    /// A feed that begins now, at `start` in its own time, which passes `speed` times faster than real time; at speed 0 it
+    /// stands at the time that was set.
     #[must_use]
     pub fn new(feed: SimulatedFeed, start: DateTime<Utc>, speed: f64) -> Self {
-        Self { feed, start, origin: Instant::now(), speed, told: Arc::new(Mutex::new(start)) }
+        Self { feed, start, origin: Instant::now(), speed, set_time: Arc::new(Mutex::new(start)) }
     }
 
     /// Its own time.
@@ -67,13 +67,13 @@ impl Served {
     pub fn now(&self) -> DateTime<Utc> {
         let passed = self.origin.elapsed().as_secs_f64() * self.speed;
         let flown = self.start + TimeDelta::milliseconds((passed * 1e3) as i64);
-        flown.max(*self.told.lock().unwrap_or_else(PoisonError::into_inner))
+        flown.max(*self.set_time.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets it be this late, if it is not later already.
     fn advance_to(&self, now: DateTime<Utc>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        *told = now.max(*told);
+        let mut set_time = self.set_time.lock().unwrap_or_else(PoisonError::into_inner);
+        *set_time = now.max(*set_time);
     }
 
     /// How it is used.
@@ -160,7 +160,7 @@ fn page(status: &Status) -> String {
         (
             "refused",
             format!(
-                "{refusals}: {} did not say who calls (403), {} called too often (429)",
+                "{refusals}: {} without a contact (403), {} too many calls (429)",
                 usage.anonymous, usage.too_often
             ),
         ),

@@ -26,7 +26,7 @@ const KINDS: [Fault; 6] =
 /// How often what goes wrong, per mille of the requests.
 #[derive(Debug)]
 pub struct Faults {
-    dice: Pcg64Mcg,
+    rng: Pcg64Mcg,
     /// In the order of [`KINDS`].
     shares: [u32; KINDS.len()],
 }
@@ -44,15 +44,15 @@ impl Faults {
         Self::of([30, 20, 50, 30, 20, 20], seed)
     }
 
-    /// So many per mille are [`Fault::Busy`], [`Fault::Broken`], [`Fault::NoBucket`],
+    /// The probability, per mille, of [`Fault::Busy`], [`Fault::Broken`], [`Fault::NoBucket`],
     /// [`Fault::LostAnswer`], [`Fault::Reset`], [`Fault::Late`].
     #[must_use]
     pub fn of(shares: [u32; KINDS.len()], seed: u64) -> Self {
-        Self { dice: Pcg64Mcg::seed_from_u64(seed), shares }
+        Self { rng: Pcg64Mcg::seed_from_u64(seed), shares }
     }
 
     pub(super) fn next(&mut self) -> Option<Fault> {
-        let mut drawn = self.dice.next_u32() % 1_000;
+        let mut drawn = self.rng.next_u32() % 1_000;
         for (share, fault) in self.shares.into_iter().zip(KINDS) {
             if drawn < share {
                 return Some(fault);
@@ -64,6 +64,6 @@ impl Faults {
 
     /// After how many requests a late one is done.
     pub(super) fn delay(&mut self) -> u32 {
-        1 + self.dice.next_u32() % 12
+        1 + self.rng.next_u32() % 12
     }
 }

@@ -1,4 +1,4 @@
-//! What an instance is told of itself, and the federation service that believes its certificate.
+//! The metadata of an instance, and the federation service that accepts its certificate.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -72,7 +72,7 @@ impl Instance {
         (SystemTime::now() < session.expires).then_some(session.public_key.as_slice())
     }
 
-    /// From now on no token is believed.
+    /// From now on no token is accepted.
     pub(super) fn end_sessions(&mut self) {
         self.sessions.clear();
     }
@@ -106,7 +106,7 @@ impl Instance {
     }
 
     fn begin_session(&mut self, body: &Bytes) -> Result<String, &'static str> {
-        let asked: Value = serde_json::from_slice(body).map_err(|_| "the body is no JSON")?;
+        let asked: Value = serde_json::from_slice(body).map_err(|_| "the body is not valid JSON")?;
         let decoded = |name: &str| BASE64.decode(asked[name].as_str().unwrap_or_default()).ok();
         if decoded("certificate").as_ref() != Some(&self.certificate_der) {
             return Err("the certificate is of no instance");
@@ -122,7 +122,7 @@ impl Instance {
         });
         let encoded = |part: String| URL_SAFE_NO_PAD.encode(part);
         let header = json!({"alg": "RS256", "typ": "JWT"}).to_string();
-        // Nobody but this service reads it, and it knows its tokens by heart.
+        // Only this service reads it, and it stores its tokens.
         let signature = encoded("simulated".to_owned());
         let token = format!("{}.{}.{signature}", encoded(header), encoded(claims.to_string()));
         self.sessions.insert(token.clone(), Session { public_key, expires });

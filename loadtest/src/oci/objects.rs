@@ -18,7 +18,7 @@ struct Object {
     etag: String,
 }
 
-/// How often what was asked and believed.
+/// Counts of authenticated requests, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Requests {
     /// GET of an object.

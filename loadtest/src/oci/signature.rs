@@ -18,7 +18,7 @@ const COVERED: [&str; 3] = ["date", "(request-target)", "host"];
 /// What the federation service asks for, whose host clients do not sign.
 const COVERED_FOR_FEDERATION: [&str; 2] = ["date", "(request-target)"];
 
-/// What was signed and by whom, to be believed or not.
+/// The parts of a signature that are verified.
 pub(super) struct Claimed {
     /// By which name the key is known.
     pub(super) key_id: String,
@@ -29,7 +29,7 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
-    /// Reads what a request says of its signature; an error tells why nobody can believe it.
+    /// Reads the signature of a request; an error names what is missing or malformed.
     pub(super) fn read(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Self, String> {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let authorization = header("authorization").ok_or("the request is not signed")?;

@@ -91,7 +91,7 @@ impl Page {
             return Ok(());
         }
         let svg = draw(axes, lines).map_err(|error| anyhow!("cannot draw {}: {error}", axes.title))?;
-        // The page sizes it, and people who cannot see it are told what it is.
+        // The page sizes it, and its title describes it to people who cannot see it.
         let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escaped(axes.title));
         let svg = svg.replacen("<svg ", &label, 1);
         let _ = writeln!(

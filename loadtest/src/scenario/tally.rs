@@ -38,12 +38,14 @@ pub struct Gaps {
     /// Polls before which events left the buffer unseen.
     pub polls_after_loss: usize,
     /// Of these, those that reported `possible_gap`. Fewer than all of them is a defect.
-    pub told: usize,
+    #[serde(rename = "told")]
+    pub reported: usize,
     /// Of these, those whose response held known events all the same, because they had been edited meanwhile.
     pub beside_edits: usize,
     /// False reports: polls without a loss that reported `possible_gap` although an event of the poll before still
     /// stood in its place. More than none is a defect.
-    pub told_in_vain: usize,
+    #[serde(rename = "told_in_vain")]
+    pub false_reports: usize,
     /// The same at rates above 100, where the response may not show the overlap.
     pub false_reports_beyond: usize,
 }
@@ -52,7 +54,7 @@ impl Gaps {
     /// Whether every loss was reported, and no report was false.
     #[must_use]
     pub fn are_right(&self) -> bool {
-        self.told == self.polls_after_loss && self.told_in_vain == 0
+        self.reported == self.polls_after_loss && self.false_reports == 0
     }
 }
 
@@ -70,7 +72,7 @@ pub struct LossAt {
 pub struct Fill {
     /// Days since the first poll.
     pub day: f64,
-    /// The most new events of a poll about then, lost ones included.
+    /// The maximum of new events in a poll about then, lost ones included.
     pub new: usize,
 }
 
@@ -191,11 +193,11 @@ impl Tally {
             // Before its first response, an archive has nothing that shows a loss.
         } else if self.unseen.iter().any(|id| !in_feed.contains(id)) {
             gaps.polls_after_loss += 1;
-            gaps.told += usize::from(poll.possible_gap);
+            gaps.reported += usize::from(poll.possible_gap);
             gaps.beside_edits += usize::from(poll.overlap > 0);
         } else if poll.possible_gap && self.in_place.iter().any(|id| in_feed.contains(id)) {
             let within = self.rate <= MAX_RATE_WITHOUT_FALSE_REPORT;
-            *if within { &mut gaps.told_in_vain } else { &mut gaps.false_reports_beyond } += 1;
+            *if within { &mut gaps.false_reports } else { &mut gaps.false_reports_beyond } += 1;
         }
     }
 

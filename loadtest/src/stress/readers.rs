@@ -68,7 +68,7 @@ impl Readings {
 /// One that asks now for this and now for that.
 pub(super) struct Reader {
     archive: Archive,
-    dice: Pcg64Mcg,
+    rng: Pcg64Mcg,
     days: Vec<NaiveDate>,
     ids: Vec<EventId>,
 }
@@ -78,8 +78,8 @@ impl Reader {
     pub(super) async fn new(archive: Archive, number: u64) -> Self {
         let (mut days, mut ids) = (Vec::new(), Vec::new());
         let mut answer = archive.query(&Query::default());
-        while let Some(told) = answer.next().await {
-            if let Ok(event) = told {
+        while let Some(event) = answer.next().await {
+            if let Ok(event) = event {
                 ids.push(event.id);
                 if days.last() != Some(&event.day) {
                     days.push(event.day);
@@ -87,14 +87,14 @@ impl Reader {
             }
         }
         drop(answer);
-        Self { archive, dice: Pcg64Mcg::seed_from_u64(number), days, ids }
+        Self { archive, rng: Pcg64Mcg::seed_from_u64(number), days, ids }
     }
 
     /// Six in ten ask for a day, two for the last week by type, one for a text in everything, one for an event by its number.
     fn next_query(&mut self) -> Query {
-        let dice = usize::try_from(self.dice.next_u64() >> 1).unwrap_or(0);
-        let pick = |count: usize| dice / 10 % count.max(1);
-        match dice % 10 {
+        let rng = usize::try_from(self.rng.next_u64() >> 1).unwrap_or(0);
+        let pick = |count: usize| rng / 10 % count.max(1);
+        match rng % 10 {
             0..=5 => {
                 let day = self.days.get(pick(self.days.len())).copied();
                 Query { from: day, to: day, ..Query::default() }
@@ -119,8 +119,8 @@ impl Reader {
     pub(super) async fn ask(&mut self) -> bool {
         let query = self.next_query();
         let mut answer = self.archive.query(&query);
-        while let Some(told) = answer.next().await {
-            if told.is_err() {
+        while let Some(event) = answer.next().await {
+            if event.is_err() {
                 return false;
             }
         }

@@ -14,7 +14,7 @@ use collector::store::oci::signature::Signer;
 use collector::store::{OciStore, SharedStore};
 use loadtest::oci::{Account, Faults, ObjectStorage};
 
-/// The machine's time of day, but nobody waits.
+/// The system's time of day, without waiting.
 #[derive(Debug, Default)]
 pub(crate) struct Impatient(SystemClock);
 

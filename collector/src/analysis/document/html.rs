@@ -62,7 +62,7 @@ pub(super) fn show(document: &Document, live: Option<&Live>) -> String {
     page
 }
 
-/// A dot that tells in the browser's tab how things stand.
+/// A dot that shows the current state in the browser's tab.
 fn icon(live: Option<&Live>) -> String {
     let colour = match live {
         None => "1f6feb",

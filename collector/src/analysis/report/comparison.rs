@@ -64,7 +64,7 @@ impl Bounded {
         (!runs.is_empty()).then_some(Self { value, bounds: Some([low, high]) })
     }
 
-    /// Bytes a month, if the calls go on as they do.
+    /// Bytes a month, if the calls continue at this rate.
     fn bandwidth(runs: &[RunRecord]) -> Option<Self> {
         let wire = Self::usual(runs, Quantity::WireBytes);
         let whole = || Self::usual(runs, Quantity::ApiResponseBytes);
@@ -144,9 +144,8 @@ fn quantities(before: &[RunRecord], after: &[RunRecord]) -> Section {
             Some(cells)
         });
     let columns =
-        [&[("quantity", "")][..], &COLUMNS, &[("p_value", "by chance"), ("verdict", "verdict")]].concat();
+        [&[("quantity", "")][..], &COLUMNS, &[("p_value", "p-value"), ("verdict", "verdict")]].concat();
     let table = Table::new("quantities", &columns, rows.collect());
-    let note =
-        "Medians; of numbers of events and bytes written the means. By chance: the test of Mann and Whitney.";
+    let note = "Medians; of numbers of events and bytes written the means. p-value: the Mann–Whitney U test.";
     Section::new("quantities", "All that is followed", vec![Item::Table(table), Item::Note(note.to_owned())])
 }

@@ -14,9 +14,9 @@ use crate::record::history::History;
 const FACTORS: [f64; 4] = [1.0, 10.0, 50.0, 100.0];
 /// What the documents say of them.
 const DOCUMENTED: [&str; 4] = ["OK", "OK", "OK: poll every 15 min", "WARNING: API limit"];
-/// The provider asks for at most one call in so many seconds.
+/// The minimum interval between two calls that the provider asks for, in seconds.
 const SHORTEST_INTERVAL_S: f64 = 60.0;
-/// Growth is told after so many days.
+/// The minimum number of days for a statement about growth.
 const LEAST_DAYS: usize = 28;
 const DAYS_A_YEAR: f64 = 365.25;
 const HALF_HOUR_S: u32 = 1_800;
@@ -173,7 +173,7 @@ fn calls(runs: &[RunRecord], schedule: Option<&Schedule>) -> Section {
     Section::new("calls", "Calls of the feed", vec![Item::Facts(facts)])
 }
 
-/// The documents' matrix: the same rhythm, so many times as much.
+/// The documents' matrix: the same rhythm at a multiple of the rate.
 fn matrix(flow: &Flow) -> Section {
     let most = flow.sorted().max();
     let rows = FACTORS.into_iter().zip(DOCUMENTED).map(|(factor, documented)| {
@@ -201,9 +201,9 @@ fn matrix(flow: &Flow) -> Section {
         ("verdict", "verdict"),
     ];
     let table = Table::new("rates", &columns, rows.collect());
-    let note = "The runs as they were, each with so many times the new events, against the buffer of 500. `loadtest capacity` \
+    let note = "The runs as they were, each with a multiple of its new events, against the buffer of 500. `loadtest capacity` \
                 simulates it.";
-    Section::new("matrix", "So many times as much", vec![Item::Table(table), Item::Note(note.to_owned())])
+    Section::new("matrix", "Multiples of the rate", vec![Item::Table(table), Item::Note(note.to_owned())])
 }
 
 fn verdict(needed_s: f64, interval_s: f64) -> String {

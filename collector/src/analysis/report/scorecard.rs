@@ -58,7 +58,7 @@ fn points(points: f64) -> Cell {
     Cell::text(format!("{points:.1}/10"))
 }
 
-/// Ten for so many powers of ten of headroom, none for none.
+/// The powers of ten of headroom that score ten; none scores zero.
 fn by_headroom(headroom: Option<f64>, powers: f64) -> Option<f64> {
     Some((10.0 * headroom?.log10() / powers).clamp(0.0, 10.0))
 }

@@ -189,11 +189,11 @@ fn recent(runs: &[RunRecord]) -> Section {
         ("before", "30 days before"),
         ("now", "last 7 days"),
         ("change", "change"),
-        ("p_value", "by chance"),
+        ("p_value", "p-value"),
         ("verdict", ""),
     ];
     let table = Table::new("quantities", &columns, rows.collect());
-    let note = "Medians; of numbers of events, shares and bytes written the means. By chance: the test of Mann and Whitney.";
+    let note = "Medians; of numbers of events, shares and bytes written the means. p-value: the Mann–Whitney U test.";
     Section::new(
         "recent",
         "The last 7 days against the 30 before",
@@ -222,12 +222,12 @@ fn level_change_section(mut changes: Vec<(Quantity, LevelChange)>) -> Section {
         ("before", "from"),
         ("after", "to"),
         ("change", "change"),
-        ("p_value", "by chance"),
+        ("p_value", "p-value"),
     ];
     let table = Table::new("changes", &columns, rows.collect());
     let note = "E-divisive with Student's t test. The rhythm of the day and single outliers are taken out first; of numbers of \
                 events and shares the days are compared.";
-    Section::new("changes", "When levels changed", vec![Item::Table(table), Item::Note(note.to_owned())])
+    Section::new("changes", "Change points", vec![Item::Table(table), Item::Note(note.to_owned())])
 }
 
 fn outliers(runs: &[RunRecord]) -> Section {
@@ -251,7 +251,7 @@ fn outliers(runs: &[RunRecord]) -> Section {
     let columns = [("quantity", ""), ("time", "when"), ("value", "was"), ("usual", "usual about then")];
     let table = Table::new("largest", &columns, rows.collect());
     let facts = vec![super::fact("outliers", "single values unlike those about them", Cell::count(count))];
-    Section::new("outliers", "What stood out once", vec![Item::Facts(facts), Item::Table(table)])
+    Section::new("outliers", "Outliers", vec![Item::Facts(facts), Item::Table(table)])
 }
 
 fn errors(runs: &[RunRecord]) -> Section {
@@ -313,14 +313,14 @@ fn missing(schedule: Option<&Schedule>) -> Section {
     Section::new("missing", "When no runs were made", vec![Item::Facts(facts), Item::Table(table)])
 }
 
-/// What is told of a day or a week.
+/// The columns of a day or a week.
 const PERIOD_COLUMNS: [(&str, &str); 6] = [
     ("runs", "runs"),
     ("failed", "failed"),
     ("p50", "run time p50"),
     ("p95", "p95"),
     ("new_events", "new events"),
-    ("least_overlap", "least overlap"),
+    ("least_overlap", "minimum overlap"),
 ];
 
 fn period_row(first: Cell, runs: &[&RunRecord]) -> Vec<Cell> {
@@ -354,7 +354,7 @@ fn by_day(runs: &[RunRecord]) -> Section {
         ("new_events_count", "New events a day", Series::new(runs, Quantity::NewEventsCount).sums_by_day()),
         (
             "buffer_overlap",
-            "Least overlap of a day",
+            "Minimum overlap of a day",
             Series::new(runs, Quantity::BufferOverlap).least_by_day(),
         ),
     ];

@@ -16,11 +16,11 @@ use crate::support::{Ended, Home, fixture};
 
 const REPORTS: [&str; 4] = ["trends", "bottlenecks", "scalability", "scorecard"];
 
-/// So many runs, half an hour apart since 2026-01-01; fetching takes longer from `slower_since` on.
+/// A number of runs, half an hour apart since 2026-01-01; fetching takes longer from `slower_since` on.
 fn runs(count: usize, slower_since: usize) -> Vec<Value> {
     let begin: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
-    let mut dice = Pcg64Mcg::seed_from_u64(7);
-    let mut about = |middle: f64| middle * (0.9 + 0.2 * f64::from(dice.next_u32()) / f64::from(u32::MAX));
+    let mut rng = Pcg64Mcg::seed_from_u64(7);
+    let mut about = |middle: f64| middle * (0.9 + 0.2 * f64::from(rng.next_u32()) / f64::from(u32::MAX));
     let run = |number: usize| {
         let start = begin + TimeDelta::minutes(30) * i32::try_from(number).unwrap();
         let fetch = about(if number < slower_since { 0.4 } else { 0.6 });

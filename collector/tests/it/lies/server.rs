@@ -194,7 +194,7 @@ impl LyingStore {
     }
 }
 
-/// A key in PEM that signs requests, which nobody checks.
+/// A key in PEM that signs requests, which the server does not check.
 fn private_key() -> &'static str {
     static KEY: OnceLock<String> = OnceLock::new();
     KEY.get_or_init(|| {

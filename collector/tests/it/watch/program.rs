@@ -117,14 +117,14 @@ fn the_systems_manager_is_told_how_it_stands() {
     let mut command = home.command(&arguments);
     command.env("NOTIFY_SOCKET", home.path("notify")).env("WATCHDOG_USEC", "200000").stderr(Stdio::null());
     let service = Service(command.spawn().unwrap());
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     let mut wait_for = |word: &str| {
         let mut message = [0; 256];
         loop {
             let size = socket.recv(&mut message).unwrap();
-            told.push(String::from_utf8(message[..size].to_vec()).unwrap());
-            if told.last().unwrap().lines().any(|line| line.starts_with(word)) {
-                return told.join(" ");
+            messages.push(String::from_utf8(message[..size].to_vec()).unwrap());
+            if messages.last().unwrap().lines().any(|line| line.starts_with(word)) {
+                return messages.join(" ");
             }
         }
     };
@@ -136,8 +136,8 @@ fn the_systems_manager_is_told_how_it_stands() {
     wait_for("RELOADING=1");
     wait_for("READY=1");
     service.tell(Signal::SIGTERM);
-    let told = wait_for("STOPPING=1");
-    assert!(told.contains("MONOTONIC_USEC="), "{told}");
+    let messages = wait_for("STOPPING=1");
+    assert!(messages.contains("MONOTONIC_USEC="), "{messages}");
     assert_eq!(service.end(), Some(0));
 }
 
@@ -183,7 +183,7 @@ fn told_to_stop_it_lets_the_poll_at_hand_end() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let feed = format!("http://{}/api/events", listener.local_addr().unwrap());
     let (service, _, mut log) = Service::start(&home, &["--feed", &feed, "--retries", "0"]);
-    // The call has come, and is answered only after the service was told to stop.
+    // The call has arrived, and is answered only after the service received the signal to stop.
     let (mut call, _) = listener.accept().unwrap();
     // An answer before the end of the request is none.
     let mut request = BufReader::new(call.try_clone().unwrap()).lines();

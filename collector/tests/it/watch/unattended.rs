@@ -1,4 +1,4 @@
-//! The service where nobody watches it: a port in use, reloads at any moment, few file descriptors.
+//! The service unattended: a port in use, reloads at any moment, few file descriptors.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};

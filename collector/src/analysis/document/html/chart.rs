@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use super::super::{Cell, Chart, Unit};
 use super::escaped;
 
-/// Lines after so many begin with the first colour again.
+/// The number of colours of lines; further lines begin with the first again.
 pub(super) const COLOURS: usize = 8;
 /// In pixels; the style leaves room on the left and below.
 const HEIGHT: f64 = 240.0;

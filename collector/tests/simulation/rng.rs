@@ -1,16 +1,16 @@
-//! All chance of a world comes from its seed.
+//! All chance of a schedule comes from its seed.
 
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 
-pub(crate) struct Dice(Pcg64Mcg);
+pub(crate) struct SeededRng(Pcg64Mcg);
 
-impl Dice {
+impl SeededRng {
     pub(crate) fn of(seed: u64) -> Self {
         Self(Pcg64Mcg::seed_from_u64(seed))
     }
 
-    /// True so many times in a thousand.
+    /// True with this probability, in thousandths.
     pub(crate) fn chance(&mut self, per_mille: u32) -> bool {
         self.below(1_000) < per_mille
     }

@@ -10,9 +10,9 @@ use collector::record::Evidence;
 use collector::run::{note_deposited, stored_before};
 
 use crate::machine::{MachineClock, TrueClock};
-use crate::tape::{Play, Tape};
+use crate::tape::{Answer, Tape};
 
-/// What a collector tells the world while it works.
+/// What a collector reports to the schedule while it works.
 #[derive(Debug)]
 pub(super) enum Said {
     /// All of the response of this number is stored.
@@ -20,7 +20,7 @@ pub(super) enum Said {
     /// The response of this number has arrived.
     Fetched(usize),
     LeftToAnother,
-    Failed(#[expect(dead_code, reason = "the story shows it")] String),
+    Failed(#[expect(dead_code, reason = "the log shows it")] String),
 }
 
 /// A process: one or several runs, one after the other.
@@ -36,17 +36,17 @@ pub(super) async fn collect(
     let result: Result<(), ArchiveError> = async {
         let mut snapshot = None;
         for _ in 0..runs {
-            let (play, start) = (tape.at(truth.now()), clock.now());
-            let response = Response::parse(&tape.plays[play].body).unwrap();
-            let events = tape.plays[play].events.len();
-            let seen = tape.plays[play].events.iter().map(|event| (event.id, event.day));
+            let (answer, start) = (tape.at(truth.now()), clock.now());
+            let response = Response::parse(&tape.answers[answer].body).unwrap();
+            let events = tape.answers[answer].events.len();
+            let seen = tape.answers[answer].events.iter().map(|event| (event.id, event.day));
             {
                 // Events are seen when the response arrives, whatever becomes of the run.
                 let mut evidence = evidence.lock().unwrap();
                 evidence.note_response(start, response.elements().len(), events);
                 evidence.note_unsettled(start, seen);
             }
-            said.lock().unwrap().push(Said::Fetched(play));
+            said.lock().unwrap().push(Said::Fetched(answer));
             let before = match snapshot.take() {
                 Some(before) => before,
                 None => archive.open().await?,
@@ -57,7 +57,7 @@ pub(super) async fn collect(
             note_deposited(&deposited, &response, start, &stored, &mut evidence.lock().unwrap());
             let (deposit, after) = deposited?;
             if deposit.outcome == Outcome::Stored {
-                said.lock().unwrap().push(Said::Stored(play));
+                said.lock().unwrap().push(Said::Stored(answer));
                 snapshot = Some(after);
             } else {
                 said.lock().unwrap().push(Said::LeftToAnother);
@@ -75,18 +75,18 @@ pub(super) async fn collect(
 pub(super) async fn import(
     archive: Archive,
     tape: &'static Tape,
-    plays: Range<usize>,
+    answers: Range<usize>,
     said: Arc<Mutex<Vec<Said>>>,
 ) {
     let mut bulk = Bulk::new(&archive);
-    let mut unreported = plays.start;
+    let mut unreported = answers.start;
     let mut report = |stored: usize| {
-        said.lock().unwrap().extend((unreported..plays.start + stored).map(Said::Stored));
-        unreported = plays.start + stored;
+        said.lock().unwrap().extend((unreported..answers.start + stored).map(Said::Stored));
+        unreported = answers.start + stored;
     };
     let result = async {
-        for play in plays.clone() {
-            let Play { at, body, .. } = &tape.plays[play];
+        for answer in answers.clone() {
+            let Answer { at, body, .. } = &tape.answers[answer];
             let added = bulk.add(Response::parse(body).unwrap(), *at).await;
             report(bulk.stored().responses);
             added?;

@@ -1,4 +1,4 @@
-//! One world: several collectors, one store, one feed, and a schedule drawn from a seed.
+//! A simulated schedule: several collectors, one store, one feed, and steps drawn from a seed.
 
 mod hostile;
 mod work;
@@ -15,11 +15,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Archive, ArchiveOptions, Liveness};
 use collector::event::Event;
 
-use crate::dice::Dice;
 use crate::disk::{Fault, FaultKind, SimulatedDisk};
 use crate::machine::{Machine, TrueClock};
 use crate::promises::Promises;
 use crate::restore::Backups;
+use crate::rng::SeededRng;
 use crate::store::{Guard, Reply, Request, ScheduledStore};
 use crate::tape::Tape;
 use work::{Said, collect, import, repair};
@@ -53,8 +53,8 @@ struct Process {
     said: Arc<Mutex<Vec<Said>>>,
 }
 
-pub(crate) struct World {
-    dice: Dice,
+pub(crate) struct Schedule {
+    rng: SeededRng,
     tape: &'static Tape,
     clock: TrueClock,
     machines: Vec<Machine>,
@@ -82,18 +82,18 @@ pub(crate) struct World {
     log: Option<String>,
 }
 
-impl World {
+impl Schedule {
     pub(crate) fn new(seed: u64, tape: &'static Tape, broken: Option<Guard>, log: bool) -> Self {
-        let mut dice = Dice::of(seed);
+        let mut rng = SeededRng::of(seed);
         let disk = SimulatedDisk::new(broken != Some(Guard::Sync));
-        let first = dice.index(tape.plays.len() / 2);
-        let clock = TrueClock::at(tape.plays[first].at);
+        let first = rng.index(tape.answers.len() / 2);
+        let clock = TrueClock::at(tape.answers[first].at);
         let machines = (0..2).map(|_| Machine::new(&clock)).collect();
         let options = ArchiveOptions {
             buffer: tape.buffer,
             capacity: tape.buffer * 2,
             unindexed_objects: usize::try_from(seed % 4).unwrap(),
-            parallel: 1 + dice.index(3),
+            parallel: 1 + rng.index(3),
             // Each step takes up to 20 seconds.
             deadline: Duration::from_mins(30),
             lease: Duration::from_hours(1),
@@ -105,14 +105,14 @@ impl World {
             machines,
             disk,
             broken,
-            is_atomic: dice.chance(500),
-            is_hostile: dice.chance(600),
+            is_atomic: rng.chance(500),
+            is_hostile: rng.chance(600),
             backups: Backups::default(),
             seen: vec![None; 2],
             options,
-            one_machine: dice.chance(500),
-            trouble: [0, 50, 150, 400][dice.index(4)],
-            dice,
+            one_machine: rng.chance(500),
+            trouble: [0, 50, 150, 400][rng.index(4)],
+            rng,
             dead: Arc::default(),
             processes: Vec::new(),
             late: Vec::new(),
@@ -129,14 +129,14 @@ impl World {
         }
     }
 
-    /// What happened, if it was to be told.
-    pub(crate) fn story(self) -> String {
+    /// What happened, if it was logged.
+    pub(crate) fn into_log(self) -> String {
         self.log.unwrap_or_default()
     }
 
-    /// Lets the world run. Which promise was broken, if one was.
+    /// Lets the schedule run. Which promise was broken, if one was.
     pub(crate) fn run(&mut self) -> Result<(), String> {
-        let steps = 40 + self.dice.below(160);
+        let steps = 40 + self.rng.below(160);
         for _ in 0..steps {
             self.step()?;
         }
@@ -144,23 +144,23 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        let pause = match self.dice.below(100) {
-            0..90 => i64::from(self.dice.below(20)),
-            90..98 => i64::from(self.dice.below(3_600)),
-            _ => i64::from(self.dice.below(86_400)),
+        let pause = match self.rng.below(100) {
+            0..90 => i64::from(self.rng.below(20)),
+            90..98 => i64::from(self.rng.below(3_600)),
+            _ => i64::from(self.rng.below(86_400)),
         };
         self.clock.pass(TimeDelta::seconds(pause));
-        if !self.late.is_empty() && self.dice.chance(150) {
+        if !self.late.is_empty() && self.rng.chance(150) {
             self.deliver_late()?;
         }
         let idle = self.processes.is_empty();
-        if self.processes.len() < MOST_COLLECTORS && (idle || self.dice.chance(150)) {
+        if self.processes.len() < MOST_COLLECTORS && (idle || self.rng.chance(150)) {
             self.start();
         }
-        if self.dice.chance(self.trouble / 40) {
+        if self.rng.chance(self.trouble / 40) {
             return self.lose_power();
         }
-        if self.is_hostile && self.dice.chance(20) {
+        if self.is_hostile && self.rng.chance(20) {
             self.be_hostile()?;
         }
         for process in &mut self.processes {
@@ -172,15 +172,15 @@ impl World {
         match running.len() {
             0 => Ok(()),
             count => {
-                let number = running[self.dice.index(count)];
+                let number = running[self.rng.index(count)];
                 self.advance(number)
             }
         }
     }
 
     fn start(&mut self) {
-        let machine = self.dice.index(self.machines.len());
-        let repairs = self.is_hostile && !self.backups.is_incomplete() && self.dice.chance(60);
+        let machine = self.rng.index(self.machines.len());
+        let repairs = self.is_hostile && !self.backups.is_incomplete() && self.rng.chance(60);
         self.start_on(machine, repairs);
     }
 
@@ -194,12 +194,12 @@ impl World {
             .with_liveness(Arc::new(census))
             .with_memory(memory);
         let said = Arc::new(Mutex::new(Vec::new()));
-        let runs = if self.dice.chance(300) { 3 } else { 1 };
+        let runs = if self.rng.chance(300) { 3 } else { 1 };
         let work: Pin<Box<dyn Future<Output = ()>>> = if repairs {
             Box::pin(repair(archive, Arc::clone(&said)))
-        } else if self.dice.chance(250) {
+        } else if self.rng.chance(250) {
             let end = self.tape.at(self.clock.now()) + 1;
-            let begin = end.saturating_sub(1 + self.dice.index(12));
+            let begin = end.saturating_sub(1 + self.rng.index(12));
             Box::pin(import(archive, self.tape, begin..end, Arc::clone(&said)))
         } else {
             let (truth, tape, said) = (self.clock.clone(), self.tape, Arc::clone(&said));
@@ -218,18 +218,18 @@ impl World {
         let process = &self.processes[number];
         let (name, store) = (process.name.clone(), process.store.clone());
         let waiting = store.waiting();
-        let (call, request) = waiting[self.dice.index(waiting.len())].clone();
-        let fate = if self.dice.chance(self.trouble) { self.dice.below(9) } else { 9 };
-        let what = |fate: &str| format!("{name} {fate}: {request:?}");
-        match fate {
+        let (call, request) = waiting[self.rng.index(waiting.len())].clone();
+        let outcome = if self.rng.chance(self.trouble) { self.rng.below(9) } else { 9 };
+        let what = |outcome: &str| format!("{name} {outcome}: {request:?}");
+        match outcome {
             0 => {
                 self.tell(|| what("is refused"));
                 store.answer(call, Err(request.failure(false, "refused")));
             }
             1 | 2 => {
                 // The answer is lost, or the request is: the collector cannot know.
-                self.tell(|| what(if fate == 1 { "hears nothing of" } else { "sends in vain" }));
-                if fate == 1 {
+                self.tell(|| what(if outcome == 1 { "hears nothing of" } else { "sends in vain" }));
+                if outcome == 1 {
                     let _ = self.apply(&store, &request)?;
                 }
                 store.answer(call, Err(request.failure(request.is_write(), "no answer")));
@@ -243,7 +243,7 @@ impl World {
             }
             4 | 5 => {
                 self.tell(|| what("meets a failing disk in"));
-                let after = self.dice.below(request.calls());
+                let after = self.rng.below(request.calls());
                 store.disk.set_fault(Some(Fault { after, kind: FaultKind::InputOutput }));
                 let result = self.apply(&store, &request)?;
                 store.disk.set_fault(None);
@@ -251,10 +251,10 @@ impl World {
             }
             6 => {
                 self.tell(|| what("is killed within"));
-                let after = self.dice.below(request.calls());
+                let after = self.rng.below(request.calls());
                 store.disk.set_fault(Some(Fault { after, kind: FaultKind::Killed }));
                 let _ = self.apply(&store, &request)?;
-                self.bury(number);
+                self.reap(number);
                 return Ok(());
             }
             7 => {
@@ -262,18 +262,18 @@ impl World {
                 if request.is_write() {
                     self.late.push((store, request.clone()));
                 }
-                self.bury(number);
+                self.reap(number);
                 return Ok(());
             }
             8 => {
                 self.tell(|| what("is stopped before"));
-                if self.dice.chance(500) {
-                    self.processes[number].stopped = self.dice.below(60);
+                if self.rng.chance(500) {
+                    self.processes[number].stopped = self.rng.below(60);
                 }
-                self.clock.pass(TimeDelta::seconds(i64::from(self.dice.below(7_200))));
+                self.clock.pass(TimeDelta::seconds(i64::from(self.rng.below(7_200))));
                 return Ok(());
             }
-            9 if self.is_hostile && self.dice.chance(10) => {
+            9 if self.is_hostile && self.rng.chance(10) => {
                 let Some(listed) = self.lie(&store, &request) else {
                     return self.obey(number, call, &store, &request);
                 };
@@ -320,7 +320,7 @@ impl World {
     }
 
     fn deliver_late(&mut self) -> Result<(), String> {
-        let (store, request) = self.late.swap_remove(self.dice.index(self.late.len()));
+        let (store, request) = self.late.swap_remove(self.rng.index(self.late.len()));
         // Whoever sent it may be dead; it is carried out all the same.
         store.disk.set_fault(None);
         self.tell(|| format!("arrives late: {request:?}"));
@@ -331,15 +331,15 @@ impl World {
     fn lose_power(&mut self) -> Result<(), String> {
         self.tell(|| "the power fails".to_owned());
         while !self.processes.is_empty() {
-            self.bury(0);
+            self.reap(0);
         }
         // What is on its way over a network arrives; what was on its way to the disk is gone with the machine.
         self.late.clear();
-        self.disk.lose_power(&mut self.dice);
+        self.disk.lose_power(&mut self.rng);
         self.promises.look_at_all(&self.disk, false)
     }
 
-    fn bury(&mut self, number: usize) {
+    fn reap(&mut self, number: usize) {
         let process = self.processes.swap_remove(number);
         process.store.disk.set_fault(Some(Fault { after: 0, kind: FaultKind::Killed }));
         if self.one_machine {
@@ -356,18 +356,18 @@ impl World {
         for word in said {
             self.tell(|| format!("{name}: {word:?}"));
             match word {
-                Said::Stored(play) => {
-                    self.promises.promise(&self.tape.plays[play].events)?;
+                Said::Stored(answer) => {
+                    self.promises.promise(&self.tape.answers[answer].events)?;
                     self.check_memory(machine)?;
                 }
-                Said::Fetched(play) => {
-                    self.machines[machine].note_seen(&self.tape.plays[play].events, self.clock.now());
+                Said::Fetched(answer) => {
+                    self.machines[machine].note_seen(&self.tape.answers[answer].events, self.clock.now());
                 }
                 _ => {}
             }
         }
         if ended {
-            self.bury(number);
+            self.reap(number);
         }
         Ok(())
     }
@@ -375,7 +375,7 @@ impl World {
     /// Whatever happened: once it is quiet, a collector succeeds, and the archive is sound.
     fn end_well(&mut self) -> Result<(), String> {
         while !self.processes.is_empty() {
-            self.bury(0);
+            self.reap(0);
         }
         while !self.late.is_empty() {
             self.deliver_late()?;
@@ -395,7 +395,7 @@ impl World {
             self.undisturbed(machine, false)?;
         }
         if self.promises_kept() == before {
-            return Err("a collector that nobody disturbs does not succeed".to_owned());
+            return Err("an undisturbed collector does not succeed".to_owned());
         }
         self.check_soundness()
     }

@@ -8,25 +8,25 @@ use collector::event::{Event, EventId};
 use collector::record::Limits;
 use collector::store::Listed;
 
-use super::World;
+use super::Schedule;
 use crate::restore::{Part, ledger, vouched_for};
 use crate::store::{Reply, Request, ScheduledStore};
 
-impl World {
+impl Schedule {
     /// What happens around an archive in the field.
     pub(super) fn be_hostile(&mut self) -> Result<(), String> {
-        match self.dice.below(4) {
+        match self.rng.below(4) {
             0 | 1 => {
-                let machine = self.dice.index(self.machines.len());
+                let machine = self.rng.index(self.machines.len());
                 let seconds =
-                    [0, 0, 60, -60, 7_200, -7_200, 400 * 86_400, -4_000 * 86_400][self.dice.index(8)];
+                    [0, 0, 60, -60, 7_200, -7_200, 400 * 86_400, -4_000 * 86_400][self.rng.index(8)];
                 self.tell(|| format!("the clock of machine {machine} is wrong by {seconds} s"));
                 self.machines[machine].set_clock(TimeDelta::seconds(seconds));
                 self.seen[machine] = None;
                 Ok(())
             }
             2 => {
-                let machine = self.dice.index(self.machines.len());
+                let machine = self.rng.index(self.machines.len());
                 self.tell(|| format!("machine {machine} loses its memory"));
                 self.machines[machine].forget();
                 self.backups.note_forgotten();
@@ -39,7 +39,7 @@ impl World {
 
     fn back_up_or_restore(&mut self) -> Result<(), String> {
         let is_incomplete = self.backups.is_incomplete();
-        if !is_incomplete && (self.backups.is_empty() || self.dice.chance(600)) {
+        if !is_incomplete && (self.backups.is_empty() || self.rng.chance(600)) {
             // On a bucket one object a run is looked at: a cut through the last commit is found within a few runs.
             if self.is_atomic && ledger(&self.disk).is_some_and(|ledger| ledger.claim.is_some()) {
                 return Ok(());
@@ -50,14 +50,14 @@ impl World {
         }
         // As the documentation asks, collectors are stopped first.
         while !self.processes.is_empty() {
-            self.bury(0);
+            self.reap(0);
         }
         self.late.clear();
         if is_incomplete {
             self.tell(|| "what was missing arrives".to_owned());
             self.backups.complete(&self.disk);
         } else {
-            let part = [Part::Ledger, Part::Metadata, Part::Objects][self.dice.index(3)];
+            let part = [Part::Ledger, Part::Metadata, Part::Objects][self.rng.index(3)];
             self.tell(|| format!("the backup of {part:?} is restored"));
             self.backups.restore(&self.disk, part);
         }
@@ -75,7 +75,7 @@ impl World {
         if vouched_for.is_empty() {
             return None;
         }
-        let hidden = vouched_for[self.dice.index(vouched_for.len())].clone();
+        let hidden = vouched_for[self.rng.index(vouched_for.len())].clone();
         listed.retain(|object| object.key != hidden);
         Some(listed)
     }
