@@ -4,7 +4,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
-    reason = "figures that are shown: counts, bytes and seconds far below where a double is not exact"
+    reason = "values that are shown: counts, bytes and seconds far below where a double is not exact"
 )]
 
 pub mod capacity;

@@ -313,7 +313,7 @@ async fn handle(
         Some(service.inner().instance.metadata(&parts.method, path, &parts.headers))
     } else {
         match service.recognize(&parts) {
-            // The body is not read: whoever sent `Expect: 100-continue` keeps it.
+            // The body is not read: a client that sent `Expect: 100-continue` keeps it.
             Err(why) => Some(Answer::error(StatusCode::UNAUTHORIZED, "NotAuthenticated", &why)),
             Ok(claimed) => believe(&service, &claimed, &parts, body, began).await,
         }

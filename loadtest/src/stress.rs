@@ -54,7 +54,7 @@ pub struct Load {
     pub store: StoreKind,
     /// How many times more events than at the real rate, and how many times faster time passes at the feed.
     pub feed_speed: f64,
-    /// Who reads what they store meanwhile, if anybody does.
+    /// The concurrent readers, if there are any.
     pub reading: Option<ReadLoad>,
 }
 

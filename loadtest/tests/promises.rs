@@ -181,7 +181,7 @@ impl Schedule {
         }
     }
 
-    /// Lets the schedule run. Which promise was broken, if one was.
+    /// Runs the schedule. Returns the guarantee that was violated, if one was.
     async fn run(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
             self.step().await;
@@ -239,7 +239,7 @@ fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
 }
 
-/// The first of these schedules that breaks a promise, and which one.
+/// The first of these schedules that violates a guarantee, and the guarantee.
 async fn first_violation(seeds: Range<u64>, conditions: bool) -> Option<String> {
     let mut promised = 0;
     for seed in seeds {

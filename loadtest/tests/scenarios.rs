@@ -65,7 +65,7 @@ fn the_same_seed_gives_the_same_figures() {
         rate: 20.0,
         ..Scenario::default()
     };
-    let figures = |played: &Played| {
+    let values = |played: &Played| {
         let mut value = serde_json::to_value(played).unwrap();
         for measured in ["timings", "peak_rss_bytes", "cpu_s", "elapsed_s"] {
             value[measured] = Value::Null;
@@ -73,10 +73,10 @@ fn the_same_seed_gives_the_same_figures() {
         value
     };
     let (one, two) = (played(scenario()), played(scenario()));
-    assert_eq!(figures(&one), figures(&two));
+    assert_eq!(values(&one), values(&two));
     assert_sound(&one);
     assert!(one.feed.faults > 0);
-    assert_ne!(figures(&one), figures(&played(Scenario { seed: 43, ..scenario() })));
+    assert_ne!(values(&one), values(&played(Scenario { seed: 43, ..scenario() })));
 }
 
 #[test]

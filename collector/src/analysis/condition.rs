@@ -11,7 +11,7 @@ use crate::quantity::{Quantity, Unit};
 use crate::record::RunRecord;
 use crate::text::ParseError;
 
-/// A figure of a quantity over runs.
+/// A value of a quantity over runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Figure {
     Quantile(f64),

@@ -1,4 +1,4 @@
-//! A report before it is shown: the same figures for every format, so that no two can disagree.
+//! A report before it is shown: the same values for every format, so that no two can disagree.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub enum Format {
     Json,
     /// Tables for a page of notes.
     Markdown,
-    /// A line for each figure: section, table, row, column, value.
+    /// A line for each value: section, table, row, column, value.
     Csv,
     /// One page that needs nothing else.
     Html,
@@ -69,30 +69,30 @@ pub struct Section {
 /// What a section shows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
-    /// Single figures.
+    /// Single values.
     Facts(Vec<Fact>),
-    /// Rows of figures.
+    /// Rows of values.
     Table(Table),
     /// Shares of a whole, side by side.
     Bar(Vec<(String, f64)>),
-    /// Figures over time; only a page draws it, and every figure in it stands in the records.
+    /// Figures over time; only a page draws it, and every value in it stands in the records.
     Chart(Chart),
     /// A sentence.
     Note(String),
 }
 
-/// A single figure.
+/// A single value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
     /// Its name for machines.
     pub name: &'static str,
     /// Its name for people.
     pub label: &'static str,
-    /// The figure.
+    /// The value.
     pub value: Cell,
 }
 
-/// Rows of figures.
+/// Rows of values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     /// Its name for machines.
@@ -121,12 +121,12 @@ pub struct Chart {
     pub marks: Vec<(DateTime<Utc>, String)>,
 }
 
-/// A figure, as exact as it is known.
+/// A value, as exact as it is known.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     /// Nothing was measured.
     Missing,
-    /// There is no such figure: what share is one of nothing?
+    /// There is no such value: what share is one of nothing?
     Undefined,
     /// A word.
     Text(String),
@@ -146,7 +146,7 @@ pub enum Cell {
     Time(DateTime<Utc>),
     /// A day.
     Day(NaiveDate),
-    /// From one figure to another.
+    /// From one value to another.
     Range(Box<[Cell; 2]>),
 }
 
@@ -162,7 +162,7 @@ impl Cell {
         Self::Count(count as f64)
     }
 
-    /// A figure in its unit.
+    /// A value in its unit.
     #[must_use]
     pub fn new(value: Option<f64>, unit: Unit) -> Self {
         match (value, unit) {
@@ -175,12 +175,12 @@ impl Cell {
         }
     }
 
-    /// A figure, if there is one.
+    /// A value, if there is one.
     pub fn maybe<T>(value: Option<T>, cell: impl FnOnce(T) -> Self) -> Self {
         value.map_or(Self::Missing, cell)
     }
 
-    /// From one figure to another.
+    /// From one value to another.
     #[must_use]
     pub fn range(from: Self, to: Self) -> Self {
         Self::Range(Box::new([from, to]))

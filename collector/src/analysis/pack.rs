@@ -1,6 +1,6 @@
 //! Old records, packed into one compressed file of JSON Lines a month.
 //!
-//! A month's file appears whole before the records it holds are removed. Whoever is interrupted in between leaves records in
+//! A month's file appears whole before the records it holds are removed. A process that is interrupted in between leaves records in
 //! both places: readers count them once, and packing again does not double them.
 
 use std::collections::btree_map::Entry;

@@ -33,7 +33,7 @@ pub enum Report {
     Bottlenecks,
     /// How much the feed brings, whether that grows, and when a limit is reached.
     Scalability,
-    /// The documents' categories, scored by rules from measured figures.
+    /// The documents' categories, scored by rules from measured values.
     Scorecard,
 }
 

@@ -51,7 +51,7 @@ impl Sorted {
         (!self.0.is_empty()).then(|| self.0.iter().sum::<f64>() / self.0.len() as f64)
     }
 
-    /// Between which figures the true mean lies with 95 % confidence, for many numbers.
+    /// The 95 % confidence interval of the mean, for many numbers.
     #[must_use]
     pub fn mean_bounds(&self) -> Option<[f64; 2]> {
         let (mean, count) = (self.mean()?, self.0.len() as f64);

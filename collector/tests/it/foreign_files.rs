@@ -1,4 +1,4 @@
-//! Files that somebody else put where the programs read and write: nothing blocks, nothing is destroyed, all is reported.
+//! Files that others put where the programs read and write: nothing blocks, nothing is destroyed, all is reported.
 
 use std::fs;
 use std::io::Read as _;

@@ -1,4 +1,4 @@
-//! What holds for every input, not only for those that somebody thought of.
+//! What holds for every input, not only for examples.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;

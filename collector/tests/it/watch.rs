@@ -1,6 +1,6 @@
 //! The service: when it polls, what it shows, what it bears.
 
-#![expect(clippy::float_cmp, reason = "figures that are whole numbers")]
+#![expect(clippy::float_cmp, reason = "metrics that are whole numbers")]
 
 mod program;
 mod unattended;
@@ -190,8 +190,8 @@ fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
 }
 
-/// The figures of `/metrics`, by name and labels.
-fn figures(text: &str) -> BTreeMap<String, f64> {
+/// The metrics of `/metrics`, by name and labels.
+fn metrics(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines
         .map(|line| line.rsplit_once(' ').unwrap())
@@ -213,10 +213,10 @@ async fn health_turns_after_45_minutes_and_back_after_the_next_good_run() {
     let health: Value = serde_json::from_str(body(&answer)).unwrap();
     assert_eq!((status, &health["healthy"]), (503, &Value::Bool(false)));
     assert!(health["lines"][0].as_str().unwrap().contains("Last run was 46 minutes ago"), "{health}");
-    assert_eq!(figures(body(&get(address, "/metrics").1))["polisen_collector_healthy"], 0.0);
+    assert_eq!(metrics(body(&get(address, "/metrics").1))["polisen_collector_healthy"], 0.0);
     setup.watch(TimeDelta::hours(1), |_, _| ()).await;
     assert_eq!(get(address, "/health").0, 200);
-    assert_eq!(figures(body(&get(address, "/metrics").1))["polisen_collector_healthy"], 1.0);
+    assert_eq!(metrics(body(&get(address, "/metrics").1))["polisen_collector_healthy"], 1.0);
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn the_figures_are_those_of_the_runs() {
     let mut setup = Setup::new();
     let address = pages(&setup);
     setup.watch(TimeDelta::hours(24), |_, _| ()).await;
-    let all = figures(body(&get(address, "/metrics").1));
+    let all = metrics(body(&get(address, "/metrics").1));
     let figure = |name: &str| all[&format!("polisen_collector_{name}")];
     #[expect(clippy::cast_precision_loss, reason = "some hundred events")]
     let stored = setup.stored().await as f64;
@@ -277,7 +277,7 @@ async fn monitored_metrics_are_served() {
         let text = get(address, "/metrics").1;
         body(&text).lines().filter_map(|line| Some(line.split(['{', ' ']).next()?.to_owned())).collect()
     };
-    let all = figures(body(&get(address, "/metrics").1));
+    let all = metrics(body(&get(address, "/metrics").1));
     for name in ["alerts.yml", "alerts_test.yml"] {
         // An alert whose metric is missing at first, or has labels that another one lacks, may never fire.
         let missing = monitored(name).into_iter().filter(|name| !all.contains_key(name));
@@ -315,7 +315,7 @@ async fn evidence_is_served_as_metrics() {
     let mut setup = Setup::new();
     let address = pages(&setup);
     let figure =
-        |name: &str| figures(body(&get(address, "/metrics").1))[&format!("polisen_collector_{name}")];
+        |name: &str| metrics(body(&get(address, "/metrics").1))[&format!("polisen_collector_{name}")];
     assert_eq!((figure("last_settled_timestamp_seconds"), figure("healthy")), (0.0, 0.0));
     setup.watch(TimeDelta::hours(1), |_, _| ()).await;
     let settled = figure("last_settled_timestamp_seconds");
@@ -375,7 +375,7 @@ async fn a_failure_is_counted_by_its_kind_and_makes_it_unhealthy() {
     let address = pages(&setup);
     let report = setup.collector().run().await;
     setup.status.note(&report.record);
-    let all = figures(body(&get(address, "/metrics").1));
+    let all = metrics(body(&get(address, "/metrics").1));
     assert_eq!(all["polisen_collector_run_failures_total{kind=\"read\"}"], 1.0);
     assert_eq!(get(address, "/health").0, 503);
     let page = get(address, "/").1;

@@ -1,4 +1,4 @@
-//! All chance of a schedule comes from its seed.
+//! All randomness of a schedule comes from its seed.
 
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};

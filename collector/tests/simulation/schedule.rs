@@ -78,7 +78,7 @@ pub(crate) struct Schedule {
     late: Vec<(ScheduledStore, Request)>,
     started: usize,
     promises: Promises,
-    /// What happened, if somebody wants to know.
+    /// The log, if it is enabled.
     log: Option<String>,
 }
 
@@ -134,7 +134,7 @@ impl Schedule {
         self.log.unwrap_or_default()
     }
 
-    /// Lets the schedule run. Which promise was broken, if one was.
+    /// Runs the schedule. Returns the guarantee that was violated, if one was.
     pub(crate) fn run(&mut self) -> Result<(), String> {
         let steps = 40 + self.rng.below(160);
         for _ in 0..steps {
@@ -321,7 +321,7 @@ impl Schedule {
 
     fn deliver_late(&mut self) -> Result<(), String> {
         let (store, request) = self.late.swap_remove(self.rng.index(self.late.len()));
-        // Whoever sent it may be dead; it is carried out all the same.
+        // Its sender may be dead; it is carried out all the same.
         store.disk.set_fault(None);
         self.tell(|| format!("arrives late: {request:?}"));
         let _ = self.apply(&store, &request)?;

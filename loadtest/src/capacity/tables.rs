@@ -73,7 +73,7 @@ pub struct ResourceRow {
     pub resource: &'static str,
     /// What the documents say: current, maximum, headroom.
     pub documented: &'static str,
-    /// What follows from the figures.
+    /// What follows from the values.
     pub computed: String,
     /// What was measured in a simulated day.
     pub simulated: String,

@@ -177,6 +177,6 @@ fn page(status: &Status) -> String {
          <style>:root{{color-scheme:light dark}}body{{font:16px/1.6 system-ui,sans-serif;margin:2rem}}\
          th{{text-align:left;font-weight:normal;padding-right:2rem}}td{{font-variant-numeric:tabular-nums}}</style>\
          </head><body><h1>A simulated feed</h1><p>Events are at <a href=\"{EVENTS_PATH}\">{EVENTS_PATH}</a>; \
-         these figures as JSON at <a href=\"/status\">/status</a>.</p><table>{table}</table></body></html>"
+         these values as JSON at <a href=\"/status\">/status</a>.</p><table>{table}</table></body></html>"
     )
 }

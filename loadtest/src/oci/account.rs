@@ -1,4 +1,4 @@
-//! Somebody who may sign.
+//! An account that may sign.
 
 use std::fmt;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Connections that can be cut: whoever waits for an answer on one hears nothing more.
+//! Connections that can be cut: a client that waits for a response on one gets none.
 
 use std::io;
 use std::net::SocketAddr;

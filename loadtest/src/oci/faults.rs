@@ -38,7 +38,7 @@ impl Faults {
         Self::of([0; KINDS.len()], 0)
     }
 
-    /// More goes wrong than anybody has seen: every sixth request or so, in each of the known ways.
+    /// More faults than were ever observed: every sixth request or so, in each of the known ways.
     #[must_use]
     pub fn many(seed: u64) -> Self {
         Self::of([30, 20, 50, 30, 20, 20], seed)

@@ -1,4 +1,4 @@
-//! A line for each figure, so that one file holds a whole report: section, table, row, column, value.
+//! A line for each value, so that one file holds a whole report: section, table, row, column, value.
 
 use std::fmt::Write as _;
 

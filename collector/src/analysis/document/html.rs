@@ -1,5 +1,5 @@
-//! One page that needs nothing else: no network, no script; light and dark; every figure of the text, and charts whose
-//! points tell their figures under the mouse and to the keyboard.
+//! One page that needs nothing else: no network, no script; light and dark; every value of the text, and charts whose
+//! points show their values under the mouse and to the keyboard.
 
 use std::fmt::Write as _;
 

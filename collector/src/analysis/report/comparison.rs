@@ -40,7 +40,7 @@ fn sides(before: &History, after: &History) -> Section {
     Section::new("sides", "What is compared", vec![Item::Facts(facts)])
 }
 
-/// A figure and the bounds that hold the true one with 95 % confidence.
+/// A value and the bounds that hold the true one with 95 % confidence.
 #[derive(Clone, Copy)]
 struct Bounded {
     value: f64,

@@ -1,4 +1,4 @@
-//! The documents' nine categories, each scored by a rule from measured figures.
+//! The documents' nine categories, each scored by a rule from measured values.
 
 use chrono::TimeDelta;
 
@@ -10,7 +10,7 @@ use crate::quantity::{Quantity, Unit};
 use crate::record::RunRecord;
 use crate::record::history::History;
 
-/// A category: what the documents give it, the figure, and what the figure is worth.
+/// A category: what the documents give it, the figure, and what the value is worth.
 struct Score {
     category: &'static str,
     documented: f64,

@@ -1,4 +1,4 @@
-//! The reports beyond the documented one, from outside: over records whose figures are known.
+//! The reports beyond the documented one, from outside: over records whose values are known.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -97,8 +97,8 @@ fn outliers_failures_and_missing_runs_are_told_apart() {
     assert!((reliability - 594.0 / 595.0).abs() < 1e-12);
 }
 
-/// The figures of a page, without its marks.
-fn figures_of_page(page: &str) -> Vec<String> {
+/// The values of a page, without its marks.
+fn values_of_page(page: &str) -> Vec<String> {
     let cells = page.split('<').filter_map(|part| {
         let (tag, text) = part.split_once('>')?;
         let is_cell = tag == "dd" || tag.starts_with("td") || tag.starts_with("th scope=\"row\"");
@@ -114,12 +114,12 @@ fn every_form_of_a_report_has_the_same_figures() {
         let [text, page, markdown, csv] = ["text", "html", "markdown", "csv"].map(|format| {
             analyze(&home, &["runs.jsonl", "--report", what, "--format", format]).with(0).stdout
         });
-        let figures = figures_of_page(&page);
-        assert!(figures.len() > 20, "{what}");
-        for figure in figures {
-            assert!(text.contains(&figure), "{what}: `{figure}` is not in the text");
+        let values = values_of_page(&page);
+        assert!(values.len() > 20, "{what}");
+        for value in values {
+            assert!(text.contains(&value), "{what}: `{value}` is not in the text");
             let plain = markdown.replace('\\', "").replace("&lt;", "<").replace("&amp;", "&");
-            assert!(plain.contains(&figure), "{what}: `{figure}` is not in the Markdown");
+            assert!(plain.contains(&value), "{what}: `{value}` is not in the Markdown");
         }
         let figure_of = |column: &str| {
             let end = csv.find(&format!(",{column},")).map(|at| &csv[at + column.len() + 2..]);
@@ -130,10 +130,10 @@ fn every_form_of_a_report_has_the_same_figures() {
         let mut compared = 0;
         for section in report.as_object().unwrap().values().filter_map(Value::as_object) {
             for (name, value) in section.iter().filter(|(_, value)| value.is_number()) {
-                let (figure, shown) = (value.as_f64().unwrap(), figure_of(name).unwrap());
+                let (value, shown) = (value.as_f64().unwrap(), figure_of(name).unwrap());
                 assert!(
-                    (figure - shown).abs() <= 1e-12 * figure.abs(),
-                    "{what}: {name} is {figure}, in the CSV {shown}"
+                    (value - shown).abs() <= 1e-12 * value.abs(),
+                    "{what}: {name} is {value}, in the CSV {shown}"
                 );
                 compared += 1;
             }
@@ -308,8 +308,8 @@ fn old_records_are_packed_and_still_read() {
         home.write(&format!("metrics/metrics_{number:05}.json"), format!("{run:#}"));
     }
     home.write("metrics/metrics_cut.json", "{");
-    let figures = || analyze(&home, &["--report", "trends", "--format", "json"]).with(0).json();
-    let before = figures();
+    let values = || analyze(&home, &["--report", "trends", "--format", "json"]).with(0).json();
+    let before = values();
     let documented = analyze(&home, &[]).with(0).stdout;
     let copy = fs::read(home.path("metrics/metrics_00007.json")).unwrap();
 
@@ -322,15 +322,15 @@ fn old_records_are_packed_and_still_read() {
         .collect();
     let expected = ["metrics_2026-01.jsonl.gz", "metrics_2026-02.jsonl.gz", "metrics_cut.json"];
     assert_eq!(names, expected.map(str::to_owned).into());
-    assert_eq!(figures(), before);
+    assert_eq!(values(), before);
     assert_eq!(analyze(&home, &[]).with(0).stdout, documented);
 
     // As if it had been killed before it removed a record.
     home.write("metrics/metrics_00007.json", copy);
-    assert_eq!(figures(), before);
+    assert_eq!(values(), before);
     assert_eq!(analyze(&home, &[]).with(0).stdout, documented);
     analyze(&home, &["--archive-older-than", "1d"]).with(0);
-    assert_eq!(figures(), before);
+    assert_eq!(values(), before);
     assert!(!home.path("metrics/metrics_00007.json").exists());
     let lines = ["metrics_2026-01.jsonl.gz", "metrics_2026-02.jsonl.gz"].map(|name| {
         let file = fs::File::open(home.path("metrics").join(name)).unwrap();

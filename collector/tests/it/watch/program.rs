@@ -1,4 +1,4 @@
-//! The service as a program: what the system says to it and hears of it, restarts, and figures for runs by timer.
+//! The service as a program: what the system says to it and hears of it, restarts, and metrics for runs by timer.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{body, figures, get, monitored};
+use super::{body, get, metrics, monitored};
 use crate::support::{Home, fixture};
 
 pub(super) type Log = BufReader<ChildStderr>;
@@ -102,7 +102,7 @@ fn it_polls_at_once_reads_its_settings_again_and_stops_when_told() {
     let runs = view["runs"].as_array().unwrap();
     assert_eq!((runs.len(), &runs[0]["new"]), (1, &Value::from(500)));
     assert_eq!((get(address, "/health").0, get(address, "/ready").0), (200, 200));
-    let all = figures(body(&get(address, "/metrics").1));
+    let all = metrics(body(&get(address, "/metrics").1));
     assert_eq!(all["polisen_collector_runs_total{result=\"success\"}"], 0.0, "not by this process");
     assert!(all["polisen_collector_last_success_timestamp_seconds"] > 1.7e9, "an alert would ring");
     assert_eq!(service.end(), Some(0));
@@ -222,7 +222,7 @@ fn the_file_for_prometheus_counts_on_from_run_to_run() {
     let run = |feed: &Path, code: i32| {
         let arguments = ["run", "--prometheus-file", "collector.prom", "--feed", feed.to_str().unwrap()];
         home.collector(&arguments).with(code);
-        figures(&fs::read_to_string(home.path("collector.prom")).unwrap())
+        metrics(&fs::read_to_string(home.path("collector.prom")).unwrap())
     };
     let figure = |all: &BTreeMap<String, f64>, name: &str| all[&format!("polisen_collector_{name}")];
     let first = run(&fixture("response.json"), 0);

@@ -11,7 +11,7 @@ use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use super::program::{Service, next_address, next_line};
-use super::{body, figures, get};
+use super::{body, get, metrics};
 use crate::support::{Home, fixture};
 
 /// What `/api/runs` shows.
@@ -20,7 +20,7 @@ fn view(address: std::net::SocketAddr) -> Value {
 }
 
 fn metric(address: std::net::SocketAddr, name: &str) -> f64 {
-    figures(body(&get(address, "/metrics").1))[&format!("polisen_collector_{name}")]
+    metrics(body(&get(address, "/metrics").1))[&format!("polisen_collector_{name}")]
 }
 
 /// The next message to systemd with such a status.

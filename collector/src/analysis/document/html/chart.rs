@@ -16,7 +16,7 @@ const HEIGHT: f64 = 240.0;
 /// Lines across at most, the lowest left out.
 const MOST_LINES: f64 = 5.0;
 
-/// How times and figures become places.
+/// How times and values become places.
 struct Scale {
     from: DateTime<Utc>,
     seconds: f64,
@@ -138,7 +138,7 @@ struct Column {
     tops: Vec<f64>,
 }
 
-/// A moment that says its figures under the mouse and when it has the focus.
+/// A moment that shows its values under the mouse and when it has the focus.
 fn show_column(scale: &Scale, time: DateTime<Utc>, column: &Column, width: f64, page: &mut String) {
     const LINE_HEIGHT: f64 = 15.0;
     let x = scale.x(time);
