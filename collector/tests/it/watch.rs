@@ -4,6 +4,7 @@
 
 mod program;
 mod unattended;
+mod year;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
