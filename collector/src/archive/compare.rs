@@ -49,6 +49,7 @@ impl Archive {
             return Ok(());
         }
         let known = self.remembered(&snapshot.ledger.lineage);
+        snapshot.remembered = known.as_ref().map(|known| known.mark.clone());
         let descent = self.descent_from(known.as_ref(), &snapshot.ledger.lineage).await?;
         let is_recent = snapshot.agreement == Agreement::Open
             && descent == Descent::Descends
@@ -64,6 +65,7 @@ impl Archive {
     /// Compares ledger and objects, whatever is remembered.
     pub(super) async fn compare_now(&self, snapshot: &mut Snapshot) -> Result<(), ArchiveError> {
         let known = self.remembered(&snapshot.ledger.lineage);
+        snapshot.remembered = known.as_ref().map(|known| known.mark.clone());
         let descent = self.descent_from(known.as_ref(), &snapshot.ledger.lineage).await?;
         self.compare_after(snapshot, descent).await
     }
@@ -184,6 +186,13 @@ impl Archive {
         }
         let before =
             self.memory.recall(&location).into_iter().rev().find(|it| it.mark.archive == mark.archive);
+        // Another run of this machine has seen a later commit meanwhile. Without it a restore would go unnoticed.
+        let is_outdated = before.as_ref().is_some_and(|before| {
+            before.mark.sequence > mark.sequence && snapshot.remembered.as_ref() != Some(&before.mark)
+        });
+        if is_outdated {
+            return;
+        }
         let checked_at = match (snapshot.agreement, before) {
             (Agreement::Recent, Some(before)) => before.checked_at,
             _ => self.now().timestamp(),

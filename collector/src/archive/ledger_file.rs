@@ -14,7 +14,7 @@ use super::{Archive, ArchiveError};
 use crate::clock::CLOCK_TOLERANCE;
 use crate::concurrency::buffered;
 use crate::event::{self, Event};
-use crate::ledger::{Ledger, LedgerDocument, Lineage};
+use crate::ledger::{Ledger, LedgerDocument, Lineage, Mark};
 use crate::store::{Key, Listed};
 
 /// The ledger as it was read or written, and which state of it that is.
@@ -31,11 +31,21 @@ pub struct Snapshot {
     pub(super) healing: Option<Box<Healing>>,
     /// Whether it is an earlier state than the one that this machine saw last.
     pub(super) has_gone_back: bool,
+    /// What this machine remembered when ledger and objects were last held to agree.
+    pub(super) remembered: Option<Mark>,
 }
 
 impl Snapshot {
     pub(super) fn new(ledger: Ledger, version: LedgerVersion, agreement: Agreement) -> Self {
-        Self { ledger, version, agreement, is_made_up: false, healing: None, has_gone_back: false }
+        Self {
+            ledger,
+            version,
+            agreement,
+            is_made_up: false,
+            healing: None,
+            has_gone_back: false,
+            remembered: None,
+        }
     }
 }
 
@@ -226,7 +236,10 @@ impl Archive {
         to.prune_tallies();
         let bytes = to.to_document();
         let swap = match self.replace_stored(&from.version, &bytes).await? {
-            Some(version) => Swap::Done(Box::new(Snapshot::new(to, version, from.agreement))),
+            Some(version) => {
+                let remembered = from.remembered.clone();
+                Swap::Done(Box::new(Snapshot { remembered, ..Snapshot::new(to, version, from.agreement) }))
+            }
             None => Swap::Lost,
         };
         Ok((swap, bytes))

@@ -108,13 +108,16 @@ struct Disturbed {
     /// After reading, or before creating, an object whose name begins so.
     moment: Moment,
     now: DateTime<Utc>,
+    /// What the machine remembers that commits meanwhile.
+    memory: Arc<ProcessMemory>,
 }
 
 impl Disturbed {
     fn new(site: &Site, moment: Moment, meanwhile: Vec<Vec<u8>>) -> Arc<Self> {
         let store = site.store.clone();
         let meanwhile = Mutex::new(meanwhile);
-        Arc::new(Self { store, replaces_atomically: true, meanwhile, moment, now: site.now })
+        let memory = Arc::default();
+        Arc::new(Self { store, replaces_atomically: true, meanwhile, moment, now: site.now, memory })
     }
 }
 
@@ -132,11 +135,13 @@ impl Disturbed {
         if meanwhile.is_empty() {
             return;
         }
-        let store = Arc::new(Self { store: self.store.clone(), meanwhile: Mutex::default(), ..*self });
+        let (inner, memory) = (self.store.clone(), self.memory.clone());
+        let store = Arc::new(Self { store: inner, meanwhile: Mutex::default(), memory, ..*self });
         for (number, body) in (1..).zip(meanwhile) {
             // At another second, or both archives would get the same id.
             let clock = Arc::new(VirtualClock::at(self.now + TimeDelta::seconds(number)));
             let archive = Archive::new(store.clone(), clock, ArchiveOptions::default());
+            let archive = archive.with_memory(self.memory.clone());
             let response = Response::parse(&body).unwrap();
             let snapshot = archive.open().await.unwrap();
             archive.deposit(&response, snapshot, self.now).await.unwrap();
@@ -204,6 +209,7 @@ fn writer_that_was_stopped_for_many_commits_does_not_take_a_removed_number() {
             meanwhile: Mutex::new(meanwhile),
             moment: Moment::BeforeCreate("metadata/ledger/"),
             now: site.now,
+            memory: Arc::default(),
         })
     };
     let archive = |store: Arc<Disturbed>| {
@@ -274,6 +280,36 @@ fn older_ledger_is_healed_also_when_nothing_is_new() {
     assert!(deposit.count(Quantity::LedgerHealed) == 1);
     assert_eq!(site.run(&body(20..60)).unwrap().count(Quantity::NewEventsCount), 0);
     site.assert_sound(60);
+}
+
+/// A run that read the ledger before another one committed on the same machine, and ends after it, must not make the machine
+/// forget that commit.
+#[test]
+fn slow_run_does_not_hide_a_restore_of_what_another_run_of_the_machine_committed() {
+    let mut site = Site::new();
+    site.run(&body(0..3)).unwrap();
+    let backup = site.get(LEDGER);
+    let store = Arc::new(Disturbed {
+        store: site.store.clone(),
+        replaces_atomically: true,
+        meanwhile: Mutex::new(vec![body(0..5)]),
+        moment: Moment::AfterGet("events/"),
+        now: site.now + TimeDelta::minutes(1),
+        memory: site.memory.clone(),
+    });
+    let clock = Arc::new(VirtualClock::at(site.now + TimeDelta::minutes(2)));
+    let slow = Archive::new(store, clock, ArchiveOptions::default()).with_memory(site.memory.clone());
+    site.runtime.block_on(async {
+        let known = body(0..3);
+        let snapshot = slow.open().await.unwrap();
+        let at = site.now + TimeDelta::minutes(2);
+        slow.deposit(&Response::parse(&known).unwrap(), snapshot, at).await.unwrap();
+    });
+    site.set(LEDGER, backup.as_deref());
+    let report = site.run(&body(0..3)).unwrap();
+    assert_eq!(report.count(Quantity::LedgerHealed), 1, "the restore went unnoticed");
+    assert_eq!(site.run(&body(0..3)).unwrap().count(Quantity::LedgerHealed), 0, "reported once");
+    site.assert_sound(5);
 }
 
 #[test]
