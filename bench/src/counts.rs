@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use collector::archive::{Archive, ArchiveOptions, Liveness, objects_of};
 use collector::clock::VirtualClock;
 use collector::event::Response;
-use collector::ledger::News;
+use collector::ledger::Classification;
 use collector::store::{Key, Listed, MemoryStore, Object, Store, StoreError, Version, Write};
 
 use serde::Serialize;
@@ -73,10 +73,10 @@ pub fn of_steps() -> anyhow::Result<Vec<Step>> {
         let (response, heap) = Heap::of(|| Response::parse(&body));
         let response = response?;
         note("parse", heap);
-        let (news, heap) = Heap::of(|| News::find(&response, &ledger, at));
+        let (classified, heap) = Heap::of(|| Classification::find(&response, &ledger, at));
         note("find", heap);
-        note("write", Heap::of(|| objects_of(&response, &news, at, "")).1);
-        let (next, heap) = Heap::of(|| news.apply(&response, &ledger, at));
+        note("write", Heap::of(|| objects_of(&response, &classified, at, "")).1);
+        let (next, heap) = Heap::of(|| classified.apply(&response, &ledger, at));
         note("apply", heap);
         note("ledger document", Heap::of(|| next.to_document()).1);
         for (name, new) in [("all_seen", 0), ("two_new", 2), ("all_new", events)] {

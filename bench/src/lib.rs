@@ -16,7 +16,7 @@ pub mod year;
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Draft, objects_of};
 use collector::event::{EventId, Response};
-use collector::ledger::{CAPACITY, Ledger, News};
+use collector::ledger::{CAPACITY, Classification, Ledger};
 use fixtures::{Feed, FeedConfig};
 use serde::{Deserialize, Serialize};
 
@@ -79,8 +79,8 @@ impl Case {
     #[must_use]
     pub fn objects(&self) -> Vec<Draft> {
         let Ok(response) = Response::parse(&self.body) else { return Vec::new() };
-        let news = News::find(&response, &self.ledger, self.at);
-        objects_of(&response, &news, self.at, "")
+        let classified = Classification::find(&response, &self.ledger, self.at);
+        objects_of(&response, &classified, self.at, "")
     }
 }
 
@@ -147,7 +147,7 @@ pub fn day_of_responses() -> Vec<(DateTime<Utc>, Vec<u8>)> {
 /// The ledger once a response is stored.
 fn after(body: &[u8], ledger: &Ledger, at: DateTime<Utc>) -> Ledger {
     let Ok(response) = Response::parse(body) else { return ledger.clone() };
-    News::find(&response, ledger, at).apply(&response, ledger, at)
+    Classification::find(&response, ledger, at).apply(&response, ledger, at)
 }
 
 #[cfg(test)]

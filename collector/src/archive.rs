@@ -168,13 +168,13 @@ pub struct ArchiveOptions {
     pub capacity: usize,
     /// Maximum number of objects of a day and kind that a look-up reads without an index; with more, it writes one.
     pub unindexed_objects: usize,
-    /// Whether nobody else writes, so that the store's conditions need not be proven.
+    /// Whether no other process writes, so that the store's conditions need not be proven.
     pub single_writer: bool,
     /// Whether changed content of known events is stored.
     pub revisions: bool,
     /// How long others leave a run's claim alone, unless they can tell that its process is dead.
     pub lease: Duration,
-    /// How long a run may go on.
+    /// Maximum time of a run.
     pub deadline: Duration,
     /// How many requests it makes at a time.
     pub parallel: usize,

@@ -40,7 +40,7 @@ pub type Content = Arc<Vec<u8>>;
 pub struct CacheOptions {
     /// Most bytes in memory. With none, equal requests at the same time still become one.
     pub memory_bytes: u64,
-    /// How long what may change is believed.
+    /// How long an entry that may change is fresh.
     pub ttl: Duration,
     /// What is kept between processes.
     pub disk: Option<DiskOptions>,
@@ -59,7 +59,7 @@ pub struct DiskOptions {
     pub folder: PathBuf,
     /// Most bytes in it, give or take those of one process.
     pub limit_bytes: u64,
-    /// Whose answers these are; what another wrote into the folder is not believed.
+    /// Whose answers these are; entries that another owner wrote are ignored.
     pub owner: String,
 }
 
@@ -77,7 +77,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Whether nobody was asked for it.
+    /// Whether it came from the cache.
     #[must_use]
     pub fn is_cache(self) -> bool {
         self != Self::Source
@@ -102,7 +102,7 @@ struct Entry {
     generation: Generation,
 }
 
-/// Why there is no entry: there is nothing of that name, or it cannot be told.
+/// Why there is no entry: there is nothing of that name, or reading failed.
 #[derive(Debug)]
 enum NoEntry<E> {
     Nothing,
@@ -235,7 +235,7 @@ impl Cache {
         Ok(entry)
     }
 
-    /// How old what another process wrote is, if that is not too old. A clock that was set back is not believed.
+    /// The age of an entry that another process wrote, if it is fresh. One from the future is not: a clock was set back.
     fn age_of(&self, written_ms: i64, freshness: Freshness) -> Option<Duration> {
         if freshness == Freshness::Forever {
             return Some(Duration::ZERO);
@@ -245,7 +245,7 @@ impl Cache {
         Some(Duration::from_millis(age)).filter(|age| *age < self.options.ttl)
     }
 
-    /// Until when what is so old already is believed.
+    /// Until when an entry of this age is fresh.
     fn good_until(&self, freshness: Freshness, age: Duration) -> Duration {
         match freshness {
             Freshness::Forever => Duration::MAX,
@@ -267,7 +267,7 @@ impl Cache {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Forgets a name, because something changed: who asks from now on is told what is there now.
+    /// Invalidates a name after a change. Later requests read it again.
     pub async fn forget(&self, name: &str) {
         self.generations.advance(name);
         self.memory.invalidate(name).await;

@@ -2,7 +2,7 @@
 //!
 //! Every byte is validated, but no value is built: an event is a range of the response's bytes with its
 //! id, its local day and a fingerprint of its content. The bytes go to the archive as they came. A text
-//! that is no JSON array is refused whole; an element that is no event is kept apart with the reason.
+//! that is not a JSON array is refused whole; an element that is not a valid event is kept apart with the reason.
 
 mod content;
 mod date;
@@ -63,7 +63,7 @@ impl fmt::Debug for ParseLimits<'_> {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Why a body is no response. Nothing of such a body is stored.
+/// Why a body is not a valid response. Nothing of such a body is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ResponseError {
@@ -86,7 +86,7 @@ pub enum ResponseError {
         found: &'static str,
     },
     /// No JSON.
-    #[error("the response is no valid JSON: {0}")]
+    #[error("the response is not valid JSON: {0}")]
     Syntax(#[from] SyntaxError),
     /// More than [`ParseLimits::max_elements`].
     #[error("the response has more than {limit} elements, the maximum that `--max-elements` allows")]
@@ -105,7 +105,7 @@ pub enum ResponseError {
     },
 }
 
-/// Why an element of a response is no event.
+/// Why an element of a response is not a valid event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -236,7 +236,7 @@ impl<'a> Response<'a> {
 /// Reads a line of the archive: one event, as [`Response::line`] wrote it.
 ///
 /// # Errors
-/// The reason why the line holds no event, or is no JSON at all.
+/// The reason why the line does not hold an event, or is not JSON at all.
 pub fn parse_line(line: &[u8]) -> Result<Event, LineError> {
     if std::str::from_utf8(line).is_err() {
         return Err(LineError::Unreadable);

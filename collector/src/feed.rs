@@ -1,6 +1,6 @@
 //! First step of a run: fetches one response.
 //!
-//! From the network it obeys the provider's rules: it says who calls, calls no oftener than allowed, counted
+//! From the network it obeys the provider's rules: it sends a User-Agent with a contact, calls no more often than allowed, counted
 //! over all processes of a machine, and stops for good after a 404. It never trusts what comes: the time,
 //! the size and the encoding of a body are bounded before anything is kept. What the bytes mean is not
 //! decided here.
@@ -102,7 +102,7 @@ pub fn is_loopback(url: &Url) -> bool {
 /// How a feed is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedOptions {
-    /// What the calls say of who calls.
+    /// The User-Agent header.
     pub user_agent: String,
     /// Longest time for one call, body included.
     pub timeout: Duration,
@@ -120,7 +120,7 @@ pub struct FeedOptions {
     pub state_dir: PathBuf,
     /// Call in spite of an earlier 404.
     pub force: bool,
-    /// Tells apart, for addresses on this machine, who was told 404: ports are used again.
+    /// Distinguishes users of an address on this machine, where ports are used again: an answer 404 counts for one of them.
     pub instance: String,
 }
 

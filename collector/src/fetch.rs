@@ -24,7 +24,7 @@ pub enum SelectError {
     /// No response was fetched.
     #[error("{0}")]
     Fetch(Arc<FetchFailure>),
-    /// What was fetched is no response.
+    /// What was fetched is not a valid response.
     #[error(transparent)]
     Response(#[from] ResponseError),
 }
@@ -47,7 +47,7 @@ pub struct FetchCost {
     pub selections: usize,
     /// Calls made, repetitions included.
     pub calls: u32,
-    /// Selections that nobody was called for.
+    /// Selections that were answered without a call.
     pub from_cache: usize,
     /// Bytes of bodies, decompressed.
     pub bytes: u64,
@@ -55,7 +55,7 @@ pub struct FetchCost {
     pub found: usize,
     /// Events that came and were not asked for.
     pub not_asked_for: usize,
-    /// Elements that are no events.
+    /// Elements that are not valid events.
     pub rejected: usize,
 }
 

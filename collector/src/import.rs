@@ -38,19 +38,19 @@ const EARLIEST_S: i64 = 946_684_800;
 pub struct ImportSummary {
     /// Responses looked at.
     pub responses: usize,
-    /// Those that are no responses; nothing of them is stored.
+    /// Those that are not valid responses; nothing of them is stored.
     pub failed: usize,
     /// New events.
     pub events_new: usize,
     /// New versions of known events.
     pub revisions: usize,
-    /// Elements that are no events.
+    /// Elements that are not valid events.
     pub rejected: usize,
     /// How long it took, in seconds.
     pub elapsed_s: f64,
 }
 
-/// Why an import cannot begin or go on.
+/// Why an import cannot begin or continue.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ImportError {

@@ -6,9 +6,9 @@
 //! event that the last response held. Pure bookkeeping: it reads and writes no store and no clock.
 
 mod claim;
+mod classification;
 mod document;
 mod lineage;
-mod news;
 mod tally;
 mod window;
 
@@ -17,10 +17,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{Event, EventId, Fingerprint};
 pub use claim::{Claim, ClaimedObject};
+pub use classification::{Classification, Comparison, Doubt, Doubtful};
 pub use document::{LedgerDocument, LedgerError, READ_LIMIT_BYTES, SIZE_LIMIT_BYTES};
 pub(crate) use lineage::is_id;
 pub use lineage::{CommitKind, CommitRecord, CommittedObject, Descent, Lineage, Mark};
-pub use news::{Doubt, Doubtful, News, Verdict};
 pub use tally::{RUN_DAYS, Tallies, Tally, prefix_of};
 pub use window::WindowReport;
 
@@ -96,7 +96,7 @@ impl Ledger {
         }
     }
 
-    /// The same, with room for so many events, at most [`CAPACITY`].
+    /// The same, limited to `capacity` events, at most [`CAPACITY`].
     #[must_use]
     pub fn limited_to(mut self, capacity: usize) -> Self {
         self.capacity = capacity.min(CAPACITY);
@@ -187,7 +187,7 @@ impl Ledger {
         self.seen.entry(id).or_insert(Seen { day: None, fingerprint: Fingerprint::UNKNOWN });
     }
 
-    /// Takes from an earlier ledger what no archive tells: the last response, what was withdrawn or rejected,
+    /// Takes from an earlier ledger what cannot be read from an archive: the last response, what was withdrawn or rejected,
     /// and the ids that another collector vouched for.
     pub fn inherit(&mut self, earlier: &Self) {
         let vouched_for = earlier.iter().filter(|(_, seen)| !seen.fingerprint.is_known());

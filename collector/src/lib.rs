@@ -29,7 +29,7 @@
 //! use collector::run::Collector;
 //! use collector::store::LocalStore;
 //! # #[cfg(feature = "watch")]
-//! use collector::watch::{Command, Watch, pace::Pace, schedule::Schedule, status::Status};
+//! use collector::watch::{Command, Watch, poll_interval::PollInterval, schedule::Schedule, status::Status};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,7 +66,7 @@
 //! let interval = Duration::from_secs(1800);
 //! let schedule = Schedule::new(interval, Duration::ZERO, "this machine");
 //! let status = Arc::new(Status::new(clock.now(), 500, Limits::default())?);
-//! let mut watch = Watch::new(clock, schedule, Pace::new(interval, false, 500), status, None);
+//! let mut watch = Watch::new(clock, schedule, PollInterval::new(interval, false, 500), status, None);
 //! let (commands, mut received) = tokio::sync::mpsc::unbounded_channel();
 //! # commands.send(Command::Stop)?;
 //! watch.run(async || collector.run().await, &mut received).await;

@@ -6,11 +6,11 @@
 //! cache, and otherwise after its time to live at the latest.
 
 pub mod blocking;
-mod cover;
 mod cursor;
 mod filter;
 mod lookup;
 mod plan;
+mod prefixes;
 mod scan;
 
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ use crate::store::StoreError;
 use plan::Days;
 use scan::Scan;
 
-/// Which versions of an event are told.
+/// Which versions of an event are returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Revisions {
     /// The first one, as it was stored when it was new.
@@ -81,11 +81,11 @@ pub struct Found {
     pub is_revision: bool,
     /// Its JSON, as the feed sent it.
     pub json: Box<str>,
-    /// Where to go on after it.
+    /// Where to continue after it.
     pub cursor: Cursor,
 }
 
-/// A listing, an object, or a line of one, that could not be read. The rest is told all the same.
+/// A listing, an object, or a line of one, that could not be read. The rest is returned all the same.
 #[derive(Debug, Error)]
 #[error("{place}: {reason}")]
 pub struct Unreadable {
@@ -134,7 +134,7 @@ impl Cost {
     }
 }
 
-/// What a query cost so far, told by all its parts.
+/// What a query cost so far, counted by all its parts.
 #[derive(Debug, Clone, Default)]
 struct Account(Arc<Mutex<Cost>>);
 
@@ -167,7 +167,7 @@ impl Account {
     }
 }
 
-/// What is told: an event, or what could not be read in its place.
+/// What is returned: an event, or what could not be read in its place.
 type Item = Result<Found, Unreadable>;
 
 /// What is found, as it comes. Nothing is asked of the store before it is asked of this.
@@ -200,8 +200,8 @@ impl Stream for Answer<'_> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.stream.as_mut().poll_next(context);
-        if let Poll::Ready(Some(told)) = &next {
-            self.account.change(|cost| match told {
+        if let Poll::Ready(Some(item)) = &next {
+            self.account.change(|cost| match item {
                 Ok(_) => cost.found += 1,
                 Err(_) => cost.unreadable += 1,
             });
@@ -227,7 +227,7 @@ fn until_found(found: BoxStream<'_, Item>, ids: BTreeSet<EventId>) -> BoxStream<
 }
 
 impl Archive {
-    /// Looks for events. What cannot be read is told in its place, and the rest all the same.
+    /// Looks for events. What cannot be read is reported in its place, and the rest is returned all the same.
     ///
     /// Where nothing but numbers is known of them, they are searched as by [`Archive::get_many`].
     ///

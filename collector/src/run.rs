@@ -53,7 +53,7 @@ pub enum RunError {
     /// No response could be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchFailure),
-    /// What was fetched is no response.
+    /// What was fetched is not a valid response.
     #[error(transparent)]
     Response(#[from] ResponseError),
     /// It could not be stored.

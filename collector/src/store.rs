@@ -109,13 +109,13 @@ pub trait Store: Debug + Send + Sync {
     /// Reads an object; nothing if there is none.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be told.
+    /// [`StoreError`] if the store does not answer.
     async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError>;
 
-    /// Tells of an object without reading it, where the store can; nothing if there is none.
+    /// Returns the size and version of an object without its content; nothing if there is none.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be told.
+    /// [`StoreError`] if the store does not answer.
     async fn head(&self, key: &Key) -> Result<Option<Head>, StoreError> {
         Ok(self.get(key).await?.map(|object| Head::of(&object)))
     }
@@ -172,7 +172,7 @@ pub trait Store: Debug + Send + Sync {
     /// Removes an object. It is no error if there is none. After a power failure it may be there again.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be told whether it is gone.
+    /// [`StoreError`] if it is not known whether it is gone.
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
 
     /// Writes an object that is a copy for other programs, whatever is there. It need not last.
@@ -219,7 +219,7 @@ pub trait Store: Debug + Send + Sync {
         self.location()
     }
 
-    /// Whether its conditions hold because of how it is made, so that nobody has to prove them.
+    /// Whether its conditions hold because of how it is made, so that they need no proof.
     fn is_sound_by_construction(&self) -> bool {
         false
     }

@@ -142,7 +142,7 @@ fn is_of_packing(path: &Path) -> bool {
     name.starts_with("metrics_") && name.ends_with(".jsonl.gz")
 }
 
-/// Tells records apart, wherever their lines break.
+/// Separates records, wherever their lines break.
 fn digest(text: &[u8]) -> u64 {
     XxHash3_64::oneshot(one_line(text).as_bytes())
 }

@@ -8,8 +8,8 @@ mod dashboard;
 pub mod http;
 pub mod listener;
 pub mod metrics;
-pub mod pace;
-pub mod recall;
+pub mod poll_interval;
+pub mod recorded_runs;
 pub mod schedule;
 pub mod status;
 pub mod summary;
@@ -26,16 +26,16 @@ use crate::archive::{Deposit, Outcome};
 use crate::clock::SharedClock;
 use crate::quantity::Quantity;
 use crate::run::RunReport;
-use pace::{Pace, Ran, Reason};
+use poll_interval::{PollInterval, Reason, RunOutcome};
 use schedule::{Moment, Schedule};
 use status::{MOST_RUNS, Status};
 
 /// The clock is looked at this often: it may have been set, or the machine may have slept.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
-/// So long a poll may go on after the service was told to stop. One that is broken off is finished by the next run.
+/// Maximum time for a poll to end after the service was asked to stop. The next run completes a poll that was broken off.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What a service is told while it works.
+/// What the service is asked to do while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// End, after the poll at hand if that does not take long.
@@ -49,7 +49,7 @@ pub enum Command {
 pub struct Watch {
     clock: SharedClock,
     schedule: Schedule,
-    pace: Pace,
+    poll_interval: PollInterval,
     status: Arc<Status>,
     last: Option<Moment>,
     /// When a run last succeeded, by [`crate::clock::Clock::elapsed`].
@@ -63,20 +63,20 @@ impl Watch {
     pub fn new(
         clock: SharedClock,
         schedule: Schedule,
-        pace: Pace,
+        poll_interval: PollInterval,
         status: Arc<Status>,
         last_run: Option<DateTime<Utc>>,
     ) -> Self {
         let at = Moment { now: clock.now(), elapsed: clock.elapsed() };
         let last = last_run.map(|now| Moment { now, ..at }).filter(|last| !schedule.is_overdue(*last, at));
-        let pace = pace.after(&status.view(MOST_RUNS).runs);
-        Self { clock, schedule, pace, status, last, succeeded: None }
+        let poll_interval = poll_interval.after(&status.view(MOST_RUNS).runs);
+        Self { clock, schedule, poll_interval, status, last, succeeded: None }
     }
 
-    /// Goes on with other settings.
-    pub fn set(&mut self, schedule: Schedule, pace: Pace) {
+    /// Continues with other settings.
+    pub fn set(&mut self, schedule: Schedule, poll_interval: PollInterval) {
         self.schedule = schedule;
-        self.pace = pace.after(&self.status.view(MOST_RUNS).runs);
+        self.poll_interval = poll_interval.after(&self.status.view(MOST_RUNS).runs);
     }
 
     fn now(&self) -> Moment {
@@ -90,10 +90,10 @@ impl Watch {
         commands: &mut UnboundedReceiver<Command>,
     ) -> Command {
         loop {
-            let schedule = self.schedule.every(self.pace.interval().0);
+            let schedule = self.schedule.every(self.poll_interval.interval().0);
             let at = self.now();
             let wait = schedule.wait(self.last, at);
-            self.status.plan(self.pace.plan(schedule.next(self.last, at)));
+            self.status.plan(self.poll_interval.plan(schedule.next(self.last, at)));
             if !wait.is_zero() {
                 tokio::select! {
                     biased;
@@ -115,27 +115,33 @@ impl Watch {
 
     fn note(&mut self, report: &RunReport) {
         let now = self.clock.elapsed();
-        let before = self.pace.interval();
+        let before = self.poll_interval.interval();
         let ran = match &report.result {
             Ok(deposit) => {
                 let since = self.succeeded.replace(now).map(|before| now.saturating_sub(before));
-                Ran::Well { news: deposit.count(Quantity::NewEventsCount), since }
+                RunOutcome::Succeeded { new_events: deposit.count(Quantity::NewEventsCount), since }
             }
-            Err(_) => Ran::Badly,
+            Err(_) => RunOutcome::Failed,
         };
-        self.pace.note(ran);
+        self.poll_interval.note(ran);
         self.status.note(&report.record);
         self.status.note_evidence(&report.evidence, report.health_error.as_ref());
         tell(report);
         report.log_unhealthy(self.clock.now(), &self.status.limits());
-        let (interval, reason) = self.pace.interval();
+        let (interval, reason) = self.poll_interval.interval();
         if (interval, reason) != before {
             let minutes = interval.as_secs_f64() / 60.0;
             match reason {
                 Reason::AsConfigured => info!(minutes, "polling as configured again"),
-                Reason::BufferFills => warn!(minutes, "many events come between two polls; polling oftener"),
+                Reason::BufferFills => {
+                    warn!(minutes, "many events come between two polls; polling more often");
+                }
                 Reason::Failing => {
-                    warn!(minutes, failures = self.pace.failures(), "polls fail; polling less often");
+                    warn!(
+                        minutes,
+                        failures = self.poll_interval.failures(),
+                        "polls fail; polling less often"
+                    );
                 }
             }
         }
@@ -162,7 +168,7 @@ fn tell(report: &RunReport) {
     }
 }
 
-/// Polls once. What was said meanwhile comes back with the report; told to stop, a poll has little time left.
+/// Polls once. Returns the report and the command that arrived meanwhile; after [`Command::Stop`] a poll has [`GRACE`] left.
 async fn finish(
     poll: &mut impl AsyncFnMut() -> RunReport,
     commands: &mut UnboundedReceiver<Command>,

@@ -15,7 +15,7 @@ use collector::quantity::Quantity;
 use collector::record::{Limits, resident_bytes};
 use collector::run::RunReport;
 use collector::watch::http::{self, Pages};
-use collector::watch::pace::Pace;
+use collector::watch::poll_interval::PollInterval;
 use collector::watch::schedule::Schedule;
 use collector::watch::status::Status;
 use collector::watch::{Command, Watch};
@@ -132,8 +132,8 @@ pub async fn simulate(life: &Life, feed: &FeedService, progress: impl Fn()) -> a
         report
     };
     let schedule = Schedule::new(life.interval, JITTER, "loadtest");
-    let pace = Pace::new(life.interval, false, BUFFER);
-    Watch::new(shared, schedule, pace, status, Some(start)).run(poll, &mut received).await;
+    let poll_interval = PollInterval::new(life.interval, false, BUFFER);
+    Watch::new(shared, schedule, poll_interval, status, Some(start)).run(poll, &mut received).await;
 
     // Before the archive is read, which takes memory of its own.
     let (rss_bytes, peak_rss_bytes) = (resident_bytes().unwrap_or(0), peak_rss_bytes());

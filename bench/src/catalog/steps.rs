@@ -8,7 +8,7 @@ use chrono::{DateTime, NaiveDate};
 use collector::archive::{Archive, ArchiveOptions, objects_of};
 use collector::clock::VirtualClock;
 use collector::event::Response;
-use collector::ledger::{LedgerDocument, News};
+use collector::ledger::{Classification, LedgerDocument};
 use collector::store::MemoryStore;
 
 use super::{Entry, Throughput, Work, entries};
@@ -25,8 +25,8 @@ pub(super) const ENTRIES: &[Entry] = entries![
     "jsonl"/"collector"/"5000", Elements(5_000), lines_in_place(5_000);
     "metadata"/"parse"/"1000", Elements(1_000), parse_ledger();
     "metadata"/"serialize"/"1000", Elements(1_000), serialize_ledger();
-    "ledger"/"find"/"500", Elements(500), find_news(500);
-    "ledger"/"find"/"5000", Elements(5_000), find_news(5_000);
+    "ledger"/"find"/"500", Elements(500), classify(500);
+    "ledger"/"find"/"5000", Elements(5_000), classify(5_000);
     "ledger"/"apply"/"500", Elements(500), apply_news(500);
     "import"/"day"/"48", Elements(48), import_day();
     "pipeline"/"all_seen"/"500", Elements(500), pipeline(500, 0);
@@ -88,8 +88,8 @@ fn lines_by_serde(count: usize) -> Work {
 fn lines_in_place(count: usize) -> Work {
     let case: &'static Case = Box::leak(Box::new(Case::new(count, count)));
     let Ok(response) = Response::parse(&case.body) else { return Box::new(|| ()) };
-    let news = News::find(&response, &case.ledger, case.at);
-    Box::new(move || _ = black_box(objects_of(&response, black_box(&news), case.at, "")))
+    let classified = Classification::find(&response, &case.ledger, case.at);
+    Box::new(move || _ = black_box(objects_of(&response, black_box(&classified), case.at, "")))
 }
 
 fn owned(count: usize) -> Vec<OwnedEvent> {
@@ -106,17 +106,17 @@ fn serialize_ledger() -> Work {
     Box::new(move || _ = black_box(black_box(&ledger).to_document()))
 }
 
-fn find_news(count: usize) -> Work {
+fn classify(count: usize) -> Work {
     let case: &'static Case = Box::leak(Box::new(Case::new(count, 2)));
     let Ok(response) = Response::parse(&case.body) else { return Box::new(|| ()) };
-    Box::new(move || _ = black_box(News::find(black_box(&response), &case.ledger, case.at)))
+    Box::new(move || _ = black_box(Classification::find(black_box(&response), &case.ledger, case.at)))
 }
 
 fn apply_news(count: usize) -> Work {
     let case: &'static Case = Box::leak(Box::new(Case::new(count, 2)));
     let Ok(response) = Response::parse(&case.body) else { return Box::new(|| ()) };
-    let news = News::find(&response, &case.ledger, case.at);
-    Box::new(move || _ = black_box(black_box(&news).apply(&response, &case.ledger, case.at)))
+    let classified = Classification::find(&response, &case.ledger, case.at);
+    Box::new(move || _ = black_box(black_box(&classified).apply(&response, &case.ledger, case.at)))
 }
 
 /// A day of responses, half an hour apart, into an archive in memory.

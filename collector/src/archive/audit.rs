@@ -40,7 +40,7 @@ pub enum Fault {
     Duplicate,
     /// It belongs into another day.
     Misplaced,
-    /// It is no event.
+    /// It is not a valid event.
     Unreadable,
 }
 
@@ -91,7 +91,7 @@ pub struct Findings {
     pub problems: Vec<Problem>,
 }
 
-/// Most problems that are told one by one.
+/// Maximum number of problems that are reported one by one.
 pub const MOST_PROBLEMS: usize = 1_000;
 
 impl Findings {

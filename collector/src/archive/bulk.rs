@@ -23,7 +23,7 @@ use super::window::Window;
 use super::{Archive, ArchiveError};
 use crate::clock::iso;
 use crate::event::Response;
-use crate::ledger::{Ledger, News, Tally, prefix_of};
+use crate::ledger::{Classification, Ledger, Tally, prefix_of};
 use crate::quantity::Quantity;
 
 /// Maximum number of responses that are stored together.
@@ -155,19 +155,20 @@ impl<'a> Bulk<'a> {
         time: DateTime<Utc>,
     ) -> Result<Option<Plan>, ArchiveError> {
         let ledger = &self.planned;
-        let mut news = News::find(response, ledger, time);
-        if !news.doubtful.is_empty() {
-            let wanted = wanted(response, &news.doubtful);
+        let mut classified = Classification::find(response, ledger, time);
+        if !classified.doubtful.is_empty() {
+            let wanted = wanted(response, &classified.doubtful);
             let mut versions = self.window.versions(self.archive, &wanted).await?;
-            self.archive.settle_by(&mut versions, response, &mut news);
+            self.archive.settle_by(&mut versions, response, &mut classified);
         }
-        let mut goal = news.apply(response, ledger, time);
-        if news.is_empty() && goal.remembers_the_same(ledger) {
+        let mut goal = classified.apply(response, ledger, time);
+        if classified.is_empty() && goal.remembers_the_same(ledger) {
             return Ok(None);
         }
         let last_seen = ledger.last_updated.map_or_else(String::new, iso);
         let mut names = Names::of_run(time);
-        let drafts = drafts(response, &news, &mut names, time, &last_seen, || Ok::<_, ArchiveError>(()))?;
+        let drafts =
+            drafts(response, &classified, &mut names, time, &last_seen, || Ok::<_, ArchiveError>(()))?;
         for draft in &drafts {
             let (key, size_bytes) = (draft.key.as_str(), draft.bytes.len() as u64);
             let mut tally = match goal.expected(prefix_of(key)) {

@@ -80,7 +80,7 @@ pub struct Changes {
     pub archive: String,
     /// The changes, whole commits in their order.
     pub changes: Vec<Change>,
-    /// Where to go on.
+    /// Where to continue.
     pub cursor: Cursor,
     /// Whether these are all there are now.
     pub complete: bool,

@@ -23,7 +23,7 @@ use super::partition::{Draft, Names, drafts};
 use super::{Archive, ArchiveError};
 use crate::clock::iso;
 use crate::event::Response;
-use crate::ledger::{Claim, Ledger, News, Tallies};
+use crate::ledger::{Claim, Classification, Ledger, Tallies};
 use crate::quantity::{Quantities, Quantity};
 use crate::store::Key;
 
@@ -139,12 +139,12 @@ impl Run<'_> {
                 };
                 continue;
             }
-            let news = self.find_news(&snapshot.ledger).await?;
-            let goal = news.apply(self.response, &snapshot.ledger, self.start);
-            if news.is_empty() && goal.remembers_the_same(&snapshot.ledger) {
+            let classified = self.classify(&snapshot.ledger).await?;
+            let goal = classified.apply(self.response, &snapshot.ledger, self.start);
+            if classified.is_empty() && goal.remembers_the_same(&snapshot.ledger) {
                 return Ok(self.settled(snapshot));
             }
-            let stored = Box::pin(self.store(&news, goal, snapshot)).await?;
+            let stored = Box::pin(self.store(&classified, goal, snapshot)).await?;
             match stored {
                 Swap::Done(done) => return Ok(self.settled(*done)),
                 Swap::Lost => {
@@ -187,13 +187,14 @@ impl Run<'_> {
         self.report
     }
 
-    async fn find_news(&mut self, ledger: &Ledger) -> Result<News, ArchiveError> {
+    async fn classify(&mut self, ledger: &Ledger) -> Result<Classification, ArchiveError> {
         let clock = &self.archive.clock;
         let since = clock.elapsed();
-        let mut news = debug_span!("deduplicate").in_scope(|| News::find(self.response, ledger, self.start));
+        let mut classified =
+            debug_span!("deduplicate").in_scope(|| Classification::find(self.response, ledger, self.start));
         self.add_time(Quantity::Deduplication, since);
         let since = clock.elapsed();
-        let settled = self.archive.settle(self.response, &mut news, &ledger.lineage);
+        let settled = self.archive.settle(self.response, &mut classified, &ledger.lineage);
         let looked_up = settled.instrument(debug_span!("look_up")).await?;
         self.listed = looked_up.tallies;
         if looked_up.days > 0 {
@@ -202,23 +203,28 @@ impl Run<'_> {
         if !self.planned {
             // What a later round finds known may be what this run stored itself.
             self.planned = true;
-            let possible_gap = news.possible_gap(self.response, ledger, self.archive.options.buffer);
+            let possible_gap = classified.possible_gap(self.response, ledger, self.archive.options.buffer);
             let quantities = &mut self.report.quantities;
             quantities.set(Quantity::DaysLookedUp, looked_up.days);
-            quantities.set(Quantity::BufferOverlap, news.known);
-            quantities.set(Quantity::RejectedInResponse, news.rejected_total);
-            quantities.set(Quantity::SparseResponse, news.window.sparse);
+            quantities.set(Quantity::BufferOverlap, classified.known);
+            quantities.set(Quantity::RejectedInResponse, classified.rejected_total);
+            quantities.set(Quantity::SparseResponse, classified.window.sparse);
             quantities.set(Quantity::PossibleGap, possible_gap);
         }
-        Ok(news)
+        Ok(classified)
     }
 
     /// Stores all that is new and makes `goal` the ledger, in as many claims as their size asks for.
-    async fn store(&mut self, news: &News, goal: Ledger, mut held: Snapshot) -> Result<Swap, ArchiveError> {
+    async fn store(
+        &mut self,
+        classified: &Classification,
+        goal: Ledger,
+        mut held: Snapshot,
+    ) -> Result<Swap, ArchiveError> {
         let last_seen = held.ledger.last_updated.map_or_else(String::new, iso);
         let mut names = std::mem::replace(&mut self.names, Names::of_run(self.start));
         let check = || self.check_deadline();
-        let drafts = drafts(self.response, news, &mut names, self.start, &last_seen, check);
+        let drafts = drafts(self.response, classified, &mut names, self.start, &last_seen, check);
         self.names = names;
         let mut waiting: VecDeque<Draft> = drafts?.into();
         while !waiting.is_empty() {
@@ -228,7 +234,7 @@ impl Run<'_> {
                 return Ok(Swap::Lost);
             };
             let (report, since) = (&mut self.report, self.archive.clock.elapsed());
-            let written = self.committer.write(&batch, |draft| report.note_object(draft, news)).await;
+            let written = self.committer.write(&batch, |draft| report.note_object(draft, classified)).await;
             self.add_time(Quantity::SaveEvents, since);
             match written {
                 Ok(true) => {}
@@ -323,7 +329,7 @@ impl Deposit {
         self.quantities.count(quantity).unwrap_or(0)
     }
 
-    fn note_object(&mut self, draft: &Draft, news: &News) {
+    fn note_object(&mut self, draft: &Draft, classified: &Classification) {
         self.objects.push((draft.key.clone(), draft.bytes.len()));
         let quantities = &mut self.quantities;
         quantities.add(Quantity::ObjectsWritten, 1_usize);
@@ -333,7 +339,7 @@ impl Deposit {
             Kind::Revisions => quantities.add(Quantity::RevisionsCount, draft.events.len()),
             Kind::Rejected => quantities.add(Quantity::RejectedCount, draft.fingerprints.len()),
             Kind::Withdrawn => {
-                let back = draft.ids.iter().filter(|id| news.window.returned.contains(id)).count();
+                let back = draft.ids.iter().filter(|id| classified.window.returned.contains(id)).count();
                 quantities.add(Quantity::ReturnedCount, back);
                 quantities.add(Quantity::WithdrawnCount, draft.ids.len() - back);
             }

@@ -187,7 +187,7 @@ impl Archive {
             let found = self.store.get(&key).await?;
             match found {
                 Some(found) if found.bytes == bytes => expected = Some(found.version),
-                // Nobody has written: the same write may succeed, and if none does, its error is the reason.
+                // No process has written: the same write may succeed, and if none does, its error is the reason.
                 found if is_in_doubt && found.as_ref().map(|found| &found.version) == expected.as_ref() => {}
                 _ => break,
             }
@@ -204,7 +204,7 @@ impl Archive {
         for tries_left in (0..TRIES).rev() {
             match self.store.create(&key, bytes).await {
                 Ok(Write::Done(_)) => break,
-                // Refused by its own first try, whose answer was lost; it is durable, as every refusal tells.
+                // Refused by its own first try, whose answer was lost; a refusal proves that it is durable.
                 Ok(Write::Refused) => match self.store.get(&key).await? {
                     Some(found) if found.bytes == bytes => break,
                     _ => return Ok(None),

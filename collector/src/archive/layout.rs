@@ -13,7 +13,7 @@ pub enum Kind {
     Events,
     /// Later versions of events, by the version's day.
     Revisions,
-    /// Elements that are no events, by the day of the run.
+    /// Elements that are not valid events, by the day of the run.
     Rejected,
     /// Events that vanished from the feed, by the day of the run.
     Withdrawn,

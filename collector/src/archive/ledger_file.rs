@@ -67,7 +67,7 @@ pub(super) enum Agreement {
 pub(super) enum Swap {
     /// The ledger is the new one.
     Done(Box<Snapshot>),
-    /// Somebody else wrote it, or it cannot be told whether we did: read again and start over.
+    /// Somebody else wrote it, or it is not known whether this run did: read again and start over.
     Lost,
 }
 
@@ -217,7 +217,7 @@ impl Archive {
         buffered(self.parallel(), reads).try_concat().await
     }
 
-    /// Puts a new ledger in the place of the one that was read, if nobody else has.
+    /// Puts a new ledger in the place of the one that was read, if no other process has.
     pub(super) async fn swap(&self, from: &Snapshot, to: Ledger) -> Result<Swap, ArchiveError> {
         let (swap, bytes) = self.swap_unpublished(from, to).await?;
         if matches!(&swap, Swap::Done(snapshot) if snapshot.ledger.claim.is_none()) {
@@ -251,7 +251,7 @@ pub(super) fn events_of(key: &Key, bytes: &[u8]) -> Vec<Event> {
     let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let read = lines.map(event::parse_line).inspect(|line| {
         if let Err(error) = line {
-            warn!(%key, %error, "a line of the archive cannot be read; `collector verify` tells more");
+            warn!(%key, %error, "a line of the archive cannot be read; `collector verify` shows more");
         }
     });
     read.flatten().collect()

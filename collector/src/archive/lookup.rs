@@ -14,7 +14,7 @@ use super::layout::{Kind, Place};
 use super::{Archive, ArchiveError};
 use crate::concurrency::buffered;
 use crate::event::{self, EventId, Response};
-use crate::ledger::{Doubt, Doubtful, Lineage, News, Tallies, Verdict};
+use crate::ledger::{Classification, Comparison, Doubt, Doubtful, Lineage, Tallies};
 use crate::store::{Key, Listed};
 
 /// What was listed to look events up.
@@ -39,23 +39,28 @@ impl Archive {
     pub(crate) async fn settle(
         &self,
         response: &Response<'_>,
-        news: &mut News,
+        classified: &mut Classification,
         lineage: &Lineage,
     ) -> Result<LookedUp, ArchiveError> {
-        if news.doubtful.is_empty() {
+        if classified.doubtful.is_empty() {
             return Ok(LookedUp::default());
         }
-        let mut versions = self.look_up(wanted(response, &news.doubtful), Some(lineage)).await?;
-        self.settle_by(&mut versions, response, news);
+        let mut versions = self.look_up(wanted(response, &classified.doubtful), Some(lineage)).await?;
+        self.settle_by(&mut versions, response, classified);
         Ok(versions.looked_up)
     }
 
     /// Judges the doubtful elements by the stored versions of their events.
-    pub(super) fn settle_by(&self, versions: &mut Versions, response: &Response<'_>, news: &mut News) {
-        for item in std::mem::take(&mut news.doubtful) {
-            let verdict = versions.judge(response, &item);
-            let skipped = verdict == Verdict::Revised && !self.options.revisions;
-            news.settle(item, if skipped { Verdict::Stored } else { verdict });
+    pub(super) fn settle_by(
+        &self,
+        versions: &mut Versions,
+        response: &Response<'_>,
+        classified: &mut Classification,
+    ) {
+        for item in std::mem::take(&mut classified.doubtful) {
+            let comparison = versions.judge(response, &item);
+            let skipped = comparison == Comparison::Revised && !self.options.revisions;
+            classified.settle(item, if skipped { Comparison::Stored } else { comparison });
         }
     }
 
@@ -222,7 +227,7 @@ fn events_of<'a>(key: &'a Key, bytes: &'a [u8]) -> impl Iterator<Item = (EventId
 
 impl Versions {
     /// Judges one element. A version judged to be stored or about to be counts for those that follow.
-    fn judge(&mut self, response: &Response<'_>, item: &Doubtful) -> Verdict {
+    fn judge(&mut self, response: &Response<'_>, item: &Doubtful) -> Comparison {
         let content_at = |position: usize| event::content(&response.line(&response.elements()[position]));
         let known = self.contents.entry(item.event.id).or_default();
         if let Doubt::Repeated { first } = item.doubt {
@@ -231,9 +236,9 @@ impl Versions {
         let is_first = known.is_empty();
         let is_new = known.insert(content_at(item.position));
         match (is_new, is_first && item.doubt == Doubt::Late) {
-            (_, true) => Verdict::New,
-            (true, false) => Verdict::Revised,
-            (false, false) => Verdict::Stored,
+            (_, true) => Comparison::New,
+            (true, false) => Comparison::Revised,
+            (false, false) => Comparison::Stored,
         }
     }
 }

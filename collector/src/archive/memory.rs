@@ -1,6 +1,6 @@
 //! What a machine remembers of the archives it has seen: the last commit, by location and archive.
 //!
-//! Without it nobody could tell that the ledger of an archive was restored from an earlier moment, that another archive
+//! Without it a run could not know that the ledger of an archive was restored from an earlier moment, that another archive
 //! lies where this one was, or that the disk with the archive is not mounted.
 
 use std::collections::BTreeMap;

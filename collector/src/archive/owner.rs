@@ -47,7 +47,7 @@ impl ActiveRun {
         &self.name
     }
 
-    /// Whether `name` is a run of this process that goes on and is not this one.
+    /// Whether `name` is another run of this process that has not ended.
     pub(crate) fn is_another(&self, name: &str) -> bool {
         self.name != name && active().contains(name)
     }

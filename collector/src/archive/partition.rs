@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::layout::{Kind, Place};
 use crate::event::{Event, EventId, Fingerprint, RejectReason, Response, content};
-use crate::ledger::{ClaimedObject, News};
+use crate::ledger::{ClaimedObject, Classification};
 use crate::store::Key;
 
 /// Most events of one object, so that a claim on it stays small.
@@ -69,23 +69,28 @@ impl Names {
 ///
 /// `last_seen` is when the feed was looked at before, for events that are gone from it.
 #[must_use]
-pub fn objects_of(response: &Response<'_>, news: &News, start: DateTime<Utc>, last_seen: &str) -> Vec<Draft> {
+pub fn objects_of(
+    response: &Response<'_>,
+    classified: &Classification,
+    start: DateTime<Utc>,
+    last_seen: &str,
+) -> Vec<Draft> {
     let names = &mut Names::of_run(start);
-    let Ok(drafts) = drafts(response, news, names, start, last_seen, || Ok::<_, Infallible>(()));
+    let Ok(drafts) = drafts(response, classified, names, start, last_seen, || Ok::<_, Infallible>(()));
     drafts
 }
 
 /// The objects that hold what is new in a response. `check` is called before each object; its error ends the work.
 pub(crate) fn drafts<E>(
     response: &Response<'_>,
-    news: &News,
+    classified: &Classification,
     names: &mut Names,
     now: DateTime<Utc>,
     last_seen: &str,
     check: impl FnMut() -> Result<(), E>,
 ) -> Result<Vec<Draft>, E> {
     let mut drafts = Drafts { open: BTreeMap::new(), full: Vec::new(), names, check };
-    for (kind, positions) in [(Kind::Events, &news.events), (Kind::Revisions, &news.revisions)] {
+    for (kind, positions) in [(Kind::Events, &classified.events), (Kind::Revisions, &classified.revisions)] {
         for &position in positions {
             let element = &response.elements()[position];
             if let Ok(event) = element.event {
@@ -97,7 +102,7 @@ pub(crate) fn drafts<E>(
         }
     }
     let today = now.date_naive();
-    for &position in &news.rejected {
+    for &position in &classified.rejected {
         let element = &response.elements()[position];
         if let Err(reason) = element.event {
             let draft = drafts.at(Kind::Rejected, today)?;
@@ -105,7 +110,9 @@ pub(crate) fn drafts<E>(
             draft.fingerprints.push(response.rejected_fingerprint(element));
         }
     }
-    for (ids, returned) in [(&news.window.withdrawn, None), (&news.window.returned, Some(now.to_rfc3339()))] {
+    for (ids, returned) in
+        [(&classified.window.withdrawn, None), (&classified.window.returned, Some(now.to_rfc3339()))]
+    {
         for &id in ids {
             let draft = drafts.at(Kind::Withdrawn, today)?;
             draft.push_line(&WithdrawnLine {

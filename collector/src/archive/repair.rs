@@ -50,7 +50,7 @@ const OBJECTS_PER_COMMIT: usize = 40;
 type Plan = BTreeMap<Key, BTreeMap<u32, Fault>>;
 
 impl Archive {
-    /// Repairs the archive, or says what it would do. `progress` is told how far the reading is.
+    /// Repairs the archive, or reports what it would change. `progress` is called with the objects read and their total.
     ///
     /// # Errors
     /// [`ArchiveError::Busy`] if a collector is at work; another if the store fails. Nothing is lost then, and
@@ -339,7 +339,7 @@ impl<'a> Hold<'a> {
         self.change(self.held.ledger.with_claim(claim)).await
     }
 
-    /// Appends to the journal what was written, and goes on holding the archive.
+    /// Appends to the journal what was written, and keeps the claim.
     async fn commit(&mut self, objects: Vec<CommittedObject>) -> Result<(), ArchiveError> {
         if objects.is_empty() {
             return Ok(());

@@ -139,7 +139,7 @@ impl Archive {
         Ok(is_of_claim.then(|| committed(&key, &bytes)))
     }
 
-    /// Sees to it that an object exists and so can be created by nobody any more. Its content, if it had
+    /// Makes sure that an object exists, so that no process can create it any more. Its content, if it had
     /// been written before.
     async fn fence(&self, key: &Key) -> Result<Option<Vec<u8>>, ArchiveError> {
         let mut tries = 0;

@@ -28,17 +28,17 @@ const MAX_FINGERPRINT_LENGTH: usize = 300;
 const MAX_PROOF_LENGTH: usize = MAX_FINGERPRINT_LENGTH + 100;
 
 impl Archive {
-    /// Proves the conditions, unless that was done or nobody else writes.
+    /// Proves the conditions, unless that was done or no other process writes.
     pub(super) async fn trust_store(&self, ledger: &mut Ledger) -> Result<(), ArchiveError> {
         if self.store.is_sound_by_construction() || is_proven(ledger, &self.proof()) {
             return Ok(());
         }
         if self.options.single_writer {
-            debug!("the store's conditions are not proven: with --single-writer nobody else writes");
+            debug!("the store's conditions are not proven: with --single-writer no other process writes");
             return Ok(());
         }
         self.prove_conditions().await?;
-        // Only now is it certain that the store has answered and can be told from others.
+        // Only now is it certain that the store has answered and can be distinguished from others.
         remember(ledger, &self.proof());
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Archive {
     }
 
     /// The version that was written, if it was. A lost answer, or a conflict that a repeated request has
-    /// with itself, is settled by reading: nobody else writes this object, nor these bytes.
+    /// with itself, is settled by reading: no other process writes this object or these bytes.
     async fn settled(
         &self,
         key: &Key,

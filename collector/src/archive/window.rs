@@ -1,6 +1,6 @@
 //! The days that an import works on, in memory: what is stored of them, and what is about to be.
 //!
-//! It holds as long as nobody else writes. That is certain whenever a claim succeeds: the ledger is then the one that was
+//! It holds as long as no other process writes. That is certain whenever a claim succeeds: the ledger is then the one that was
 //! written last.
 
 use std::collections::BTreeMap;

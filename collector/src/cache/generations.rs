@@ -1,10 +1,10 @@
-//! What was forgotten, and when: tells whether something that was read since still stands.
+//! When names were invalidated: an entry whose reading began before is not valid.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-/// So many names are remembered one by one; of more it is taken that all were forgotten.
+/// Maximum number of names that are tracked one by one; beyond it, all count as invalidated.
 const MOST_NAMES: usize = 4_096;
 
 /// A moment among the things that were forgotten.

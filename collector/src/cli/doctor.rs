@@ -39,14 +39,14 @@ const SCARCE_BYTES: u64 = 20_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
+enum CheckResult {
     Ok,
     Warning,
     Failed,
     Skipped,
 }
 
-impl Verdict {
+impl CheckResult {
     fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -61,7 +61,7 @@ impl Verdict {
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
-    verdict: Verdict,
+    verdict: CheckResult,
     /// What was found.
     detail: String,
     /// What to do about it.
@@ -127,7 +127,7 @@ pub(crate) fn doctor(settings: &Settings) -> Result<Exit, Failure> {
     let mut round = Round { checks: Vec::new(), prints: !settings.output.json };
     runtime()?.block_on(examine(settings, &system_clock(), &mut round))?;
     let count = |verdict| round.checks.iter().filter(|check| check.verdict == verdict).count();
-    let (failed, warnings) = (count(Verdict::Failed), count(Verdict::Warning));
+    let (failed, warnings) = (count(CheckResult::Failed), count(CheckResult::Warning));
     if round.prints {
         let verdict = if failed > 0 { "A run would fail." } else { "A run will work." };
         writeln!(io::stdout(), "{verdict} Failed: {failed}, warnings: {warnings}.")?;
@@ -144,14 +144,19 @@ struct Round {
 }
 
 impl Round {
-    fn note(&mut self, name: &'static str, verdict: Verdict, detail: impl Into<String>) -> io::Result<()> {
+    fn note(
+        &mut self,
+        name: &'static str,
+        verdict: CheckResult,
+        detail: impl Into<String>,
+    ) -> io::Result<()> {
         self.push(Check { name, verdict, detail: detail.into(), advice: None })
     }
 
     fn advise(
         &mut self,
         name: &'static str,
-        verdict: Verdict,
+        verdict: CheckResult,
         detail: impl Into<String>,
         advice: &'static str,
     ) -> io::Result<()> {
@@ -200,14 +205,14 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
                 ("store", "name a folder that exists or can be made")
             };
             let advice = error.hint().unwrap_or(advice);
-            return Ok(round.advise(name, Verdict::Failed, output::one_line(&error.into()), advice)?);
+            return Ok(round.advise(name, CheckResult::Failed, output::one_line(&error.into()), advice)?);
         }
     };
     if let Some(endpoint) = &endpoint {
         examine_clock(endpoint, clock, round).await?;
     }
     if let Some(identity) = identity {
-        round.note("credentials", Verdict::Ok, identity)?;
+        round.note("credentials", CheckResult::Ok, identity)?;
     }
     let location = store.location();
     // The conditions are tried apart, and nothing may be left of a trial.
@@ -215,19 +220,19 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
     let archive = Archive::new(Arc::clone(&store), Arc::clone(clock), options);
     match store.head(&ledger_key()).await {
         Ok(Some(head)) => {
-            round.note("ledger", Verdict::Ok, format!("{} bytes in {location}", head.size_bytes))?;
+            round.note("ledger", CheckResult::Ok, format!("{} bytes in {location}", head.size_bytes))?;
         }
-        Ok(None) => round.note("ledger", Verdict::Ok, format!("none yet in {location}"))?,
+        Ok(None) => round.note("ledger", CheckResult::Ok, format!("none yet in {location}"))?,
         Err(error) => {
             let advice = "check address, bucket, credentials and the permission to read";
-            return Ok(round.advise("ledger", Verdict::Failed, error.to_string(), advice)?);
+            return Ok(round.advise("ledger", CheckResult::Failed, error.to_string(), advice)?);
         }
     }
     match store.list("metadata/").await {
-        Ok(_) => round.note("listing", Verdict::Ok, "objects can be listed")?,
+        Ok(_) => round.note("listing", CheckResult::Ok, "objects can be listed")?,
         Err(error) => {
             let advice = "grant the permission to list the bucket";
-            round.advise("listing", Verdict::Failed, error.to_string(), advice)?;
+            round.advise("listing", CheckResult::Failed, error.to_string(), advice)?;
         }
     }
     let proven = match settings.store.store.folder() {
@@ -238,14 +243,14 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
         Ok(()) => {
             let detail =
                 "objects can be written and deleted; a second create and a stale replace are refused";
-            round.note("conditions", Verdict::Ok, detail)?;
+            round.note("conditions", CheckResult::Ok, detail)?;
         }
         Err(error) if settings.store.single_writer => {
-            round.note("conditions", Verdict::Warning, format!("{error}; used all the same"))?;
+            round.note("conditions", CheckResult::Warning, format!("{error}; used all the same"))?;
         }
         Err(error) => {
             let advice = "grant the permissions to create, overwrite and delete; or choose a store that can be trusted";
-            return Ok(round.advise("conditions", Verdict::Failed, error, advice)?);
+            return Ok(round.advise("conditions", CheckResult::Failed, error, advice)?);
         }
     }
     match archive.open().await {
@@ -255,10 +260,15 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
             if let Some(claim) = &ledger.claim {
                 let _ = write!(detail, "; {} is at work until {}", claim.owner, claim.end());
             }
-            round.note("archive", Verdict::Ok, detail)?;
+            round.note("archive", CheckResult::Ok, detail)?;
         }
         Err(error) => {
-            round.advise("archive", Verdict::Failed, error.to_string(), "`collector repair --dry-run`")?;
+            round.advise(
+                "archive",
+                CheckResult::Failed,
+                error.to_string(),
+                "`collector repair --dry-run`",
+            )?;
         }
     }
     Ok(())
@@ -285,10 +295,10 @@ async fn examine_file_system(
     };
     for Probe { name, outcome } in probes {
         match outcome {
-            Ok(detail) => round.note(name, Verdict::Ok, detail)?,
+            Ok(detail) => round.note(name, CheckResult::Ok, detail)?,
             Err(reason) => {
                 let advice = "keep the store on a file system that does, or in an object store";
-                round.advise(name, Verdict::Failed, reason, advice)?;
+                round.advise(name, CheckResult::Failed, reason, advice)?;
             }
         }
     }
@@ -301,10 +311,10 @@ async fn examine_clock(endpoint: &Url, clock: &SharedClock, round: &mut Round) -
     let host = endpoint.host_str().unwrap_or_default();
     match clock_ahead_of(endpoint, &**clock).await {
         Ok(Some(ahead)) => compare_clocks("clock", host, ahead, clock.now(), round),
-        Ok(None) => round.note("clock", Verdict::Skipped, format!("{host} does not say what time it is")),
+        Ok(None) => round.note("clock", CheckResult::Skipped, format!("{host} does not say what time it is")),
         Err(reason) => {
             let advice = "check the address and the way there (name, proxy, firewall, certificates)";
-            round.advise("clock", Verdict::Failed, format!("{host} cannot be reached: {reason}"), advice)
+            round.advise("clock", CheckResult::Failed, format!("{host} cannot be reached: {reason}"), advice)
         }
     }
 }
@@ -324,12 +334,12 @@ fn compare_clocks(
     match ahead.abs() {
         offset if offset > CLOCK_TOLERANCE => {
             let advice = "set the clock (NTP): ages, claims and the names of objects rest on it";
-            round.advise(name, Verdict::Failed, detail, advice)
+            round.advise(name, CheckResult::Failed, detail, advice)
         }
         offset if offset >= NOTABLE_OFFSET => {
-            round.advise(name, Verdict::Warning, detail, "set the clock, for instance by NTP")
+            round.advise(name, CheckResult::Warning, detail, "set the clock, for instance by NTP")
         }
-        _ => round.note(name, Verdict::Ok, detail),
+        _ => round.note(name, CheckResult::Ok, detail),
     }
 }
 
@@ -338,13 +348,13 @@ async fn examine_feed(settings: &Settings, clock: &SharedClock, round: &mut Roun
     if matches!(source, Source::Http(_)) {
         if settings.calls.is_anonymous() {
             let advice = "name an address or a page with --contact; the provider's rules ask for it";
-            round.advise("contact", Verdict::Warning, "nobody can be reached", advice)?;
+            round.advise("contact", CheckResult::Warning, "no contact is configured", advice)?;
         } else {
-            round.note("contact", Verdict::Ok, settings.feed_options().user_agent)?;
+            round.note("contact", CheckResult::Ok, settings.feed_options().user_agent)?;
         }
     }
     if settings.doctor.offline || *source == Source::StandardInput {
-        return Ok(round.note("feed", Verdict::Skipped, "not called")?);
+        return Ok(round.note("feed", CheckResult::Skipped, "not called")?);
     }
     // One try: whoever asks is there to see what is wrong.
     let mut options = settings.feed_options();
@@ -371,23 +381,23 @@ async fn examine_feed(settings: &Settings, clock: &SharedClock, round: &mut Roun
                 if events == 0 {
                     let advice =
                         "the address answers, but not with events; check --feed and the feed's format";
-                    round.advise("feed", Verdict::Failed, detail, advice)?;
+                    round.advise("feed", CheckResult::Failed, detail, advice)?;
                 } else {
-                    round.note("feed", Verdict::Ok, detail)?;
+                    round.note("feed", CheckResult::Ok, detail)?;
                 }
             }
             Err(error) => {
                 let advice = "the address answers, but not with events; check --feed";
-                round.advise("feed", Verdict::Failed, error.to_string(), advice)?;
+                round.advise("feed", CheckResult::Failed, error.to_string(), advice)?;
             }
         },
         Err(error @ FeedError::Gone { .. }) => {
             let advice = "check the address; then call it once with `collector run --force`";
-            round.advise("feed", Verdict::Failed, error.to_string(), advice)?;
+            round.advise("feed", CheckResult::Failed, error.to_string(), advice)?;
         }
         Err(error) => {
             let advice = "check the address and the way there (name, proxy, firewall, certificates)";
-            round.advise("feed", Verdict::Failed, error.to_string(), advice)?;
+            round.advise("feed", CheckResult::Failed, error.to_string(), advice)?;
         }
     }
     Ok(())
@@ -401,12 +411,12 @@ fn seconds(time: Duration) -> String {
 fn examine_folder(name: &'static str, folder: &Path, round: &mut Round) -> io::Result<()> {
     let there = nearest(folder);
     match tempfile::tempfile_in(there) {
-        Ok(_) => round.note(name, Verdict::Ok, format!("{} can be written", folder.display())),
+        Ok(_) => round.note(name, CheckResult::Ok, format!("{} can be written", folder.display())),
         Err(error) => {
             let detail = format!("{}: {error}", there.display());
             round.advise(
                 name,
-                Verdict::Failed,
+                CheckResult::Failed,
                 detail,
                 "give the user that runs this the right to write there",
             )
@@ -418,15 +428,17 @@ fn examine_space(folder: &Path, round: &mut Round) -> io::Result<()> {
     let there = nearest(folder);
     let space = match statvfs(there) {
         Ok(space) => space,
-        Err(error) => return round.note("space", Verdict::Skipped, format!("{}: {error}", there.display())),
+        Err(error) => {
+            return round.note("space", CheckResult::Skipped, format!("{}: {error}", there.display()));
+        }
     };
     #[cfg_attr(target_os = "linux", expect(clippy::useless_conversion, reason = "32 bits on macOS"))]
     let free = space.fragment_size().saturating_mul(space.blocks_available().into());
     let detail = format!("{} MB free in {}", free / 1_000_000, there.display());
     match free {
-        0..SCARCE_BYTES => round.advise("space", Verdict::Failed, detail, "make room"),
-        SCARCE_BYTES..LEAST_FREE_BYTES => round.advise("space", Verdict::Warning, detail, "make room"),
-        _ => round.note("space", Verdict::Ok, detail),
+        0..SCARCE_BYTES => round.advise("space", CheckResult::Failed, detail, "make room"),
+        SCARCE_BYTES..LEAST_FREE_BYTES => round.advise("space", CheckResult::Warning, detail, "make room"),
+        _ => round.note("space", CheckResult::Ok, detail),
     }
 }
 

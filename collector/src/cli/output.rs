@@ -137,7 +137,7 @@ fn describe_deposit(text: &mut String, deposit: &Deposit, store: &str) {
     let rejected = count(Quantity::RejectedInResponse);
     if rejected > 0 {
         let (total, stored) = (counted(rejected, "element"), count(Quantity::RejectedCount));
-        let _ = writeln!(text, "  rejected  {total} that are no events, {stored} of them stored now");
+        let _ = writeln!(text, "  rejected  {total} that are not valid events, {stored} of them stored now");
     }
     if deposit.quantities.is_set(Quantity::PossibleGap) {
         text.push_str("  gap       this full response does not reach back to the last one: events may have been missed\n");

@@ -14,10 +14,10 @@ use collector::heartbeat::Heartbeat;
 use collector::record::{health, is_in_the_future};
 use collector::run::Collector;
 use collector::watch::http::Pages;
-use collector::watch::pace::Pace;
+use collector::watch::poll_interval::PollInterval;
 use collector::watch::schedule::Schedule;
 use collector::watch::status::Status;
-use collector::watch::{Command, Watch, listener, recall};
+use collector::watch::{Command, Watch, listener, recorded_runs};
 use nix::sys::signal::SigSet;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -75,7 +75,7 @@ struct Service {
 }
 
 /// What depends on the settings.
-type Setup = (Collector, Option<Heartbeat>, Schedule, Pace);
+type Setup = (Collector, Option<Heartbeat>, Schedule, PollInterval);
 
 impl Service {
     fn start(settings: Settings) -> Result<Self, Failure> {
@@ -93,15 +93,15 @@ impl Service {
     }
 
     async fn serve(mut self, mut commands: Commands, options: &ArgMatches) -> Result<Exit, Failure> {
-        self.status.recall(recall::records(&self.settings.records.metrics_dir, self.clock.now()));
+        self.status.recall(recorded_runs::records(&self.settings.records.metrics_dir, self.clock.now()));
         self.status.note_evidence(&health::read_evidence(&self.settings.health.health_file), None);
         let (opened, mut command) = unless_stopped(self.collector(), &mut commands).await;
         let Some(opened) = opened else { return Ok(Exit::Done) };
         let (mut collector, mut heartbeat) = (opened?, heartbeat(&self.settings)?);
-        let (schedule, pace) = self.rhythm();
+        let (schedule, poll_interval) = self.rhythm();
         let last_run = last_run(&self.settings, self.clock.now());
         let (clock, status) = (Arc::clone(&self.clock), Arc::clone(&self.status));
-        let mut watch = Watch::new(clock, schedule, pace, status, last_run);
+        let mut watch = Watch::new(clock, schedule, poll_interval, status, last_run);
         self.listen().await;
         let watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(limit / 2)));
         notify(&[NotifyState::Ready]);
@@ -123,9 +123,9 @@ impl Service {
             notify_reloading();
             let (reloaded, next) = unless_stopped(Box::pin(self.reload(options)), &mut commands).await;
             command = next;
-            if let Some(Some((renewed, monitor, schedule, pace))) = reloaded {
+            if let Some(Some((renewed, monitor, schedule, poll_interval))) = reloaded {
                 (collector, heartbeat) = (renewed, monitor);
-                watch.set(schedule, pace);
+                watch.set(schedule, poll_interval);
             }
             show_status(&self.status);
             notify(&[NotifyState::Ready]);
@@ -177,10 +177,10 @@ impl Service {
             pages: None,
         };
         let (collector, heartbeat) = (renewed.collector().await?, heartbeat(&renewed.settings)?);
-        let (schedule, pace) = renewed.rhythm();
+        let (schedule, poll_interval) = renewed.rhythm();
         let (buffer, limits) = (renewed.settings.deposit.buffer_size, renewed.settings.health.limits());
         self.status.note_reload(Ok((buffer, limits)));
-        Ok((renewed.settings, (collector, heartbeat, schedule, pace)))
+        Ok((renewed.settings, (collector, heartbeat, schedule, poll_interval)))
     }
 
     async fn collector(&self) -> Result<Collector, Failure> {
@@ -189,13 +189,14 @@ impl Service {
     }
 
     /// When and how often is polled. Where on the grid is a matter of the machine and the store.
-    fn rhythm(&self) -> (Schedule, Pace) {
+    fn rhythm(&self) -> (Schedule, PollInterval) {
         let ServiceSettings { interval, jitter, adaptive, .. } = self.settings.service;
         let machine = nix::unistd::gethostname().unwrap_or_default();
         let name = format!("{} {}", machine.to_string_lossy(), self.settings.store.store);
         let buffer = self.settings.deposit.buffer_size;
-        let pace = Pace::new(interval, adaptive, buffer).at_most_every(closest_calls(&self.settings));
-        (Schedule::new(interval, jitter, &name), pace)
+        let poll_interval =
+            PollInterval::new(interval, adaptive, buffer).at_most_every(closest_calls(&self.settings));
+        (Schedule::new(interval, jitter, &name), poll_interval)
     }
 
     /// Shows the pages where the settings say, as soon as that is possible, and no longer elsewhere.
@@ -259,7 +260,7 @@ fn closest_calls(settings: &Settings) -> Duration {
 
 /// What the system says: end on SIGTERM and SIGINT, read the settings again on SIGHUP.
 fn signals() -> anyhow::Result<Commands> {
-    let (tell, told) = unbounded_channel();
+    let (sender, commands) = unbounded_channel();
     let kinds = [
         (SignalKind::terminate(), Command::Stop),
         (SignalKind::interrupt(), Command::Stop),
@@ -267,16 +268,16 @@ fn signals() -> anyhow::Result<Commands> {
     ];
     for (kind, command) in kinds {
         let signal = signal(kind).context("signals cannot be heard")?;
-        tokio::spawn(pass_on(signal, command, tell.clone()));
+        tokio::spawn(pass_on(signal, command, sender.clone()));
     }
     // Now that it is heard, one that was held is heard as well.
     reload_signal().thread_unblock().context("signals cannot be heard")?;
-    Ok(told)
+    Ok(commands)
 }
 
-async fn pass_on(mut signal: Signal, command: Command, tell: UnboundedSender<Command>) {
+async fn pass_on(mut signal: Signal, command: Command, sender: UnboundedSender<Command>) {
     while signal.recv().await.is_some() {
-        if tell.send(command).is_err() {
+        if sender.send(command).is_err() {
             return;
         }
     }
@@ -295,7 +296,7 @@ fn last_run(settings: &Settings, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     Some(time)
 }
 
-/// Tells systemd's watchdog that this thread is not stuck.
+/// Notifies systemd's watchdog that this thread is not blocked.
 async fn feed_watchdog(every: Duration) {
     let mut tick = tokio::time::interval(every);
     loop {
@@ -309,16 +310,16 @@ fn show_status(status: &Status) {
     notify(&[NotifyState::Status(&status.view(1).to_string())]);
 }
 
-/// Tells systemd, where there is one.
+/// Notifies systemd, if it started the process.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "the system's manager cannot be told");
+        warn!(%error, "systemd cannot be notified");
     }
 }
 
 fn notify_reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => warn!(%error, "the system's manager cannot be told"),
+        Err(error) => warn!(%error, "systemd cannot be notified"),
     }
 }

@@ -71,7 +71,7 @@ impl<'a> Fields<'a> {
     /// Reads an event.
     ///
     /// # Errors
-    /// If the text is no JSON.
+    /// If the text is not JSON.
     pub fn of(json: &'a str) -> serde_json::Result<Self> {
         if let Ok(Usual { id, datetime, name, summary, url, kind, location }) = serde_json::from_str(json) {
             let UsualLocation { name: location, gps } = location;

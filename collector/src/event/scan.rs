@@ -10,7 +10,7 @@ use wide::u8x16;
 /// Maximum number of levels of arrays and objects in an event, the array of the response included.
 pub const MAX_DEPTH: usize = 128;
 
-/// Why a text is no JSON, and at which byte.
+/// Why a text is not JSON, and at which byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{fault} at byte {offset}")]
 pub struct SyntaxError {
@@ -166,7 +166,7 @@ impl<'a> Scanner<'a> {
         if self.eat(byte) { Ok(()) } else { self.stop(Fault::Unexpected) }
     }
 
-    /// Consumes white space, and stops if the text goes on behind it.
+    /// Consumes white space, and stops if more text follows.
     pub(crate) fn expect_end(&mut self) -> Result<(), Stop> {
         self.skip_space();
         if self.peek().is_none() { Ok(()) } else { self.stop(Fault::TrailingGarbage) }

@@ -88,7 +88,7 @@ pub enum FeedError {
         /// How long to wait.
         wait: Duration,
     },
-    /// An earlier call was told 404.
+    /// An earlier call was answered with 404.
     #[error(
         "the feed answered HTTP 404 at {since}, which its rules call permanent, so it is not called again; \
          check the address, then run once with --force"

@@ -72,7 +72,7 @@ impl HttpFeed {
     }
 
     /// The same feed and its connections, asked by its own filters. While several calls are under way, the times of a call's
-    /// phases are not told apart.
+    /// phases are not distinguished.
     pub(super) fn selecting(&self, selection: &Selection) -> Self {
         let url = selection.address(&self.url);
         let options = self.options.clone();
@@ -215,7 +215,7 @@ fn headers(options: &FeedOptions) -> Result<HeaderMap, FeedError> {
     ]))
 }
 
-/// Follows a redirect unless it gives up the secure connection, or goes on for ever.
+/// Follows a redirect unless it leaves the secure connection or there were too many.
 fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let to = attempt.url();
     let insecure = to.scheme() != "https" && !is_loopback(to);

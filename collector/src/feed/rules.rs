@@ -127,7 +127,7 @@ impl State {
 }
 
 impl CallLog {
-    /// The log for an address. `instance` tells users of an address of this machine apart.
+    /// The log for an address. `instance` distinguishes users of an address of this machine.
     #[must_use]
     pub fn new(folder: PathBuf, limits: CallLimits, url: &Url, instance: &str) -> Self {
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{EventId, Fingerprint};
 
-/// What a run is about to store. Until it is finished, by its run or by whoever finds it dead, nobody else
+/// What a run is about to store. Until it is finished, by its run or by a process that finds it dead, no other process
 /// stores anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {

@@ -1,7 +1,7 @@
 //! `metadata/last_seen.json`: how a ledger is written and read.
 //!
 //! The first three members are those of the documented collector, so that its file is continued and its
-//! tools go on reading ours. Parallel arrays keep a thousand events in some 35 KiB.
+//! tools can still read ours. Parallel arrays keep a thousand events in some 35 KiB.
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use rustc_hash::{FxBuildHasher, FxHashMap};

@@ -9,7 +9,7 @@ use crate::event::{Event, EventId};
 /// An ordinary response spans a week, a sparse one four to six months (FEED: 33 of 29,327). Between the
 /// tenth and the ninetieth per cent of its days, so that a few events edited long after do not count.
 const SPARSE_SPAN_DAYS: i64 = 30;
-/// So many events that stood behind one in the last response must still be there before its absence means
+/// Minimum number of events behind one in the last response that must still be there before its absence means
 /// that it was withdrawn: at the end of the window the order jitters by a few places.
 const WITHDRAWN_DEPTH: usize = 25;
 

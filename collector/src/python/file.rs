@@ -63,7 +63,7 @@ pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Exception> {
 /// `json.loads(bytes)` of a file with a UTF-8 locale.
 ///
 /// # Errors
-/// If it is no JSON.
+/// If it is not JSON.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Exception> {
     let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error))?;
     json::parse(text)

@@ -13,7 +13,7 @@ const MAX_DIGITS: usize = 4300;
 /// Reads a document.
 ///
 /// # Errors
-/// If it is no JSON, or too deep, or has an integer that is too long.
+/// If it is not JSON, or too deep, or has an integer that is too long.
 pub(super) fn parse(text: &str) -> Result<Value, Exception> {
     let mut reader = Reader { text, at: 0, depth: 0 };
     if text.starts_with('\u{feff}') {

@@ -1,4 +1,4 @@
-//! Where an answer goes on: the object and the line that were told last.
+//! Where an answer continues: behind the object and the line that were returned last.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,12 @@ use crate::archive::Place;
 use crate::store::Key;
 
 /// A place in an archive, written as `events/2026/01/02/events-1767362400.jsonl:17`. Objects never change, so it stays good;
-/// what is stored later for a day that was told already is not found behind it.
+/// what is stored later for a day that was returned already is not found behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     key: Key,
     place: Place,
-    /// Lines of the object that were told.
+    /// Lines of the object that were returned.
     lines: usize,
 }
 

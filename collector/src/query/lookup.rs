@@ -14,13 +14,13 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rustc_hash::FxHashMap;
 
 use super::scan::Scan;
-use super::{Account, Cost, Filter, Found, Query, Unreadable, cover};
+use super::{Account, Cost, Filter, Found, Query, Unreadable, prefixes};
 use crate::archive::{Archive, Kind, Names, Packed, Place};
 use crate::cache::Origin;
 use crate::event::{self, EventId};
 use crate::store::{Key, Listed, PageStart};
 
-/// So few objects are not told apart any further, but read.
+/// Maximum number of objects that are read without narrowing the search further.
 const CLOSE: usize = 4;
 
 /// What was found of the events that were asked for.
@@ -123,7 +123,7 @@ impl<'a> Search<'a> {
         }
         let days = self.archive.remembered_days(&self.missing, self.account).await;
         if !days.is_empty() {
-            let prefixes = cover::prefixes_of(Kind::Events, &days);
+            let prefixes = prefixes::of_days(Kind::Events, &days);
             let mut objects = Vec::new();
             self.list(prefixes, |place, listed| {
                 if days.contains(&place.day) {
@@ -156,7 +156,7 @@ impl<'a> Search<'a> {
     async fn search_everywhere(&mut self) {
         let mut candidates = Candidates::default();
         let seen = std::mem::take(&mut self.seen);
-        self.list(cover::prefixes(Kind::Events, None, NaiveDate::MAX), |_, listed| {
+        self.list(prefixes::of_period(Kind::Events, None, NaiveDate::MAX), |_, listed| {
             candidates.push(&listed, seen.contains_key(&listed.key));
         })
         .await;

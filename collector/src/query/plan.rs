@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use futures_util::{FutureExt as _, future};
 
-use super::{Account, Cursor, Query, Revisions, Unreadable, cover};
+use super::{Account, Cursor, Query, Revisions, Unreadable, prefixes};
 use crate::archive::{Archive, Kind, Place};
 use crate::concurrency::buffered;
 use crate::store::{Key, Listed, PageStart};
@@ -24,7 +24,7 @@ pub(super) enum Days {
 }
 
 impl Days {
-    /// From some day on, listings end a little after today; of all days no clock has to be believed.
+    /// From some day on, listings end a little after today; with all days, no clock matters.
     pub(super) fn between(from: Option<NaiveDate>, to: Option<NaiveDate>, now: DateTime<Utc>) -> Self {
         let soon = || (now + TimeDelta::days(2)).date_naive();
         Self::Between(from, to.or_else(|| from.map(|_| soon())).unwrap_or(NaiveDate::MAX))
@@ -41,8 +41,8 @@ impl Days {
     fn listings(&self, kind: Kind, after: Option<&Cursor>) -> Vec<Listing> {
         let begin = after.map(|after| kind.day_prefix(after.place().day)).unwrap_or_default();
         let prefixes = match self {
-            Self::Between(from, to) => cover::prefixes(kind, *from, *to),
-            Self::These(days) => cover::prefixes_of(kind, days),
+            Self::Between(from, to) => prefixes::of_period(kind, *from, *to),
+            Self::These(days) => prefixes::of_days(kind, days),
         };
         let behind = prefixes.into_iter().filter(|prefix| *prefix >= begin || begin.starts_with(prefix));
         behind

@@ -46,12 +46,12 @@ impl Scan {
         if self.latest.day != Some(place.day) {
             self.latest = Latest { day: Some(place.day), ..Latest::default() };
         }
-        let told = self.query.after.as_ref().filter(|after| after.key() == key).map_or(0, Cursor::lines);
+        let returned = self.query.after.as_ref().filter(|after| after.key() == key).map_or(0, Cursor::lines);
         let (mut found, mut count) = (Vec::new(), 0);
         let lines = bytes.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         for (number, line) in lines {
             count += 1;
-            if number < told {
+            if number < returned {
                 continue;
             }
             match self.take_line(place, key, number, line) {
@@ -93,7 +93,7 @@ impl Scan {
             return Ok(None);
         }
         let later = self.latest.versions.get(&event.id).map(|(_, json)| &**json);
-        let (told, event) = match later {
+        let (json, event) = match later {
             Some(later) => (later, Fields::of(later)?),
             None => (json, event),
         };
@@ -101,7 +101,7 @@ impl Scan {
             id: event.id,
             day: place.day,
             is_revision: is_revision || later.is_some(),
-            json: told.into(),
+            json: json.into(),
             cursor: Cursor::new(key.clone(), place, number + 1),
         }))
     }

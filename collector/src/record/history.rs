@@ -62,7 +62,7 @@ pub struct History {
 }
 
 impl History {
-    /// Reads records. `now` tells which clocks were wrong.
+    /// Reads records. Records later than `now` were made with a wrong clock.
     ///
     /// # Errors
     /// If an input does not exist or cannot be read; a record that cannot be read is skipped and named.

@@ -1,7 +1,7 @@
 //! A store whose archive is read through a cache.
 //!
 //! An object's name and size together stand for its content: objects of the archive never change, but that a repair takes
-//! lines out of one. So what was read of them stays good; only which there *are* grows old. A listing is believed for a short
+//! lines out of one. So what was read of them stays good; only which there *are* grows old. A listing is fresh for a short
 //! time, and until something is written below its prefix by way of this store.
 //!
 //! The operations of [`Store`] itself never answer from the cache: whoever writes must know what is there.

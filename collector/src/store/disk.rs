@@ -108,7 +108,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
         folders.iter().map(|folder| self.sync_folder(folder)).collect()
     }
 
-    /// Waits until nobody else holds the lock, but no longer than `wait`.
+    /// Waits until no other process holds the lock, but no longer than `wait`.
     ///
     /// # Errors
     /// [`io::Error`] if there can be no lock, or somebody else holds it still; then it says who, and since when.

@@ -410,7 +410,7 @@ impl<D: Disk> Folder<D> {
 
     fn stage_unsynced(&self, bytes: &[u8]) -> io::Result<D::Staged> {
         let folder = self.root.join(STAGING);
-        // It need not last: what is staged is of use to nobody but this process.
+        // It need not last: only this process uses what is staged.
         self.disk.make_folder(&folder)?;
         self.disk.stage(&folder, bytes)
     }

@@ -185,7 +185,7 @@ impl OciStore {
         let ask = Ask::plain(Method::HEAD, self.object_path(key), &[StatusCode::NOT_FOUND]);
         let answer = self.client.request(&ask, true).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            // It may be the bucket that is missing, truly or not; only a body tells.
+            // It may be the bucket that is missing, truly or not; only the body says which.
             return Ok(self.read(key).await?.map(|object| Head::of(&object)));
         }
         check_object(&answer.headers, &[]).map_err(|reason| self.unusable(reason))?;

@@ -233,7 +233,7 @@ impl StoreOptions {
     /// Opens the store. Only an instance's metadata service and the Vault are called, where they are configured.
     ///
     /// # Errors
-    /// [`OpenError`] if the description is not complete, or nobody can sign.
+    /// [`OpenError`] if the description is not complete, or requests cannot be signed.
     pub async fn open(&self, clock: &SharedClock) -> Result<OpenStore, OpenError> {
         match &self.address {
             StoreAddress::Folder(path) => open_folder(path),

@@ -18,7 +18,7 @@ use crate::text::{printable, server_text, without_password};
 const TIMEOUT: Duration = Duration::from_mins(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that nothing went over for so long is not used again: services close theirs after a minute, and a write that
-/// meets the end of one has an outcome that nobody knows.
+/// meets the end of one has an unknown outcome.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 /// As many as `--parallel` usually asks for, twice.
 const MOST_IDLE: usize = 32;
@@ -47,7 +47,7 @@ pub(super) fn check_address(address: &Url) -> Result<(), SetupError> {
     Err(SetupError(format!("the endpoint {address} must be https, or http on this machine")))
 }
 
-/// A client that follows nobody elsewhere.
+/// A client that does not follow redirects.
 pub(super) fn http_client(address: &Url) -> Result<Client, SetupError> {
     let mut builder = Client::builder()
         .timeout(TIMEOUT)

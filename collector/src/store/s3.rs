@@ -256,7 +256,7 @@ fn version_of(meta: &ObjectMeta) -> Result<Version, S3Error> {
     etag.map(Version).ok_or_else(|| S3Error::Generic { store: "S3", source: "the answer has no etag".into() })
 }
 
-/// Whether it is the object that is missing, and not the bucket: the service says so, and nobody else.
+/// Whether it is the object that is missing, and not the bucket: only the service itself can say so.
 fn is_missing_object(error: &S3Error) -> bool {
     matches!(error, S3Error::NotFound { source, .. } if source.to_string().contains("<Code>NoSuchKey</Code>"))
 }
@@ -270,7 +270,7 @@ impl Store for S3Store {
 
     async fn head(&self, key: &Key) -> Result<Option<Head>, StoreError> {
         let head = match self.client.head(&self.path(key)).await {
-            // It may be the bucket that is missing; only a body tells.
+            // It may be the bucket that is missing; only the body says which.
             Err(S3Error::NotFound { .. }) => {
                 self.read(key).await.map(|found| found.map(|object| Head::of(&object)))
             }

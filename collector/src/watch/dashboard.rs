@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
-use super::pace::{Plan, Reason};
+use super::poll_interval::{Plan, Reason};
 use super::status::{MOST_RUNS, Status, View};
 use super::summary::{Ended, RunSummary};
 use crate::analysis::document::{Cell, Chart, Document, Fact, Item, Line, Live, Section, Table};
@@ -56,7 +56,7 @@ fn facts(view: &View, buffer: usize, now: DateTime<Utc>) -> Vec<Fact> {
         fact("next_poll", "Next run (UTC)", next_poll(view, now)),
         fact("interval", "Every", Cell::maybe(view.plan, |plan| Cell::text(pace(&plan)))),
         fact("headroom", "Buffer headroom", headroom.unwrap_or(Cell::Missing)),
-        fact("bears", "Outage it would bear", bears(&last_day, new_today, buffer)),
+        fact("bears", "Maximum tolerable outage", bears(&last_day, new_today, buffer)),
         fact("last_new", "New at the last run", Cell::maybe(last, |run| Cell::count(run.new))),
         fact("new_today", "New in 24 hours", Cell::count(new_today)),
         fact("runs_today", "Runs in 24 hours", Cell::count(last_day.len())),
@@ -96,7 +96,7 @@ fn next_poll(view: &View, now: DateTime<Utc>) -> Cell {
 fn pace(plan: &Plan) -> String {
     let why = match plan.reason {
         Reason::AsConfigured => "",
-        Reason::BufferFills => ", oftener than configured: the buffer fills",
+        Reason::BufferFills => ", more often than configured: the buffer fills",
         Reason::Failing => ", less often than configured: polls fail",
     };
     let interval = Duration::try_from_secs_f64(plan.interval_s).unwrap_or_default();

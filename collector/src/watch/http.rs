@@ -49,7 +49,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 pub struct Pages {
     /// What the service did.
     pub status: Arc<Status>,
-    /// The file that tells how the last run went.
+    /// The file with the result of the last run.
     pub health_file: PathBuf,
     /// What time it is.
     pub clock: SharedClock,
@@ -174,9 +174,9 @@ async fn health(State(pages): State<Arc<Pages>>) -> Response {
     let verdict = pages.verdict();
     let view = pages.status.view(1);
     let lines: Vec<&str> = verdict.lines.lines().map(str::trim).collect();
-    let told = json!({"healthy": verdict.healthy, "lines": lines, "last_success": view.last_success, "plan": view.plan});
+    let body = json!({"healthy": verdict.healthy, "lines": lines, "last_success": view.last_success, "plan": view.plan});
     let code = if verdict.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, json_text(&told)).into_response()
+    (code, json_text(&body)).into_response()
 }
 
 /// Whether it has polled once, so that what it says means something.

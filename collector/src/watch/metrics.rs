@@ -17,7 +17,7 @@ use prometheus::{
     IntGauge, Opts, Registry, TextEncoder,
 };
 
-use super::pace::Plan;
+use super::poll_interval::Plan;
 use super::summary::{Ended, RunSummary};
 use crate::files::{self, output};
 use crate::quantity::{Definition, Metric, Quantity};
@@ -252,7 +252,7 @@ impl Metrics {
         }
     }
 
-    /// Writes them into a file for the textfile collector of `node_exporter`, whole or not at all. What counts goes on from what
+    /// Writes them into a file for the textfile collector of `node_exporter`, whole or not at all. Counters continue from what
     /// stands there, since each run is a process of its own; distributions and what only a service has are left out.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! When the next poll is due. Pure: it is told what time it is.
+//! When the next poll is due. Pure: times are passed in.
 //!
 //! Polls lie on a grid of the time of day in UTC, so that a restart does not shift them and summer time does not exist. Where on
 //! the grid's first interval an installation lies follows from its name, so that many do not call at the same instant (as

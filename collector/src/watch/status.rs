@@ -10,7 +10,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use super::metrics::Metrics;
-use super::pace::Plan;
+use super::poll_interval::Plan;
 use super::summary::{Ended, RunSummary};
 use crate::record::check::{self, HealthCheck};
 use crate::record::{Evidence, Limits, RunRecord};
@@ -121,7 +121,7 @@ impl Status {
         }
     }
 
-    /// Takes over whether the address of the pages could be listened on, and why not. Returns whether that is news.
+    /// Takes over whether the address of the pages could be listened on, and why not. Returns whether that changed.
     pub(super) fn note_listening(&self, result: Result<(), String>) -> bool {
         if result.is_err() {
             self.metrics.note_listen_failure();

@@ -50,7 +50,7 @@ pub struct RunSummary {
     pub new: usize,
     /// New versions of known events.
     pub revised: usize,
-    /// Elements that are no events.
+    /// Elements that are not valid events.
     pub rejected: usize,
     /// Events of the response that were known.
     pub overlap: Option<usize>,

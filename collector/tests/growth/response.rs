@@ -6,7 +6,7 @@ use allocation_counter::measure;
 use chrono::DateTime;
 use collector::archive::objects_of;
 use collector::event::{ParseLimits, Response, ResponseError};
-use collector::ledger::{Ledger, News};
+use collector::ledger::{Classification, Ledger};
 
 fn numbers(count: usize) -> String {
     let numbers: Vec<String> = (0..count).map(|number| number.to_string()).collect();
@@ -17,9 +17,9 @@ fn partition(count: usize) -> (usize, u64) {
     let body = numbers(count);
     let response = Response::parse(body.as_bytes()).unwrap();
     let start = DateTime::from_timestamp(1_767_366_000, 0).unwrap();
-    let news = News::find(&response, &Ledger::default(), start);
+    let classified = Classification::find(&response, &Ledger::default(), start);
     let mut objects = 0;
-    let cost = measure(|| objects = objects_of(&response, &news, start, "").len());
+    let cost = measure(|| objects = objects_of(&response, &classified, start, "").len());
     (objects, cost.count_total)
 }
 

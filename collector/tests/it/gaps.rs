@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use collector::event::{EventId, Fingerprint, Response};
-use collector::ledger::{Doubt, Ledger, News, Verdict};
+use collector::ledger::{Classification, Comparison, Doubt, Ledger};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 
@@ -208,27 +208,27 @@ impl Collector {
     /// Judges a response, stores what is new and commits. Whether a possible gap is reported.
     fn run(&mut self, body: &[u8], dies_before_its_commit: bool) -> bool {
         let response = Response::parse(body).unwrap();
-        let mut news = News::find(&response, &self.ledger, self.now);
-        for doubtful in std::mem::take(&mut news.doubtful) {
+        let mut classified = Classification::find(&response, &self.ledger, self.now);
+        for doubtful in std::mem::take(&mut classified.doubtful) {
             let versions = self.stored.get(&doubtful.event.id);
-            let verdict = match (versions, doubtful.doubt) {
-                (None, Doubt::Late) => Verdict::New,
-                (Some(versions), _) if versions.contains(&doubtful.event.fingerprint) => Verdict::Stored,
-                _ => Verdict::Revised,
+            let comparison = match (versions, doubtful.doubt) {
+                (None, Doubt::Late) => Comparison::New,
+                (Some(versions), _) if versions.contains(&doubtful.event.fingerprint) => Comparison::Stored,
+                _ => Comparison::Revised,
             };
-            news.settle(doubtful, verdict);
+            classified.settle(doubtful, comparison);
         }
-        let gap = news.possible_gap(&response, &self.ledger, BUFFER);
+        let gap = classified.possible_gap(&response, &self.ledger, BUFFER);
         for event in response.elements().iter().filter_map(|element| element.event.ok()) {
             self.stored.entry(event.id).or_default().insert(event.fingerprint);
         }
         if dies_before_its_commit {
             // The next run finishes the claim: it remembers what was written, and nothing else.
-            for &position in &news.events {
+            for &position in &classified.events {
                 self.ledger.remember(response.elements()[position].event.unwrap());
             }
         } else {
-            self.ledger = news.apply(&response, &self.ledger, self.now);
+            self.ledger = classified.apply(&response, &self.ledger, self.now);
         }
         gap
     }

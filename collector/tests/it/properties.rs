@@ -7,7 +7,9 @@ use chrono::{DateTime, NaiveDate, Utc};
 use collector::event::{
     self, Event, Fingerprint, MAX_DEPTH, MAX_ELEMENTS, RejectReason, Response, ResponseError,
 };
-use collector::ledger::{CAPACITY, Claim, ClaimedObject, Ledger, LedgerDocument, News, SIZE_LIMIT_BYTES};
+use collector::ledger::{
+    CAPACITY, Claim, ClaimedObject, Classification, Ledger, LedgerDocument, SIZE_LIMIT_BYTES,
+};
 use fixtures::{Feed, FeedConfig};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -234,11 +236,11 @@ proptest! {
         let response = Response::parse(text.as_bytes()).unwrap();
         let at = DateTime::<Utc>::from_timestamp(1_767_362_400, 0).unwrap();
         let ledger = Ledger::complete_since_ever();
-        let news = News::find(&response, &ledger, at);
+        let classified = Classification::find(&response, &ledger, at);
         let ids: std::collections::BTreeSet<i64> = response.elements().iter().map(|it| it.event.unwrap().id).collect();
-        prop_assert_eq!(news.events.len(), ids.len());
-        let after = news.apply(&response, &ledger, at);
-        let again = News::find(&response, &after, at + chrono::TimeDelta::minutes(1));
+        prop_assert_eq!(classified.events.len(), ids.len());
+        let after = classified.apply(&response, &ledger, at);
+        let again = Classification::find(&response, &after, at + chrono::TimeDelta::minutes(1));
         prop_assert_eq!((again.events.len(), again.known), (0, ids.len()));
     }
 }

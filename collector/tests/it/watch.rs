@@ -22,7 +22,7 @@ use collector::record::{Limits, RecordPaths};
 use collector::run::Collector;
 use collector::store::{MemoryStore, Store as _};
 use collector::watch::http::{self, Pages};
-use collector::watch::pace::Pace;
+use collector::watch::poll_interval::PollInterval;
 use collector::watch::schedule::Schedule;
 use collector::watch::status::{MOST_RUNS, Status};
 use collector::watch::{Command, Watch};
@@ -76,9 +76,14 @@ impl Setup {
     ) -> Vec<Duration> {
         let (commands, mut received) = unbounded_channel();
         let schedule = Schedule::new(HALF_HOUR, Duration::from_mins(1), "test");
-        let pace = Pace::new(HALF_HOUR, false, 500);
-        let mut watch =
-            Watch::new(self.clock.clone(), schedule, pace, self.status.clone(), Some(self.clock.now()));
+        let poll_interval = PollInterval::new(HALF_HOUR, false, 500);
+        let mut watch = Watch::new(
+            self.clock.clone(),
+            schedule,
+            poll_interval,
+            self.status.clone(),
+            Some(self.clock.now()),
+        );
         let (collector, file) = (self.collector(), self.file());
         let (clock, feed) = (&self.clock, &mut self.feed);
         let end = clock.elapsed() + time.to_std().unwrap();
@@ -472,8 +477,8 @@ async fn ten_thousand_scrapes_are_answered_while_it_polls() {
 async fn a_poll_that_does_not_end_is_broken_off_ten_seconds_after_the_word_to_stop() {
     let setup = Setup::new();
     let schedule = Schedule::new(HALF_HOUR, Duration::ZERO, "test");
-    let pace = Pace::new(HALF_HOUR, false, 500);
-    let mut watch = Watch::new(setup.clock.clone(), schedule, pace, setup.status.clone(), None);
+    let poll_interval = PollInterval::new(HALF_HOUR, false, 500);
+    let mut watch = Watch::new(setup.clock.clone(), schedule, poll_interval, setup.status.clone(), None);
     let (commands, mut received) = unbounded_channel();
     let began = tokio::time::Instant::now();
     let poll = async || {

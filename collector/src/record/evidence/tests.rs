@@ -43,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A feed, an archive, and what a collector saw of the one and put into the other.
 #[derive(Default)]
-struct World {
+struct Fixture {
     feed: Vec<EventId>,
     published: EventId,
     durable: BTreeSet<EventId>,
@@ -51,7 +51,7 @@ struct World {
     evidence: Evidence,
 }
 
-impl World {
+impl Fixture {
     fn take(&mut self, step: &Step, now: DateTime<Utc>) {
         for _ in 0..step.published {
             self.published += 1;
@@ -91,16 +91,16 @@ proptest! {
     #[test]
     fn health_is_never_false(steps in proptest::collection::vec(step(), 1..40), later in 0_i64..60) {
         let limits = Limits::default();
-        let (mut world, mut now) = (World::default(), DateTime::UNIX_EPOCH);
+        let (mut fixture, mut now) = (Fixture::default(), DateTime::UNIX_EPOCH);
         for step in &steps {
             now += TimeDelta::minutes(step.minutes);
-            world.take(step, now);
+            fixture.take(step, now);
             for now in [now, now + TimeDelta::minutes(later)] {
                 let is_lost = |(id, seen): (&EventId, &DateTime<Utc>)| {
-                    (now - *seen).num_minutes() > limits.max_age_minutes && !world.durable.contains(id)
+                    (now - *seen).num_minutes() > limits.max_age_minutes && !fixture.durable.contains(id)
                 };
-                let reasons = world.evidence.judge(now, &limits);
-                prop_assert!(!reasons.is_empty() || !world.first_seen.iter().any(is_lost), "{step:?} {now}");
+                let reasons = fixture.evidence.judge(now, &limits);
+                prop_assert!(!reasons.is_empty() || !fixture.first_seen.iter().any(is_lost), "{step:?} {now}");
             }
         }
     }
@@ -108,14 +108,14 @@ proptest! {
     /// Good runs that follow each other within the limit are healthy, whatever came before.
     #[test]
     fn health_returns(steps in proptest::collection::vec(step(), 0..20)) {
-        let (mut world, mut now) = (World::default(), DateTime::UNIX_EPOCH);
+        let (mut fixture, mut now) = (Fixture::default(), DateTime::UNIX_EPOCH);
         // Nothing is withdrawn before it is stored, so nothing is lost.
         for step in steps.iter().map(|step| Step { withdrawn: 0, published: step.published, ..*step }) {
             now += TimeDelta::minutes(step.minutes);
-            world.take(&step, now);
+            fixture.take(&step, now);
         }
-        world.take(&Step { minutes: 0, published: 1, withdrawn: 0, ending: Ending::Stored }, now);
-        prop_assert_eq!(world.evidence.judge(now + TimeDelta::minutes(45), &Limits::default()), []);
+        fixture.take(&Step { minutes: 0, published: 1, withdrawn: 0, ending: Ending::Stored }, now);
+        prop_assert_eq!(fixture.evidence.judge(now + TimeDelta::minutes(45), &Limits::default()), []);
     }
 }
 

@@ -68,7 +68,7 @@ pub enum Failure {
         /// Why.
         reason: String,
     },
-    /// Nobody can sign.
+    /// There are no credentials to sign with.
     #[error(transparent)]
     Sign(#[from] SignError),
 }
@@ -240,7 +240,7 @@ impl Client {
         self.sort(ask, status, headers, body)
     }
 
-    /// Tells the service's answers from its errors, and both from what others send in its place.
+    /// Distinguishes the service's answers from its errors, and both from what others send in its place.
     fn sort(
         &self,
         ask: &Ask<'_>,
@@ -249,7 +249,7 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
         let unusable = |reason: String| Err(Failure::Unusable { host: self.host.clone(), reason });
-        let code = serde_json::from_slice::<ServiceError>(&body).ok().map(|told| told.code);
+        let code = serde_json::from_slice::<ServiceError>(&body).ok().map(|error| error.code);
         // The answer to HEAD has no body that could state what is missing.
         let states_code = ask.method == Method::HEAD || code.as_ref().is_some_and(|code| !code.is_empty());
         match status {
@@ -285,17 +285,17 @@ impl Client {
     }
 
     fn refused(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
-        let told: ServiceError = serde_json::from_slice(body).unwrap_or_default();
+        let error: ServiceError = serde_json::from_slice(body).unwrap_or_default();
         let id = headers.get("opc-request-id").and_then(|id| id.to_str().ok());
         let hint = match status {
             StatusCode::UNAUTHORIZED => self.hint_at_skew(headers),
             _ => id.map_or_else(String::new, |id| format!(" (request {:.120})", printable(id).to_string())),
         };
-        let (code, message) = (server_text(&told.code), server_text(&told.message));
+        let (code, message) = (server_text(&error.code), server_text(&error.message));
         Failure::Service { status: status.as_u16(), code, message, hint }
     }
 
-    /// A clock that is off is the commonest reason why a signature is not believed.
+    /// A wrong clock is the most frequent reason why a signature is refused.
     fn hint_at_skew(&self, headers: &HeaderMap) -> String {
         let ahead = ahead_of(headers, self.clock.now()).unwrap_or_else(TimeDelta::zero);
         if ahead.abs() < MOST_SKEW {

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::key::{KeyError, PrivateKey};
 use crate::store::secret_file::{self, Environment, expand, home, sections};
 
-/// Why nobody can sign.
+/// Why requests cannot be signed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CredentialsError {

@@ -2,7 +2,7 @@
 //!
 //! The machine's metadata service gives it a certificate; the federation service takes a request signed by
 //! that certificate's key and gives a token for a session key made here. The token is renewed before it
-//! expires, and when it is not believed any more.
+//! expires, and when it is refused.
 //!
 //! Source: "Calling Services from an Instance", docs.oracle.com, and what the official SDKs send.
 
@@ -144,7 +144,7 @@ impl Signer for InstancePrincipal {
     }
 }
 
-/// The service that tells an instance about itself, over the link that it alone is on.
+/// The metadata service of an instance, reached over a link-local address.
 struct Metadata {
     base: Url,
     http: reqwest::Client,

@@ -34,10 +34,10 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// The headers that make a request a signed one: `Authorization`, and those of a signed body.
     ///
     /// # Errors
-    /// [`SignError`] if nobody signs.
+    /// [`SignError`] if the request cannot be signed.
     async fn sign(&self, request: &Signed<'_>) -> Result<HeaderMap, SignError>;
 
-    /// A signature was not believed. Whether the next one comes from a new session, so that it may be.
+    /// A signature was refused. Returns whether the next one comes from a new session and may be accepted.
     async fn was_refused(&self) -> bool {
         false
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use chrono::{DateTime, Utc};
-use collector::watch::recall;
+use collector::watch::recorded_runs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -172,9 +172,10 @@ fn after_a_restart_the_runs_of_the_last_month_are_known_and_nothing_else() {
     put("metrics_20260331_115000.json", 1_774_965_600);
     // Who opens it waits for ever.
     nix::unistd::mkfifo(&folder.join("metrics_20260330_010000.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let starts: Vec<i64> = recall::records(&folder, now).map(|record| record.start.timestamp()).collect();
+    let starts: Vec<i64> =
+        recorded_runs::records(&folder, now).map(|record| record.start.timestamp()).collect();
     assert_eq!(starts, [1_767_362_401, 1_767_362_402, 1_767_362_403]);
-    assert_eq!(recall::records(&home.path("absent"), now).count(), 0);
+    assert_eq!(recorded_runs::records(&home.path("absent"), now).count(), 0);
 }
 
 #[test]

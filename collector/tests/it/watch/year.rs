@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use collector::archive::Outcome;
 use collector::record::health;
 use collector::store::{Key, Listed, Object, Operation, Store, StoreError, Version, Write};
-use collector::watch::{listener, recall};
+use collector::watch::{listener, recorded_runs};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 use tokio::sync::Notify;
@@ -118,7 +118,7 @@ struct Year {
     start: DateTime<Utc>,
     /// How long the machine slept.
     asleep: TimeDelta,
-    /// When polls began, by the clock that nobody sets.
+    /// When polls began, by the clock that is never set.
     polls: Vec<Duration>,
     /// Disturbances that are still to come: before which poll, and what.
     coming: Vec<(usize, Disturbance)>,
@@ -162,7 +162,7 @@ impl Year {
         self.random.next_u64() % limit
     }
 
-    /// What a clock shows that nobody sets.
+    /// The time by a clock that is never wrong.
     fn true_time(&self) -> DateTime<Utc> {
         self.start + self.clock.elapsed() + self.asleep
     }
@@ -183,9 +183,9 @@ impl Year {
         }
     }
 
-    fn rhythm(&self) -> (Schedule, Pace) {
+    fn rhythm(&self) -> (Schedule, PollInterval) {
         let schedule = Schedule::new(self.interval, Duration::from_mins(1), "test");
-        (schedule, Pace::new(self.interval, false, 500))
+        (schedule, PollInterval::new(self.interval, false, 500))
     }
 
     /// Folders for records and health turn into files, so that nothing can be written there, and back.
@@ -205,7 +205,7 @@ impl Year {
         }
     }
 
-    /// What happens before a poll. What the service is told in consequence.
+    /// Makes a disturbance happen before a poll. Returns the command that the service gets for it, if any.
     fn disturb(&mut self, disturbance: Disturbance) -> Option<Command> {
         *self.happened.entry(disturbance).or_default() += 1;
         match disturbance {
@@ -236,19 +236,19 @@ impl Year {
         None
     }
 
-    /// One process of the service, until it is told to stop or killed. Whether the year goes on.
+    /// Runs one process of the service until it stops or is killed. Returns whether the year continues.
     async fn process(&mut self, end: Duration) -> bool {
         let paths = self.paths();
         let status = Arc::new(Status::new(self.clock.now(), 500, Limits::default()).unwrap());
-        status.recall(recall::records(&paths.metrics_dir, self.clock.now()));
+        status.recall(recorded_runs::records(&paths.metrics_dir, self.clock.now()));
         status.note_evidence(&health::read_evidence(&paths.health_file), None);
-        let (schedule, pace) = self.rhythm();
+        let (schedule, poll_interval) = self.rhythm();
         let last_run = fs::read(&paths.health_file).ok().and_then(|text| {
             let health: Value = serde_json::from_slice(&text).unwrap();
             Some(health["last_run"].as_str()?.parse().unwrap())
         });
         let last_run = last_run.filter(|last| *last <= self.clock.now());
-        let mut watch = Watch::new(self.clock.clone(), schedule, pace, status.clone(), last_run);
+        let mut watch = Watch::new(self.clock.clone(), schedule, poll_interval, status.clone(), last_run);
         let (tell, mut commands) = unbounded_channel();
         let disk = self.disk.clone();
         loop {
@@ -294,8 +294,8 @@ impl Year {
             self.disk.kill_in.store(0, Ordering::Relaxed);
             match said {
                 Some(Command::Reload) => {
-                    let (schedule, pace) = self.rhythm();
-                    watch.set(schedule, pace);
+                    let (schedule, poll_interval) = self.rhythm();
+                    watch.set(schedule, poll_interval);
                 }
                 Some(Command::Stop) | None => return !ended,
             }
@@ -315,8 +315,8 @@ async fn poll_beside(
     let pages =
         Pages { status: status.clone(), health_file: paths.health_file.clone(), clock: clock.clone() };
     let changed = Arc::new(Notify::new());
-    let told = changed.clone();
-    let shown = tokio::spawn(listener::show(address, pages, move || told.notify_one()));
+    let notify = changed.clone();
+    let shown = tokio::spawn(listener::show(address, pages, move || notify.notify_one()));
     changed.notified().await;
     assert!(status.view(1).listen_error.unwrap().contains("in use"));
     let report = collector.run().await;

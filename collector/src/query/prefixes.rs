@@ -6,21 +6,21 @@ use chrono::{Datelike as _, Months, NaiveDate};
 
 use crate::archive::Kind;
 
-/// So many days of a month are listed one by one; of more the whole month is.
+/// Maximum number of days of a month that are listed one by one; beyond it, the whole month is.
 const FEW_DAYS: usize = 3;
 /// More listings are not asked for: one of everything is cheaper.
 const MOST_LISTINGS: usize = 64;
 
 /// How the names of all objects of some days begin.
-pub(super) fn prefixes_of(kind: Kind, days: &BTreeSet<NaiveDate>) -> Vec<String> {
+pub(super) fn of_days(kind: Kind, days: &BTreeSet<NaiveDate>) -> Vec<String> {
     if days.len() <= MOST_LISTINGS {
         return days.iter().map(|&day| kind.day_prefix(day)).collect();
     }
-    prefixes(kind, days.first().copied(), days.last().copied().unwrap_or(NaiveDate::MAX))
+    of_period(kind, days.first().copied(), days.last().copied().unwrap_or(NaiveDate::MAX))
 }
 
 /// How the names of all objects from one day to another begin. With no first day: all.
-pub(super) fn prefixes(kind: Kind, from: Option<NaiveDate>, to: NaiveDate) -> Vec<String> {
+pub(super) fn of_period(kind: Kind, from: Option<NaiveDate>, to: NaiveDate) -> Vec<String> {
     let Some(from) = from else { return vec![format!("{kind}/")] };
     let mut prefixes = Vec::new();
     let mut day = from;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn listed(from: &str, to: &str) -> Vec<String> {
-        prefixes(Kind::Events, Some(from.parse().unwrap()), to.parse().unwrap())
+        of_period(Kind::Events, Some(from.parse().unwrap()), to.parse().unwrap())
     }
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
             ["events/2024/12/31/", "events/2025/", "events/2026/01/"]
         );
         assert_eq!(listed("2026-01-02", "2026-01-01"), [""; 0]);
-        assert_eq!(prefixes(Kind::Events, None, NaiveDate::MAX), ["events/"]);
+        assert_eq!(of_period(Kind::Events, None, NaiveDate::MAX), ["events/"]);
         assert_eq!(listed("0001-01-01", "9999-12-31"), ["events/"]);
     }
 
@@ -80,7 +80,7 @@ mod tests {
         let begin: NaiveDate = "2023-11-20".parse().unwrap();
         for (skip, count) in [(0, 1), (5, 17), (11, 60), (42, 400), (43, 790)] {
             let days: Vec<NaiveDate> = begin.iter_days().skip(skip).take(count).collect();
-            let prefixes = prefixes(Kind::Events, days.first().copied(), days[count - 1]);
+            let prefixes = of_period(Kind::Events, days.first().copied(), days[count - 1]);
             for day in &days {
                 let name = Kind::Events.day_prefix(*day);
                 assert_eq!(prefixes.iter().filter(|prefix| name.starts_with(*prefix)).count(), 1, "{day}");

@@ -1,4 +1,4 @@
-//! How often is polled: oftener when the feed's buffer runs full, less often while everything fails. Pure.
+//! The interval between polls: shorter when the feed's buffer fills, longer while everything fails. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,31 +8,31 @@ use serde::Serialize;
 
 use super::summary::{Ended, RunSummary};
 
-/// So many failures one after the other, and polls become rarer.
-const FAILURES_BORNE: u32 = 3;
+/// Number of consecutive failures after which polls become rarer.
+const MAX_FAILURES: u32 = 3;
 /// While everything fails, polls are never rarer than this: what is mended is to be noticed soon.
-const RAREST: Duration = Duration::from_hours(2);
-/// Polls are never made oftener by themselves than this: 30 an hour, half of what the provider allows.
-const OFTENEST: Duration = Duration::from_mins(2);
-/// What may be new in a poll, at most, before polls become oftener: half of the buffer.
+const MAX_INTERVAL: Duration = Duration::from_hours(2);
+/// Minimum interval that is chosen automatically: 30 polls an hour, half of what the provider allows.
+const MIN_INTERVAL: Duration = Duration::from_mins(2);
+/// Maximum share of new events in a poll before polls become more frequent: half of the buffer.
 const FULL: f64 = 0.5;
 /// What may be new before they become rarer again.
 const EMPTY: f64 = 0.125;
-/// So many runs are remembered: a day of half hours.
+/// Number of runs that are remembered: a day of half hours.
 const REMEMBERED: usize = 48;
 
-/// How a run ended, as far as the pace is concerned.
+/// How a run ended, as far as the poll interval is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ran {
+pub enum RunOutcome {
     /// It succeeded.
-    Well {
+    Succeeded {
         /// Events of the response that were not known before.
-        news: usize,
+        new_events: usize,
         /// Time since the run before that succeeded; none for the first.
         since: Option<Duration>,
     },
     /// It failed.
-    Badly,
+    Failed,
 }
 
 /// Why the time between polls is not the one that was asked for.
@@ -62,11 +62,11 @@ pub struct Plan {
 
 /// The pace of polls.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct PollInterval {
     base: Duration,
     is_adaptive: bool,
     buffer: usize,
-    oftenest: Duration,
+    minimum: Duration,
     /// The base, or less while many events come.
     current: Duration,
     failures: u32,
@@ -74,28 +74,31 @@ pub struct Pace {
     rates: VecDeque<f64>,
 }
 
-impl Pace {
+impl PollInterval {
     /// A poll every `base`, for a feed that shows `buffer` events.
     #[must_use]
     pub fn new(base: Duration, is_adaptive: bool, buffer: usize) -> Self {
-        let (oftenest, rates) = (OFTENEST, VecDeque::new());
-        Self { base, is_adaptive, buffer, oftenest, current: base, failures: 0, rates }
+        let (minimum, rates) = (MIN_INTERVAL, VecDeque::new());
+        Self { base, is_adaptive, buffer, minimum, current: base, failures: 0, rates }
     }
 
-    /// The same, never oftener than the feed may be called.
+    /// The same, never more often than the feed may be called.
     #[must_use]
     pub fn at_most_every(mut self, closest: Duration) -> Self {
-        self.oftenest = self.oftenest.max(closest);
+        self.minimum = self.minimum.max(closest);
         self
     }
 
-    /// Goes on after these runs, the latest first, as if it had seen them. Failures are left behind: whoever starts anew has
+    /// Continues after these runs, the latest first, as if it had seen them. Failures are left behind: whoever starts anew has
     /// mended something.
     #[must_use]
     pub fn after(mut self, runs: &[RunSummary]) -> Self {
         let good = || runs.iter().take(REMEMBERED).rev().filter(|run| run.ended == Ended::Success);
         for (before, run) in good().zip(good().skip(1)) {
-            self.note(Ran::Well { news: run.new, since: (run.start - before.start).to_std().ok() });
+            self.note(RunOutcome::Succeeded {
+                new_events: run.new,
+                since: (run.start - before.start).to_std().ok(),
+            });
         }
         self
     }
@@ -103,7 +106,7 @@ impl Pace {
     /// The time between polls now, and why.
     #[must_use]
     pub fn interval(&self) -> (Duration, Reason) {
-        if let Some(doublings) = self.failures.checked_sub(FAILURES_BORNE) {
+        if let Some(doublings) = self.failures.checked_sub(MAX_FAILURES) {
             let rarer = self.current.saturating_mul(2_u32.saturating_pow(doublings.min(16) + 1));
             let interval = rarer.min(self.longest_safe()).max(self.current);
             if interval > self.current {
@@ -133,7 +136,7 @@ impl Pace {
     fn longest_safe(&self) -> Duration {
         let highest = self.rates.iter().copied().fold(0.0, f64::max);
         let half = self.buffer_size() / 2.0;
-        Duration::try_from_secs_f64(half / highest).unwrap_or(RAREST).min(RAREST)
+        Duration::try_from_secs_f64(half / highest).unwrap_or(MAX_INTERVAL).min(MAX_INTERVAL)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a buffer has hundreds of events")]
@@ -143,8 +146,8 @@ impl Pace {
 
     /// Takes a run into account.
     #[expect(clippy::cast_precision_loss, reason = "a response has hundreds of events")]
-    pub fn note(&mut self, ran: Ran) {
-        let Ran::Well { news, since } = ran else {
+    pub fn note(&mut self, ran: RunOutcome) {
+        let RunOutcome::Succeeded { new_events, since } = ran else {
             self.failures = self.failures.saturating_add(1);
             return;
         };
@@ -153,15 +156,15 @@ impl Pace {
         if self.rates.len() == REMEMBERED {
             self.rates.pop_front();
         }
-        self.rates.push_back(news as f64 / since.as_secs_f64());
+        self.rates.push_back(new_events as f64 / since.as_secs_f64());
         if !self.is_adaptive {
             return;
         }
         // What would be new if as many came in the time that is planned now.
-        let share = news as f64 / self.buffer_size() * self.current.as_secs_f64() / since.as_secs_f64();
+        let share = new_events as f64 / self.buffer_size() * self.current.as_secs_f64() / since.as_secs_f64();
         if share > FULL {
-            let oftener = self.current / 2;
-            self.current = oftener.max(self.oftenest.min(self.base));
+            let shorter = self.current / 2;
+            self.current = shorter.max(self.minimum.min(self.base));
         } else if share < EMPTY {
             self.current = (self.current * 2).min(self.base);
         }
@@ -174,35 +177,35 @@ mod tests {
 
     const HALF_HOUR: Duration = Duration::from_mins(30);
 
-    fn well(news: usize) -> Ran {
-        Ran::Well { news, since: Some(HALF_HOUR) }
+    fn well(new_events: usize) -> RunOutcome {
+        RunOutcome::Succeeded { new_events, since: Some(HALF_HOUR) }
     }
 
     #[test]
     fn failures_make_polls_rarer_and_one_success_ends_that() {
-        let mut pace = Pace::new(HALF_HOUR, false, 500);
-        pace.note(well(2));
+        let mut poll_interval = PollInterval::new(HALF_HOUR, false, 500);
+        poll_interval.note(well(2));
         for (failures, minutes) in [(1, 30), (2, 30), (3, 60), (4, 120), (5, 120), (60, 120)] {
-            while pace.failures() < failures {
-                pace.note(Ran::Badly);
+            while poll_interval.failures() < failures {
+                poll_interval.note(RunOutcome::Failed);
             }
-            assert_eq!(pace.interval().0, Duration::from_mins(minutes), "after {failures}");
+            assert_eq!(poll_interval.interval().0, Duration::from_mins(minutes), "after {failures}");
         }
-        assert_eq!(pace.interval().1, Reason::Failing);
-        pace.note(well(2));
-        assert_eq!(pace.interval(), (HALF_HOUR, Reason::AsConfigured));
+        assert_eq!(poll_interval.interval().1, Reason::Failing);
+        poll_interval.note(well(2));
+        assert_eq!(poll_interval.interval(), (HALF_HOUR, Reason::AsConfigured));
     }
 
     #[test]
     fn they_never_become_so_rare_that_the_buffer_could_overflow() {
-        for news in [1_u32, 20, 60, 124, 250, 500] {
-            let mut pace = Pace::new(HALF_HOUR, false, 500);
-            pace.note(well(news as usize));
+        for new_events in [1_u32, 20, 60, 124, 250, 500] {
+            let mut poll_interval = PollInterval::new(HALF_HOUR, false, 500);
+            poll_interval.note(well(new_events as usize));
             for _ in 0..20 {
-                pace.note(Ran::Badly);
-                let (interval, _) = pace.interval();
-                let filled = f64::from(news) * interval.as_secs_f64() / HALF_HOUR.as_secs_f64();
-                assert!(filled <= 250.001 || interval == HALF_HOUR, "{news}: {filled} in {interval:?}");
+                poll_interval.note(RunOutcome::Failed);
+                let (interval, _) = poll_interval.interval();
+                let filled = f64::from(new_events) * interval.as_secs_f64() / HALF_HOUR.as_secs_f64();
+                assert!(filled <= 250.001 || interval == HALF_HOUR, "{new_events}: {filled} in {interval:?}");
             }
         }
     }
@@ -224,38 +227,41 @@ mod tests {
         };
         let runs = [(45, Ended::Failed), (30, Ended::Success), (0, Ended::Success)];
         let runs = runs.map(|(minute, ended)| run(minute, ended));
-        let pace = Pace::new(HALF_HOUR, true, 500).after(&runs);
-        assert_eq!((pace.interval(), pace.failures()), ((HALF_HOUR / 2, Reason::BufferFills), 0));
-        let mut failing = Pace::new(HALF_HOUR, false, 500).after(&runs);
-        (0..9).for_each(|_| failing.note(Ran::Badly));
+        let poll_interval = PollInterval::new(HALF_HOUR, true, 500).after(&runs);
+        assert_eq!(
+            (poll_interval.interval(), poll_interval.failures()),
+            ((HALF_HOUR / 2, Reason::BufferFills), 0)
+        );
+        let mut failing = PollInterval::new(HALF_HOUR, false, 500).after(&runs);
+        (0..9).for_each(|_| failing.note(RunOutcome::Failed));
         assert_eq!(failing.interval().0, HALF_HOUR, "250 events come in less than half an hour");
-        assert_eq!(Pace::new(HALF_HOUR, true, 500).after(&[]).interval().0, HALF_HOUR);
+        assert_eq!(PollInterval::new(HALF_HOUR, true, 500).after(&[]).interval().0, HALF_HOUR);
     }
 
     #[test]
     fn a_buffer_that_fills_makes_polls_oftener_and_quiet_brings_them_back() {
-        let mut pace = Pace::new(HALF_HOUR, true, 500);
-        pace.note(well(200));
-        assert_eq!(pace.interval(), (HALF_HOUR, Reason::AsConfigured));
+        let mut poll_interval = PollInterval::new(HALF_HOUR, true, 500);
+        poll_interval.note(well(200));
+        assert_eq!(poll_interval.interval(), (HALF_HOUR, Reason::AsConfigured));
         let mut steps = Vec::new();
         for _ in 0..6 {
-            let since = pace.interval().0;
-            pace.note(Ran::Well { news: 300, since: Some(since) });
-            steps.push(pace.interval().0.as_secs());
+            let since = poll_interval.interval().0;
+            poll_interval.note(RunOutcome::Succeeded { new_events: 300, since: Some(since) });
+            steps.push(poll_interval.interval().0.as_secs());
         }
         assert_eq!(steps, [900, 450, 225, 120, 120, 120]);
-        assert_eq!(pace.interval().1, Reason::BufferFills);
+        assert_eq!(poll_interval.interval().1, Reason::BufferFills);
         for _ in 0..5 {
-            let since = pace.interval().0;
-            pace.note(Ran::Well { news: 3, since: Some(since) });
+            let since = poll_interval.interval().0;
+            poll_interval.note(RunOutcome::Succeeded { new_events: 3, since: Some(since) });
         }
-        assert_eq!(pace.interval(), (HALF_HOUR, Reason::AsConfigured));
-        let mut limited = Pace::new(HALF_HOUR, true, 500).at_most_every(Duration::from_mins(12));
+        assert_eq!(poll_interval.interval(), (HALF_HOUR, Reason::AsConfigured));
+        let mut limited = PollInterval::new(HALF_HOUR, true, 500).at_most_every(Duration::from_mins(12));
         for _ in 0..3 {
-            limited.note(Ran::Well { news: 400, since: Some(limited.interval().0) });
+            limited.note(RunOutcome::Succeeded { new_events: 400, since: Some(limited.interval().0) });
         }
         assert_eq!(limited.interval(), (Duration::from_mins(12), Reason::BufferFills));
-        let mut fixed = Pace::new(HALF_HOUR, false, 500);
+        let mut fixed = PollInterval::new(HALF_HOUR, false, 500);
         fixed.note(well(400));
         assert_eq!(fixed.interval(), (HALF_HOUR, Reason::AsConfigured));
     }

@@ -36,7 +36,7 @@ pub struct Doubtful {
 
 /// What the archive says of a doubtful element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Comparison {
     /// Not stored: a new event.
     New,
     /// A version that is stored already.
@@ -47,18 +47,18 @@ pub enum Verdict {
 
 /// What a response brings. Positions are those of [`Response::elements`].
 #[derive(Debug, Clone, Default)]
-pub struct News {
+pub struct Classification {
     /// New events.
     pub events: Vec<usize>,
     /// New versions of known events.
     pub revisions: Vec<usize>,
-    /// Elements that are no events and have not been stored as such.
+    /// Elements that are not valid events and have not been stored as such.
     pub rejected: Vec<usize>,
     /// Elements that only the archive can judge.
     pub doubtful: Vec<Doubtful>,
     /// Events that were known before.
     pub known: usize,
-    /// Elements that are no events, those stored before included.
+    /// Elements that are not valid events, those stored before included.
     pub rejected_total: usize,
     /// Known contents that are to be remembered, since they differ from what the ledger holds.
     pub refreshed: Vec<Event>,
@@ -66,21 +66,21 @@ pub struct News {
     pub window: WindowReport,
 }
 
-impl News {
+impl Classification {
     /// Judges a response, fetched at `at`, by the ledger alone.
     #[must_use]
     pub fn find(response: &Response<'_>, ledger: &Ledger, at: DateTime<Utc>) -> Self {
-        let mut news = Self::default();
+        let mut classified = Self::default();
         let elements = response.elements();
         let mut first_at = FxHashMap::with_capacity_and_hasher(elements.len(), rustc_hash::FxBuildHasher);
         let mut days = Vec::with_capacity(elements.len());
         let mut rejected: Option<FxHashSet<Fingerprint>> = None;
         for (position, element) in elements.iter().enumerate() {
             let Ok(event) = element.event else {
-                news.rejected_total += 1;
+                classified.rejected_total += 1;
                 let known = rejected.get_or_insert_with(|| ledger.rejected.iter().copied().collect());
                 if known.insert(response.rejected_fingerprint(element)) {
-                    news.rejected.push(position);
+                    classified.rejected.push(position);
                 }
                 continue;
             };
@@ -88,16 +88,16 @@ impl News {
             match first_at.entry(event.id) {
                 std::collections::hash_map::Entry::Vacant(entry) => {
                     entry.insert(position);
-                    news.judge(position, event, ledger);
+                    classified.judge(position, event, ledger);
                 }
                 std::collections::hash_map::Entry::Occupied(entry) => {
-                    news.judge_repeated(position, event, *entry.get(), elements);
+                    classified.judge_repeated(position, event, *entry.get(), elements);
                 }
             }
         }
         let present: FxHashSet<EventId> = first_at.into_keys().collect();
-        news.window = ledger.inspect_window(&present, &mut days, at);
-        news
+        classified.window = ledger.inspect_window(&present, &mut days, at);
+        classified
     }
 
     #[inline]
@@ -129,14 +129,14 @@ impl News {
     }
 
     /// Takes the archive's verdict on a doubtful element.
-    pub fn settle(&mut self, doubtful: Doubtful, verdict: Verdict) {
+    pub fn settle(&mut self, doubtful: Doubtful, comparison: Comparison) {
         let Doubtful { position, event, doubt } = doubtful;
-        match verdict {
-            Verdict::New => self.events.push(position),
-            Verdict::Revised => self.revisions.push(position),
-            Verdict::Stored => {}
+        match comparison {
+            Comparison::New => self.events.push(position),
+            Comparison::Revised => self.revisions.push(position),
+            Comparison::Stored => {}
         }
-        if verdict == Verdict::New || matches!(doubt, Doubt::Repeated { .. }) {
+        if comparison == Comparison::New || matches!(doubt, Doubt::Repeated { .. }) {
             return;
         }
         self.known += usize::from(doubt == Doubt::Late);
