@@ -36,6 +36,7 @@ fn commit() -> Option<String> {
 /// The commit that `cargo package` recorded: `{"git": {"sha1": "…", …`.
 fn published() -> Option<String> {
     let recorded = fs::read_to_string(".cargo_vcs_info.json").ok()?;
+    println!("cargo::rerun-if-changed=.cargo_vcs_info.json");
     let (_, rest) = recorded.split_once("\"sha1\": \"")?;
     Some(rest.get(..12)?.to_owned())
 }
