@@ -172,7 +172,7 @@ pub struct ArchiveOptions {
     pub single_writer: bool,
     /// Whether changed content of known events is stored.
     pub revisions: bool,
-    /// How long others leave a run's claim alone, unless they can tell that its process is dead.
+    /// How long others leave a run's claim alone, unless they know that its process has ended.
     pub lease: Duration,
     /// Maximum time of a run.
     pub deadline: Duration,
@@ -228,7 +228,7 @@ impl Archive {
         self
     }
 
-    /// The same, with another way to tell who lives.
+    /// The same, with another way to find out which processes run.
     #[must_use]
     pub fn with_liveness(mut self, liveness: Arc<dyn Liveness>) -> Self {
         self.liveness = liveness;

@@ -102,7 +102,7 @@ struct Entry {
     generation: Generation,
 }
 
-/// Why there is no entry: there is nothing of that name, or reading failed.
+/// Why a name has no entry.
 #[derive(Debug)]
 enum NoEntry<E> {
     Nothing,

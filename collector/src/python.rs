@@ -23,7 +23,7 @@ pub(crate) use isoformat::Moment;
 pub(crate) use number::{Number, fixed};
 pub(crate) use value::{Dict, Value};
 
-/// An exception: its text, and the kinds that the documented words tell apart.
+/// An exception: its text, and the kinds that the documented words distinguish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exception {
     pub(crate) kind: Kind,

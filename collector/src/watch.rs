@@ -126,7 +126,7 @@ impl Watch {
         self.poll_interval.note(ran);
         self.status.note(&report.record);
         self.status.note_evidence(&report.evidence, report.health_error.as_ref());
-        tell(report);
+        log_result(report);
         report.log_unhealthy(self.clock.now(), &self.status.limits());
         let (interval, reason) = self.poll_interval.interval();
         if (interval, reason) != before {
@@ -148,7 +148,7 @@ impl Watch {
     }
 }
 
-fn tell(report: &RunReport) {
+fn log_result(report: &RunReport) {
     let took_s = report.record.get(Quantity::TotalTime);
     match &report.result {
         Ok(Deposit { outcome: Outcome::LeftToAnother { owner, .. }, .. }) => {

@@ -221,22 +221,22 @@ fn code_of_compare(comparison: &Comparison, fail: f64) -> u8 {
 fn ab(base: &str, head: &str, dir: &Path, with_instructions: bool, output: &Output) -> anyhow::Result<u8> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let dir = dir.canonicalize()?;
-    tell(&format!("building {base}"));
+    report(&format!("building {base}"));
     let before = Programs::build(base, "base", &dir)?;
-    tell(&format!("building {head}"));
+    report(&format!("building {head}"));
     let after = Programs::build(head, "head", &dir)?;
     let mut risen = risen(&before.counts()?, &after.counts()?);
     let builds = (Build::new(&before.slice), Build::new(&after.slice));
     let plan = Plan::default();
     if with_instructions {
-        tell("counting instructions");
+        report("counting instructions");
         let counted = instructions::count(&builds.0, &builds.1, &plan.ids)?;
         let more = counted.iter().filter(|it| it.is_more(LEAST_MORE_INSTRUCTIONS));
         risen.extend(more.map(|it| (format!("{}: instructions", it.id), it.base as u64, it.head as u64)));
     }
     let comparison = compare(&builds.0, &builds.1, &plan, |rounds| {
         if rounds % 7 == 0 {
-            tell(&format!("{rounds} rounds"));
+            report(&format!("{rounds} rounds"));
         }
     })?;
     show(&comparison, &risen, output, &format!("bench-gate ab {base} {head}"))?;
@@ -296,7 +296,7 @@ fn calibrate_instructions(slowdowns: &[f64]) -> anyhow::Result<u8> {
 
 /// The `bench-slice` beside this program.
 fn own_build() -> anyhow::Result<Build> {
-    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let own = std::env::current_exe().context("the path of this program is not known")?;
     let program = own.with_file_name("bench-slice");
     anyhow::ensure!(program.exists(), "{} is missing; `cargo build --release -p bench`", program.display());
     Ok(Build::new(&program))
@@ -309,7 +309,7 @@ fn calibration(trials: usize, slow_trials: usize, slowdowns: &[f64], json: bool)
     for (handicap, trials) in cases {
         let one = calibrate(&build, &plan, handicap, trials, |done| {
             if done % 10 == 0 {
-                tell(&format!("{:.0} % slower: {done} of {trials}", handicap * 100.0));
+                report(&format!("{:.0} % slower: {done} of {trials}", handicap * 100.0));
             }
         })?;
         found.push(one);
@@ -322,7 +322,7 @@ fn calibration(trials: usize, slow_trials: usize, slowdowns: &[f64], json: bool)
     Ok(0)
 }
 
-fn tell(text: &str) {
+fn report(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 

@@ -31,7 +31,7 @@ pub fn calibrate(
     plan: &Plan,
     handicap: f64,
     comparisons: usize,
-    mut tell: impl FnMut(usize),
+    mut progress: impl FnMut(usize),
 ) -> anyhow::Result<Calibration> {
     let head = Build { handicap, ..build.clone() };
     let mut found =
@@ -44,7 +44,7 @@ pub fn calibrate(
         found.inconclusive += usize::from(comparison.exit_code() == 4);
         found.benches_slower += slower;
         found.benches += comparison.benches.len();
-        tell(number + 1);
+        progress(number + 1);
     }
     Ok(found)
 }

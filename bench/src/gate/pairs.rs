@@ -137,18 +137,18 @@ pub fn compare(
     base: &Build,
     head: &Build,
     plan: &Plan,
-    mut tell: impl FnMut(usize),
+    mut progress: impl FnMut(usize),
 ) -> anyhow::Result<Comparison> {
     let mut measurement = Measurement::new(base, head, plan)?;
     let measurable: Vec<usize> =
         (0..plan.ids.len()).filter(|&bench| measurement.iterations[bench].is_some()).collect();
-    let rounds = measurement.settle(&measurable, &mut tell)?;
+    let rounds = measurement.settle(&measurable, &mut progress)?;
     let error = plan.error_of_a_look();
     let said: Vec<Option<Verdict>> =
         rounds.iter().map(|it| (!it.head.is_empty()).then(|| judge(&it.head, plan, error))).collect();
     let suspects: Vec<usize> =
         measurable.into_iter().filter(|&bench| said[bench] == Some(Verdict::Slower)).collect();
-    let again = measurement.settle(&suspects, &mut tell)?;
+    let again = measurement.settle(&suspects, &mut progress)?;
     let confirmed = |bench: usize| judge(&again[bench].head, plan, error) == Verdict::Slower;
     let control_tripped =
         rounds.iter().any(|it| matches!(judge(&it.control, plan, error), Verdict::Slower | Verdict::Faster));
@@ -211,7 +211,7 @@ impl<'a> Measurement<'a> {
     }
 
     /// Rounds of some benches, each until it is clear, or there were enough of them.
-    fn settle(&mut self, benches: &[usize], tell: &mut impl FnMut(usize)) -> anyhow::Result<Vec<Rounds>> {
+    fn settle(&mut self, benches: &[usize], progress: &mut impl FnMut(usize)) -> anyhow::Result<Vec<Rounds>> {
         let (plan, error) = (self.plan, self.plan.error_of_a_look());
         let mut rounds = vec![Rounds::default(); plan.ids.len()];
         let mut open = benches.to_vec();
@@ -222,7 +222,7 @@ impl<'a> Measurement<'a> {
             for _ in 0..plan.rounds[0] {
                 self.round(&open, &mut rounds)?;
                 self.rounds += 1;
-                tell(self.rounds);
+                progress(self.rounds);
             }
             open.retain(|&bench| judge(&rounds[bench].head, plan, error) == Verdict::Unsure);
         }

@@ -126,7 +126,7 @@ pub struct Chart {
 pub enum Cell {
     /// Nothing was measured.
     Missing,
-    /// There is no such value: what share is one of nothing?
+    /// The value is not defined, such as a share of nothing.
     Undefined,
     /// A word.
     Text(String),

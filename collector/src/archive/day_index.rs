@@ -67,9 +67,9 @@ impl DayIndex {
         self
     }
 
-    fn to_document(&self, mark: Mark) -> Vec<u8> {
+    fn into_document(self, mark: Mark) -> Vec<u8> {
         let Mark { archive, sequence, commit } = mark;
-        let document = Document { archive, sequence, commit, objects: self.0.clone() };
+        let document = Document { archive, sequence, commit, objects: self.0 };
         let json = serde_json::to_vec(&document).unwrap_or_default();
         [checksum(&json).as_bytes(), b"\n", &json].concat()
     }
@@ -148,7 +148,7 @@ impl Archive {
     }
 
     /// Stores an index of a day and removes those before it. A failure costs time later, and nothing else.
-    pub(super) async fn write_day_index(&self, day_prefix: &str, lineage: &Lineage, index: &DayIndex) {
+    pub(super) async fn write_day_index(&self, day_prefix: &str, lineage: &Lineage, index: DayIndex) {
         let mark = lineage.mark();
         if mark.sequence == 0 {
             return;
@@ -156,7 +156,7 @@ impl Archive {
         let key = key_of(day_prefix, &mark);
         let written = async {
             let before = self.store.list(&folder(day_prefix)).await?;
-            let Write::Done(_) = self.store.create(&key, &index.to_document(mark)).await? else {
+            let Write::Done(_) = self.store.create(&key, &index.into_document(mark)).await? else {
                 return Ok(());
             };
             for listed in before.iter().filter(|listed| listed.key != key) {

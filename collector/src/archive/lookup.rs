@@ -117,7 +117,7 @@ impl Archive {
         }
         for (DayListing { prefix, objects, .. }, (index, unindexed)) in listings.iter().zip(indexes) {
             if let Some(lineage) = lineage.filter(|_| unindexed.len() > self.options.unindexed_objects) {
-                self.write_day_index(prefix, lineage, &index.with(objects, unindexed)).await;
+                self.write_day_index(prefix, lineage, index.with(objects, unindexed)).await;
             }
         }
         Ok(versions)

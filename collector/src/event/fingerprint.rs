@@ -9,7 +9,7 @@ use twox_hash::XxHash3_64;
 
 /// 48 bits of the XXH3 hash of a [content](super::content()).
 ///
-/// Two contents share a fingerprint once in 2.8e14, so it may tell *changed* from *same* under one id;
+/// Two contents share a fingerprint once in 2.8e14, so it may distinguish *changed* from *same* under one id;
 /// whether a changed content is a version that is stored already is decided by comparing contents.
 /// Zero stands for "not known". Source of the hash: <https://xxhash.com>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

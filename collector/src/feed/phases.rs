@@ -19,7 +19,7 @@ use crate::clock::SharedClock;
 pub struct Phases {
     /// Finding the address.
     pub dns: Option<Duration>,
-    /// TCP and TLS together: the client's connector does not tell them apart.
+    /// TCP and TLS together: the client's connector does not separate them.
     pub connect_tls: Option<Duration>,
     /// From the connection to the head of the answer.
     pub first_byte: Option<Duration>,

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::recordings::{Body, Recording};
 use crate::files;
 
-/// Begins the line of a commit, to tell it from the lines of its changes.
+/// Begins the line of a commit; the lines of its changes begin otherwise.
 const COMMIT: char = '\u{1}';
 
 /// A file in a git repository.
@@ -172,7 +172,9 @@ impl Objects {
 
     fn start(repository: &Path, mode: &str) -> io::Result<Self> {
         let mut command = git(repository);
-        let mut child = start(command.args(["cat-file", mode]).stdin(Stdio::piped()))?;
+        // Nothing reads its messages while it runs, and a full pipe would stop it.
+        command.args(["cat-file", mode]).stdin(Stdio::piped()).stderr(Stdio::null());
+        let mut child = start(&mut command)?;
         let (input, output) = (child.stdin.take(), child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
         Ok(Self(Mutex::new(CatFile { child, input, output: BufReader::new(output) })))
     }

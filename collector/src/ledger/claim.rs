@@ -11,7 +11,7 @@ use crate::event::{EventId, Fingerprint};
 pub struct Claim {
     /// The run, and which of its claims this is: no two claims are equal.
     pub run: String,
-    /// The process, so that one on the same machine can tell whether it still lives.
+    /// The process, so that one on the same machine can find out whether it still runs.
     pub owner: String,
     /// When others may take it over, in seconds since 1970 (UTC).
     pub until: i64,

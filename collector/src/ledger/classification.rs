@@ -1,4 +1,4 @@
-//! Holds a response against the ledger: what is new, what is known, what only the archive can tell.
+//! Classifies the elements of a response by the ledger: new, known, or to be looked up in the archive.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use rustc_hash::{FxHashMap, FxHashSet};

@@ -1,7 +1,7 @@
 //! Where a ledger stands in the history of its archive: the id of the archive, its last commits, and what the
 //! last commit wrote.
 //!
-//! A counter of commits alone cannot tell a ledger that was restored and then continued from the one it replaced:
+//! A counter of commits alone cannot distinguish a ledger that was restored and then continued from the one it replaced:
 //! both reach the same number. So each commit has an id of its own, and the ledger carries the last few.
 
 use serde::{Deserialize, Serialize};
@@ -120,7 +120,7 @@ pub enum Descent {
     Descends,
     /// The marked commit is not part of its history.
     Diverged,
-    /// The marked commit is older than those it carries: the journal can tell.
+    /// The marked commit is older than those it carries: the journal decides.
     Unknown,
 }
 
@@ -193,7 +193,7 @@ impl Lineage {
         Mark { archive: self.archive.clone(), sequence, commit }
     }
 
-    /// Whether the marked commit is part of this history, as far as the ledger alone can tell.
+    /// Whether the marked commit is part of this history, as far as the ledger alone shows.
     #[must_use]
     pub fn descends_from(&self, mark: &Mark) -> Descent {
         if mark.archive != self.archive || mark.sequence > self.sequence() {

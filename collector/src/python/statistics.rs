@@ -55,7 +55,7 @@ pub(crate) fn stdev(values: &[&Number]) -> Option<f64> {
 
 /// The root of a fraction of squared units, rounded once.
 fn root(numerator: &BigUint, denominator: &BigUint) -> f64 {
-    // At least 59 bits of the root, so that its last one can tell whether anything follows.
+    // At least 59 bits of the root, so that its last one shows whether anything follows.
     let shift = (120 + denominator.bits()).saturating_sub(numerator.bits()).div_ceil(2);
     let dividend = numerator << (2 * shift);
     let mut whole = (&dividend / denominator).sqrt();

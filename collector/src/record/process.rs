@@ -32,14 +32,14 @@ fn kib_of(name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Memory that this process has now, in bytes; nothing if the system does not tell.
+/// Memory that this process has now, in bytes; nothing if the system does not report it.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     kib_of("VmRSS:")
 }
 
 impl ProcessUse {
-    /// Asks the system; zeros if it does not tell.
+    /// Asks the system; zeros if it does not answer.
     #[must_use]
     pub fn so_far() -> Self {
         let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Self::default() };

@@ -1,4 +1,4 @@
-//! Files that hold keys, and files that tell where keys are.
+//! Files that hold keys, and files that name the paths of keys.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

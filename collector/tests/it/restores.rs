@@ -1,12 +1,13 @@
 //! Ledger and objects that stem from different moments, from outside and through the library.
 
+mod disturbed;
+
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{
     Archive, ArchiveError, ArchiveOptions, ChangesError, Cursor, Deposit, Memory as _, ProcessMemory,
@@ -14,10 +15,11 @@ use collector::archive::{
 use collector::clock::VirtualClock;
 use collector::event::Response;
 use collector::quantity::Quantity;
-use collector::store::{Key, Listed, MemoryStore, Object, Store, StoreError, Version, Write};
+use collector::store::{Key, MemoryStore, Store};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
+use self::disturbed::{Disturbed, Moment};
 use crate::support::{Home, fixture};
 
 const LEDGER: &str = "metadata/last_seen.json";
@@ -96,105 +98,6 @@ fn body(ids: impl IntoIterator<Item = i64>) -> Vec<u8> {
 /// Events that fill more days than a ledger of 60 events remembers, the first day last.
 fn four_days() -> Vec<Value> {
     (0..120).map(|id| event(id, 4 - id / 40)).collect()
-}
-
-/// A store to which another machine commits at one moment of a run, or that hides the events of a day once.
-#[derive(Debug)]
-struct Disturbed {
-    store: Arc<MemoryStore>,
-    replaces_atomically: bool,
-    /// The responses that the other machine stores, until it has.
-    meanwhile: Mutex<Vec<Vec<u8>>>,
-    /// After reading, or before creating, an object whose name begins so.
-    moment: Moment,
-    now: DateTime<Utc>,
-    /// What the machine remembers that commits meanwhile.
-    memory: Arc<ProcessMemory>,
-}
-
-impl Disturbed {
-    fn new(site: &Site, moment: Moment, meanwhile: Vec<Vec<u8>>) -> Arc<Self> {
-        let store = site.store.clone();
-        let meanwhile = Mutex::new(meanwhile);
-        let memory = Arc::default();
-        Arc::new(Self { store, replaces_atomically: true, meanwhile, moment, now: site.now, memory })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    AfterGet(&'static str),
-    BeforeCreate(&'static str),
-    /// Of the first listing of events.
-    HiddenOnce,
-}
-
-impl Disturbed {
-    async fn let_others_commit(&self) {
-        let meanwhile = std::mem::take(&mut *self.meanwhile.lock().unwrap());
-        if meanwhile.is_empty() {
-            return;
-        }
-        let (inner, memory) = (self.store.clone(), self.memory.clone());
-        let store = Arc::new(Self { store: inner, meanwhile: Mutex::default(), memory, ..*self });
-        for (number, body) in (1..).zip(meanwhile) {
-            // At another second, or both archives would get the same id.
-            let clock = Arc::new(VirtualClock::at(self.now + TimeDelta::seconds(number)));
-            let archive = Archive::new(store.clone(), clock, ArchiveOptions::default());
-            let archive = archive.with_memory(self.memory.clone());
-            let response = Response::parse(&body).unwrap();
-            let snapshot = archive.open().await.unwrap();
-            archive.deposit(&response, snapshot, self.now).await.unwrap();
-        }
-    }
-}
-
-#[async_trait]
-impl Store for Disturbed {
-    async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
-        let found = self.store.get(key).await?;
-        if matches!(self.moment, Moment::AfterGet(prefix) if key.as_str().starts_with(prefix)) {
-            self.let_others_commit().await;
-        }
-        Ok(found)
-    }
-
-    async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Write, StoreError> {
-        if matches!(self.moment, Moment::BeforeCreate(prefix) if key.as_str().starts_with(prefix)) {
-            self.let_others_commit().await;
-        }
-        self.store.create(key, bytes).await
-    }
-
-    async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError> {
-        self.store.replace(key, bytes, expected).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        if self.moment == Moment::HiddenOnce && prefix.starts_with("events/") {
-            let was_hidden = std::mem::take(&mut *self.meanwhile.lock().unwrap()).is_empty();
-            if !was_hidden {
-                return Ok(Vec::new());
-            }
-        }
-        self.store.list(prefix).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.store.delete(key).await
-    }
-
-    fn replaces_atomically(&self) -> bool {
-        self.replaces_atomically
-    }
-
-    fn location(&self) -> String {
-        self.store.location()
-    }
-
-    fn is_sound_by_construction(&self) -> bool {
-        true
-    }
 }
 
 /// A writer that is stopped until the state after the one that it read was written and removed again, so that its number

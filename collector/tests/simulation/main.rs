@@ -73,7 +73,7 @@ fn first_violation(seeds: Range<u64>, broken: Option<Guard>) -> Option<(u64, Str
     found.into_inner().unwrap()
 }
 
-fn tell(seed: u64, broken: Option<Guard>) -> String {
+fn replay(seed: u64, broken: Option<Guard>) -> String {
     let mut schedule = Schedule::new(seed, tape_of(seed), broken, true);
     let result = schedule.run();
     format!("{}seed {seed}: {result:?}", schedule.into_log())
@@ -82,7 +82,7 @@ fn tell(seed: u64, broken: Option<Guard>) -> String {
 #[test]
 fn the_whole_keeps_every_promise() {
     if let Some(seed) = number("SIMULATION_SEED") {
-        let log = tell(seed, None);
+        let log = replay(seed, None);
         assert!(log.ends_with("Ok(())"), "{log}");
         return;
     }
@@ -91,7 +91,7 @@ fn the_whole_keeps_every_promise() {
     if let Some((seed, promise)) = first_violation(first..first + seeds, None) {
         panic!(
             "{}\n{promise}\nonce more: SIMULATION_SEED={seed} cargo test -p polisen-events-collector --test simulation whole",
-            tell(seed, None)
+            replay(seed, None)
         );
     }
 }
@@ -102,7 +102,7 @@ fn assert_needed(guard: Guard) {
     let found = first_violation(0..SEEDS, Some(guard));
     let (seed, _) =
         found.unwrap_or_else(|| panic!("without {guard:?} nothing went wrong in {SEEDS} schedules"));
-    let log = tell(seed, Some(guard));
+    let log = replay(seed, Some(guard));
     assert!(!log.ends_with("Ok(())"), "seed {seed} does not repeat itself");
 }
 

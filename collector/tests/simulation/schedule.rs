@@ -122,7 +122,7 @@ impl Schedule {
         }
     }
 
-    fn tell(&mut self, what: impl FnOnce() -> String) {
+    fn note(&mut self, what: impl FnOnce() -> String) {
         let now = self.clock.now();
         if let Some(log) = &mut self.log {
             let _ = writeln!(log, "{}  {}", now.format("%d %H:%M:%S"), what());
@@ -206,7 +206,7 @@ impl Schedule {
             Box::pin(collect(archive, clock, truth, tape, runs, evidence, said))
         };
         let mut process = Process { name: name.clone(), machine, store, stopped: 0, work, said };
-        self.tell(|| {
+        self.note(|| {
             format!("{name} starts on machine {machine}{}", if repairs { " to repair" } else { "" })
         });
         process.poll();
@@ -223,26 +223,26 @@ impl Schedule {
         let what = |outcome: &str| format!("{name} {outcome}: {request:?}");
         match outcome {
             0 => {
-                self.tell(|| what("is refused"));
+                self.note(|| what("is refused"));
                 store.answer(call, Err(request.failure(false, "refused")));
             }
             1 | 2 => {
                 // The answer is lost, or the request is: the collector cannot know.
-                self.tell(|| what(if outcome == 1 { "hears nothing of" } else { "sends in vain" }));
+                self.note(|| what(if outcome == 1 { "hears nothing of" } else { "sends in vain" }));
                 if outcome == 1 {
                     let _ = self.apply(&store, &request)?;
                 }
                 store.answer(call, Err(request.failure(request.is_write(), "no answer")));
             }
             3 => {
-                self.tell(|| what("gives up, though on its way is"));
+                self.note(|| what("gives up, though on its way is"));
                 if request.is_write() {
                     self.late.push((store.clone(), request.clone()));
                 }
                 store.answer(call, Err(request.failure(request.is_write(), "no answer")));
             }
             4 | 5 => {
-                self.tell(|| what("meets a failing disk in"));
+                self.note(|| what("meets a failing disk in"));
                 let after = self.rng.below(request.calls());
                 store.disk.set_fault(Some(Fault { after, kind: FaultKind::InputOutput }));
                 let result = self.apply(&store, &request)?;
@@ -250,7 +250,7 @@ impl Schedule {
                 store.answer(call, result);
             }
             6 => {
-                self.tell(|| what("is killed within"));
+                self.note(|| what("is killed within"));
                 let after = self.rng.below(request.calls());
                 store.disk.set_fault(Some(Fault { after, kind: FaultKind::Killed }));
                 let _ = self.apply(&store, &request)?;
@@ -258,7 +258,7 @@ impl Schedule {
                 return Ok(());
             }
             7 => {
-                self.tell(|| what("is killed, though on its way is"));
+                self.note(|| what("is killed, though on its way is"));
                 if request.is_write() {
                     self.late.push((store, request.clone()));
                 }
@@ -266,7 +266,7 @@ impl Schedule {
                 return Ok(());
             }
             8 => {
-                self.tell(|| what("is stopped before"));
+                self.note(|| what("is stopped before"));
                 if self.rng.chance(500) {
                     self.processes[number].stopped = self.rng.below(60);
                 }
@@ -277,7 +277,7 @@ impl Schedule {
                 let Some(listed) = self.lie(&store, &request) else {
                     return self.obey(number, call, &store, &request);
                 };
-                self.tell(|| what("is lied to about"));
+                self.note(|| what("is lied to about"));
                 store.answer(call, Ok(Reply::Listed(listed)));
             }
             _ => return self.obey(number, call, &store, &request),
@@ -293,7 +293,7 @@ impl Schedule {
         request: &Request,
     ) -> Result<(), String> {
         let name = self.processes[number].name.clone();
-        self.tell(|| format!("{name} does: {request:?}"));
+        self.note(|| format!("{name} does: {request:?}"));
         let result = self.apply(store, request)?;
         store.answer(call, result);
         self.go_on(number)
@@ -323,13 +323,13 @@ impl Schedule {
         let (store, request) = self.late.swap_remove(self.rng.index(self.late.len()));
         // Its sender may be dead; it is carried out all the same.
         store.disk.set_fault(None);
-        self.tell(|| format!("arrives late: {request:?}"));
+        self.note(|| format!("arrives late: {request:?}"));
         let _ = self.apply(&store, &request)?;
         Ok(())
     }
 
     fn lose_power(&mut self) -> Result<(), String> {
-        self.tell(|| "the power fails".to_owned());
+        self.note(|| "the power fails".to_owned());
         while !self.processes.is_empty() {
             self.reap(0);
         }
@@ -354,7 +354,7 @@ impl Schedule {
         let said: Vec<_> = process.said.lock().unwrap().drain(..).collect();
         let (name, machine) = (process.name.clone(), process.machine);
         for word in said {
-            self.tell(|| format!("{name}: {word:?}"));
+            self.note(|| format!("{name}: {word:?}"));
             match word {
                 Said::Stored(answer) => {
                     self.promises.promise(&self.tape.answers[answer].events)?;

@@ -20,7 +20,7 @@ pub(crate) enum Guard {
     Create,
     /// What is synced lasts.
     Sync,
-    /// What the ledger cannot tell is looked up in the archive.
+    /// What the ledger does not know is looked up in the archive.
     LookUp,
     /// What a dead run claimed is fenced.
     Fence,

@@ -40,12 +40,12 @@ impl Service {
         (Self(child), log)
     }
 
-    pub(super) fn tell(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
     }
 
     pub(super) fn end(mut self) -> Option<i32> {
-        self.tell(Signal::SIGTERM);
+        self.signal(Signal::SIGTERM);
         self.0.wait().unwrap().code()
     }
 }
@@ -87,11 +87,11 @@ fn it_polls_at_once_reads_its_settings_again_and_stops_when_told() {
     assert_eq!(next_line(&mut log, "polled")["new"], 500);
     assert_eq!((get(address, "/health").0, get(address, "/ready").0), (200, 200));
     home.write("c.toml", "interval = \"often\"\n");
-    service.tell(Signal::SIGHUP);
+    service.signal(Signal::SIGHUP);
     let error = next_line(&mut log, "cannot be read again");
     assert!(error["error"].as_str().unwrap().contains("often"), "{error}");
     home.write("c.toml", format!("feed = {:?}\ninterval = \"23h\"\n", feed.to_str().unwrap()));
-    service.tell(Signal::SIGHUP);
+    service.signal(Signal::SIGHUP);
     assert_eq!(next_line(&mut log, "read again")["every_s"], 82_800.0);
     assert_eq!(service.end(), Some(0));
     assert_eq!(home.records().len(), 1);
@@ -132,10 +132,10 @@ fn the_systems_manager_is_told_how_it_stands() {
     // The watchdog is fed for as long as it works.
     wait_for("WATCHDOG=1");
     wait_for("WATCHDOG=1");
-    service.tell(Signal::SIGHUP);
+    service.signal(Signal::SIGHUP);
     wait_for("RELOADING=1");
     wait_for("READY=1");
-    service.tell(Signal::SIGTERM);
+    service.signal(Signal::SIGTERM);
     let messages = wait_for("STOPPING=1");
     assert!(messages.contains("MONOTONIC_USEC="), "{messages}");
     assert_eq!(service.end(), Some(0));
@@ -189,7 +189,7 @@ fn told_to_stop_it_lets_the_poll_at_hand_end() {
     // An answer before the end of the request is none.
     let mut request = BufReader::new(call.try_clone().unwrap()).lines();
     assert!(request.any(|line| line.unwrap().is_empty()));
-    service.tell(Signal::SIGTERM);
+    service.signal(Signal::SIGTERM);
     next_line(&mut log, "stopping when the poll at hand is done");
     let body = fs::read(fixture("response.json")).unwrap();
     write!(call, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();

@@ -69,7 +69,7 @@ fn refused_reload_is_reported_where_it_is_asked() {
     next_line(&mut log, "polled");
     assert_eq!(metric(address, "config_last_reload_successful"), 1.0);
     config("interval = \"often\"");
-    service.tell(Signal::SIGHUP);
+    service.signal(Signal::SIGHUP);
     next_line(&mut log, "cannot be read again");
     assert_eq!(metric(address, "config_last_reload_successful"), 0.0);
     assert!(view(address)["settings_error"].as_str().unwrap().contains("often"));
@@ -77,7 +77,7 @@ fn refused_reload_is_reported_where_it_is_asked() {
     assert!(checked.error_line().contains("often"), "{}", checked.stderr);
     config("interval = \"1h\"");
     home.collector(&["watch", "--check", "--config", "c.toml"]).with(0);
-    service.tell(Signal::SIGHUP);
+    service.signal(Signal::SIGHUP);
     next_line(&mut log, "read again");
     assert_eq!(metric(address, "config_last_reload_successful"), 1.0);
     assert_eq!(view(address)["settings_error"], Value::Null);
@@ -101,7 +101,7 @@ fn reloaded_settings_take_effect_or_are_named() {
         "listen = \"[::1]:0\"\nlog_level = \"debug\"\nbuffer_size = 300\nmax_rejected_share = 0.5\n\
          health_file = \"other.json\"\n",
     );
-    service.tell(Signal::SIGHUP);
+    service.signal(Signal::SIGHUP);
     next_line(&mut log, "read again");
     assert_eq!(next_line(&mut log, "only with a restart")["setting"], "log_level");
     let after = next_address(&mut log);
@@ -124,7 +124,7 @@ fn reload_during_the_start_is_heard() {
     let text = format!("feed = {:?}\nlisten = \"off\"\nlog_format = \"json\"\n", feed.to_str().unwrap());
     let (service, mut log) = Service::spawn(home.command(&["watch", "--config", "c.toml"]));
     let mut first = open();
-    service.tell(Signal::SIGHUP);
+    service.signal(Signal::SIGHUP);
     first.write_all(text.as_bytes()).unwrap();
     drop(first);
     next_line(&mut log, "polling");

@@ -20,14 +20,14 @@ impl Schedule {
                 let machine = self.rng.index(self.machines.len());
                 let seconds =
                     [0, 0, 60, -60, 7_200, -7_200, 400 * 86_400, -4_000 * 86_400][self.rng.index(8)];
-                self.tell(|| format!("the clock of machine {machine} is wrong by {seconds} s"));
+                self.note(|| format!("the clock of machine {machine} is wrong by {seconds} s"));
                 self.machines[machine].set_clock(TimeDelta::seconds(seconds));
                 self.seen[machine] = None;
                 Ok(())
             }
             2 => {
                 let machine = self.rng.index(self.machines.len());
-                self.tell(|| format!("machine {machine} loses its memory"));
+                self.note(|| format!("machine {machine} loses its memory"));
                 self.machines[machine].forget();
                 self.backups.note_forgotten();
                 self.seen[machine] = None;
@@ -44,7 +44,7 @@ impl Schedule {
             if self.is_atomic && ledger(&self.disk).is_some_and(|ledger| ledger.claim.is_some()) {
                 return Ok(());
             }
-            self.tell(|| "a backup is made".to_owned());
+            self.note(|| "a backup is made".to_owned());
             self.backups.take(&self.disk);
             return Ok(());
         }
@@ -54,11 +54,11 @@ impl Schedule {
         }
         self.late.clear();
         if is_incomplete {
-            self.tell(|| "what was missing arrives".to_owned());
+            self.note(|| "what was missing arrives".to_owned());
             self.backups.complete(&self.disk);
         } else {
             let part = [Part::Ledger, Part::Metadata, Part::Objects][self.rng.index(3)];
-            self.tell(|| format!("the backup of {part:?} is restored"));
+            self.note(|| format!("the backup of {part:?} is restored"));
             self.backups.restore(&self.disk, part);
         }
         self.promises.look_at_all(&self.disk, self.backups.is_incomplete())
