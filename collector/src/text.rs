@@ -10,20 +10,20 @@ use std::fmt::{self, Display, Write};
 use icu_normalizer::ComposingNormalizerBorrowed;
 use thiserror::Error;
 
-/// A text that is not what it should be. It is shown as the reason, without passwords.
+/// A text that is not what it should be. It is shown as the reason, without credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct ParseError(String);
 
 impl From<String> for ParseError {
     fn from(reason: String) -> Self {
-        Self(without_password(&reason).into_owned())
+        Self(without_credentials(&reason).into_owned())
     }
 }
 
 impl From<&str> for ParseError {
     fn from(reason: &str) -> Self {
-        Self(without_password(reason).into_owned())
+        Self(without_credentials(reason).into_owned())
     }
 }
 
@@ -270,18 +270,47 @@ fn without_keys(text: &str) -> String {
     safe
 }
 
-/// A text in which what stands before the `@` of an address is hidden: it may be a password.
+/// A text in which the credentials of each address are hidden: what stands before its `@`, also where the scheme was
+/// forgotten, and the values of its query whose names are those of secrets.
 #[must_use]
-pub fn without_password(text: &str) -> Cow<'_, str> {
-    if !(text.contains("//") && text.contains('@')) {
+pub fn without_credentials(text: &str) -> Cow<'_, str> {
+    if !text.contains(['@', '?']) {
         return Cow::Borrowed(text);
     }
-    let hidden =
-        text.split_inclusive(char::is_whitespace).map(|word| match (word.find("//"), word.rfind('@')) {
-            (Some(slashes), Some(at)) if slashes < at => format!("{}//***{}", &word[..slashes], &word[at..]),
-            _ => word.to_owned(),
-        });
-    Cow::Owned(hidden.collect())
+    Cow::Owned(
+        text.split_inclusive(char::is_whitespace).map(|word| without_secrets(&without_user(word))).collect(),
+    )
+}
+
+fn without_user(word: &str) -> Cow<'_, str> {
+    let (Some(at), colon) = (word.rfind('@'), word.find(':')) else { return word.into() };
+    let begin = match word.find("//") {
+        Some(slashes) => slashes + 2,
+        None if word.contains("mailto:") || colon.is_none_or(|colon| at < colon) => return word.into(),
+        None => word.find(char::is_alphanumeric).unwrap_or(at),
+    };
+    if begin <= at { format!("{}***{}", &word[..begin], &word[at..]).into() } else { word.into() }
+}
+
+fn without_secrets(word: &str) -> String {
+    let Some((address, query)) = word.split_once('?') else { return word.to_owned() };
+    let hidden = query.split_inclusive(['&', ';']).map(|pair| match pair.split_once('=') {
+        Some((name, value)) if is_secret(name) => {
+            let end =
+                value.find(['&', ';', '`', '\'', '"', ')', '<', '>', ',']).unwrap_or(value.trim_end().len());
+            format!("{name}=***{}", &value[end..])
+        }
+        _ => pair.to_owned(),
+    });
+    format!("{address}?{}", hidden.collect::<String>())
+}
+
+/// Whether the name of a value in a query is that of a secret.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["auth", "code", "cred", "key", "pass", "pwd", "secret", "sig", "token"]
+        .iter()
+        .any(|part| name.contains(part))
 }
 
 /// A text in which a letter and its combining marks are one character where Unicode has one for them (NFC).
@@ -303,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_in_addresses_are_hidden() {
+    fn credentials_in_addresses_are_hidden() {
         for (text, shown) in [
             ("https://user:secret@host:9/x", "https://***@host:9/x"),
             ("https://user:se@cr/et@host", "https://***@host"),
@@ -313,8 +342,21 @@ mod tests {
                 "agent/1 (+https://example.org; me@example.org)",
             ),
             ("me@example.org", "me@example.org"),
+            ("mailto:me@example.org", "mailto:me@example.org"),
+            ("at 09:30 to me@example.org", "at 09:30 to me@example.org"),
+            ("feed: `user:secret@host/x`: no scheme", "feed: `***@host/x`: no scheme"),
+            ("https://host/x?token=secret", "https://host/x?token=***"),
+            (
+                "`https://host/x?a=1&X-Amz-Signature=secret&b=2`: no",
+                "`https://host/x?a=1&X-Amz-Signature=***&b=2`: no",
+            ),
+            ("https://u:p@host/?API_KEY=secret now", "https://***@host/?API_KEY=*** now"),
+            (
+                "https://host/x?locationname=Stockholm;Uppsala&type=Brand",
+                "https://host/x?locationname=Stockholm;Uppsala&type=Brand",
+            ),
         ] {
-            assert_eq!(without_password(text), shown);
+            assert_eq!(without_credentials(text), shown);
         }
     }
 }

@@ -181,7 +181,8 @@ impl Archive {
     /// Remembers that ledger and objects agree.
     pub(super) fn note_agreement(&self, snapshot: &Snapshot) {
         let (mark, location) = (snapshot.ledger.lineage.mark(), self.store.identity());
-        if mark.archive.is_empty() {
+        // An archive without a commit may have been written nowhere. Nothing is lost with it.
+        if mark.sequence == 0 {
             return;
         }
         let before =

@@ -12,7 +12,7 @@ use collector::record::check::HealthCheck;
 use collector::record::{HttpUse, RunRecord};
 use collector::run::RunReport;
 use collector::store::OpenError;
-use collector::text::{json_for_terminal, printable, without_password};
+use collector::text::{json_for_terminal, printable, without_credentials};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
@@ -56,7 +56,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
             line += &cause;
         }
     }
-    without_password(&printable(line).to_string()).into_owned()
+    without_credentials(&printable(line).to_string()).into_owned()
 }
 
 /// A run as JSON: its record, the objects that it wrote, and the store.

@@ -16,7 +16,7 @@ use crate::archive::Deposit;
 use crate::clock::iso;
 use crate::feed::{HttpReport, Phases};
 use crate::quantity::{Quantities, Quantity, Section};
-use crate::text::printable;
+use crate::text::{printable, without_credentials};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,7 +187,7 @@ impl RunRecord {
     /// Notes what went wrong.
     pub fn note_error(&mut self, kind: &str, message: impl Display, now: DateTime<Utc>) {
         self.status = Status::Failed;
-        let message = printable(message).to_string();
+        let message = without_credentials(&printable(message).to_string()).into_owned();
         self.errors.push(ErrorEntry { kind: kind.to_owned(), message, timestamp: iso(now) });
     }
 

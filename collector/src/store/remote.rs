@@ -13,7 +13,7 @@ use tracing::warn;
 
 pub(super) use crate::clock::ahead_of;
 use crate::clock::{CLOCK_TOLERANCE, Clock};
-use crate::text::{printable, server_text, without_password};
+use crate::text::{printable, server_text, without_credentials};
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub struct SetupError(pub(super) String);
 /// Whether an address may be called: HTTPS, or HTTP on this machine.
 pub(super) fn check_address(address: &Url) -> Result<(), SetupError> {
     if !address.username().is_empty() || address.password().is_some() {
-        let shown = without_password(address.as_str()).into_owned();
+        let shown = without_credentials(address.as_str()).into_owned();
         return Err(SetupError(format!("the endpoint {shown} must not hold a user name or password")));
     }
     let plain_here = address.scheme() == "http" && crate::feed::is_loopback(address);

@@ -12,6 +12,7 @@ use super::summary::{Ended, RunSummary};
 use crate::analysis::document::{Cell, Chart, Document, Fact, Item, Line, Live, Section, Table};
 use crate::quantity::Unit;
 use crate::record::check::HealthCheck;
+use crate::text::printable;
 
 const RELOAD: Duration = Duration::from_secs(30);
 const RUNS_SHOWN: usize = 20;
@@ -51,7 +52,7 @@ fn facts(view: &View, buffer: usize, now: DateTime<Utc>) -> Vec<Fact> {
         view.runs.iter().filter(|run| now - run.start < TimeDelta::days(1)).collect();
     let new_today = last_day.iter().map(|run| run.new).sum();
     let fact = |name, label, value| Fact { name, label, value };
-    vec![
+    let mut facts = vec![
         fact("last_success", "Last good run (UTC)", Cell::maybe(view.last_success, |time| moment(time, now))),
         fact("next_poll", "Next run (UTC)", next_poll(view, now)),
         fact("interval", "Every", Cell::maybe(view.plan, |plan| Cell::text(pace(&plan)))),
@@ -71,7 +72,11 @@ fn facts(view: &View, buffer: usize, now: DateTime<Utc>) -> Vec<Fact> {
             Cell::count(view.runs.iter().filter(|run| run.possible_gap).count()),
         ),
         fact("started", "Service since (UTC)", Cell::Time(view.started)),
-    ]
+    ];
+    if let Some(error) = &view.settings_error {
+        facts.push(fact("reload_error", "Reload failed", Cell::text(printable(error).to_string())));
+    }
+    facts
 }
 
 /// A time and how far it is away.

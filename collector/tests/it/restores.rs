@@ -389,6 +389,17 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
+fn store_without_a_commit_is_not_taken_for_another_archive() {
+    let home = Home::new();
+    let empty = home.write("empty.json", "[]");
+    for _ in 0..3 {
+        let ended = home.run(&empty);
+        assert!(!ended.stderr.contains("another archive"), "{}", ended.stderr);
+    }
+    assert_eq!(collect(&home, "response.json")["counts"]["new_events_count"], 500);
+}
+
+#[test]
 fn archive_that_is_not_mounted_is_not_begun_anew() {
     let home = Home::new();
     collect(&home, "response.json");

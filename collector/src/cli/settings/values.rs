@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueHint};
 use collector::heartbeat::HeartbeatUrl;
-use collector::text::without_password;
+use collector::text::without_credentials;
 
 use super::config_file::{ConfigFile, Entry};
 use super::{folders, option, parsers, variable, variables};
@@ -84,7 +84,7 @@ impl Value {
                 Ok(url) => url.to_string().into(),
                 Err(_) => "***".into(),
             },
-            _ => without_password(&self.text),
+            _ => without_credentials(&self.text),
         }
     }
 

@@ -73,6 +73,7 @@ fn refused_reload_is_reported_where_it_is_asked() {
     next_line(&mut log, "cannot be read again");
     assert_eq!(metric(address, "config_last_reload_successful"), 0.0);
     assert!(view(address)["settings_error"].as_str().unwrap().contains("often"));
+    assert!(get(address, "/").1.contains("Reload failed"));
     let checked = home.collector(&["watch", "--check", "--config", "c.toml"]).with(2);
     assert!(checked.error_line().contains("often"), "{}", checked.stderr);
     config("interval = \"1h\"");
@@ -81,6 +82,7 @@ fn refused_reload_is_reported_where_it_is_asked() {
     next_line(&mut log, "read again");
     assert_eq!(metric(address, "config_last_reload_successful"), 1.0);
     assert_eq!(view(address)["settings_error"], Value::Null);
+    assert!(!get(address, "/").1.contains("Reload failed"));
     assert_eq!(home.records().len(), 1, "a check polls nothing");
     assert_eq!(service.end(), Some(0));
 }
