@@ -2,7 +2,7 @@
 //!
 //! The simulation counts what comes to stand in front of the buffer (publications, and edits of older events) between
 //! two polls. One month is made at the highest rate that can matter; a lower rate keeps each of its events with the
-//! same chance, so that what holds at one rate holds at every lower one, and the limit can be found by bisection.
+//! same chance, so that what holds at one rate holds at every lower one.
 
 mod formula;
 mod month;
@@ -15,8 +15,9 @@ use anyhow::anyhow;
 use chrono::TimeDelta;
 use serde::Serialize;
 
+use fixtures::FeedConfig;
 pub use formula::{limit_with_chance, plain_limit};
-use month::Month;
+use month::Outcome;
 pub use tables::{MatrixRow, ResourceRow, matrix, resources};
 
 /// What is looked for.
@@ -76,7 +77,7 @@ pub struct Limit {
     /// The same for events at random times (Poisson), and edits: exceeded in none of the simulated intervals with a
     /// probability of one half.
     pub max_rate_formula: f64,
-    /// As found by bisection.
+    /// In the worst of the simulated months.
     pub max_rate_simulated: f64,
     /// By how much the rhythm lowers what the formula gives for an even flow, 0 to 1.
     pub lowered_by: f64,
@@ -150,16 +151,19 @@ fn limits_of_month(
     let highest = cells()
         .map(|(interval, missed)| plain_limit(question.base_rate, interval, missed))
         .fold(1.0, f64::max);
-    let month = Month::make(traffic, seed, question.base_rate, highest, question.days);
-    cells()
-        .map(|(interval, missed_polls)| Found {
-            traffic: name,
-            interval,
-            missed_polls,
-            max_rate: month.max_rate(interval, missed_polls),
-            movements_per_event: month.movements_per_event(interval, missed_polls),
-        })
-        .collect()
+    let config = FeedConfig {
+        seed,
+        events_per_hour: question.base_rate,
+        rate: highest,
+        traffic,
+        ..FeedConfig::default()
+    };
+    let outcomes = month::outcomes(&config, question.days, cells());
+    let found = |((interval, missed_polls), outcome)| {
+        let Outcome { max_rate, movements_per_event } = outcome;
+        Found { traffic: name, interval, missed_polls, max_rate, movements_per_event }
+    };
+    cells().zip(outcomes).map(found).collect()
 }
 
 fn limit(question: &Question, worst: &Found) -> Limit {

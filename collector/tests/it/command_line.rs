@@ -248,12 +248,14 @@ fn version_is_one_line_with_v_and_names_commit_and_features_in_full() {
 #[test]
 fn help_is_short_with_h_and_complete_with_help() {
     let home = Home::new();
-    for command in
-        ["run", "watch", "import", "query", "changes", "fetch", "cache", "health", "verify", "doctor"]
-    {
+    let commands = [
+        "run", "watch", "import", "query", "changes", "fetch", "cache", "health", "verify", "repair",
+        "doctor", "config",
+    ];
+    for command in commands {
         let [short, long] = ["-h", "--help"].map(|option| home.collector(&[command, option]).with(0).stdout);
         assert!(short.lines().count() <= 50, "{command}: {short}");
-        assert!(long.lines().count() <= 125, "{command}: {long}");
+        assert!(long.lines().count() <= 100, "{command}: {long}");
         assert!(!short.contains("--secret-user") && !short.contains("--cache-dir"), "{command}: {short}");
         assert_eq!(
             long.contains("--secret-user"),

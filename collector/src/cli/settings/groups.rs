@@ -33,7 +33,7 @@ pub(super) const RARE: [&str; 2] = [CACHE, BUCKET];
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Feed")]
 pub(crate) struct SourceSettings {
-    /// Address of the feed, a recorded response, or - for standard input
+    /// Address of the feed, a file, or - for standard input
     #[arg(long, value_name = "URL|FILE|-", env = "POLISEN_API_URL", default_value = POLISEN_URL)]
     #[arg(value_hint = ValueHint::FilePath, value_parser = Source::parse)]
     pub(crate) feed: Source,
@@ -42,7 +42,7 @@ pub(crate) struct SourceSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Feed")]
 pub(crate) struct CallSettings {
-    /// How the provider can reach you; added to the User-Agent header, as the provider's rules ask
+    /// How the provider can reach you
     #[arg(long, value_name = "EMAIL|URL", env = "API_CONTACT_EMAIL", value_parser = parsers::header_text)]
     pub(crate) contact: Option<String>,
     /// User-Agent header
@@ -53,7 +53,7 @@ pub(crate) struct CallSettings {
     #[arg(long, value_name = "TIME", default_value = time_text(FeedOptions::new("").timeout))]
     #[arg(value_parser = parsers::positive_time)]
     pub(crate) timeout: Duration,
-    /// Maximum time of a call without receiving a byte
+    /// Maximum time without receiving a byte
     #[arg(long, value_name = "TIME", default_value = time_text(FeedOptions::new("").idle_timeout))]
     #[arg(value_parser = parsers::positive_time, hide_short_help = true)]
     pub(crate) idle_timeout: Duration,
@@ -64,19 +64,19 @@ pub(crate) struct CallSettings {
     #[arg(long, value_name = "N", default_value = FeedOptions::new("").retries.to_string())]
     #[arg(value_parser = parsers::count::<u32>)]
     pub(crate) retries: u32,
-    /// Delay before the first retry; it doubles with each further one
+    /// Delay before the first retry, doubled with each
     #[arg(long, value_name = "TIME", default_value = time_text(FeedOptions::new("").backoff))]
     #[arg(value_parser = parsers::time, hide_short_help = true)]
     pub(crate) retry_backoff: Duration,
-    /// Minimum time between two calls to a host (polisen.se: at least 10s)
+    /// Minimum time between calls (polisen.se: 10s)
     #[arg(long, value_name = "TIME", default_value = time_text(FeedOptions::new("").limits.min_interval))]
     #[arg(value_parser = parsers::time, hide_short_help = true)]
     pub(crate) min_call_interval: Duration,
-    /// Maximum number of calls to a host in an hour, 0 for no limit (polisen.se: at most 60)
+    /// Maximum calls an hour, 0: no limit (polisen.se: 60)
     #[arg(long, value_name = "N", default_value = limit_text(FeedOptions::new("").limits.per_hour))]
     #[arg(value_parser = parsers::count::<u32>, hide_short_help = true)]
     pub(crate) max_calls_per_hour: u32,
-    /// Maximum number of calls to a host in a day, 0 for no limit (polisen.se: at most 1440)
+    /// Maximum calls a day, 0: no limit (polisen.se: 1440)
     #[arg(long, value_name = "N", default_value = limit_text(FeedOptions::new("").limits.per_day))]
     #[arg(value_parser = parsers::count::<u32>, hide_short_help = true)]
     pub(crate) max_calls_per_day: u32,
@@ -93,8 +93,7 @@ fn limit_text(limit: Option<u32>) -> String {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Feed")]
 pub(crate) struct StateSettings {
-    /// Folder for what this machine remembers: calls to the feed, and the last commit of each archive [default:
-    /// $STATE_DIRECTORY, or the user's state folder]
+    /// Folder for what this machine remembers [default: the user's]
     #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
     #[arg(value_parser = parsers::state_folder, hide_short_help = true)]
     pub(crate) state_dir: PathBuf,
@@ -103,12 +102,12 @@ pub(crate) struct StateSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct StoreSettings {
-    /// Where the archive is: a folder, oci://NAMESPACE/BUCKET[/PREFIX] or s3://BUCKET[/PREFIX]
+    /// A folder, oci://NAMESPACE/BUCKET[/PREFIX], or s3://BUCKET[/PREFIX]
     #[arg(long, value_name = "DIR|URL", default_value = "./data", value_hint = ValueHint::DirPath)]
     pub(crate) store: StoreAddress,
     #[arg(skip)]
     pub(crate) origin: Origin,
-    /// Use a store that ignores conditional requests, because no other program writes to it
+    /// Accept a store without conditional writes, with one writer
     #[arg(long, hide_short_help = true)]
     pub(crate) single_writer: bool,
     #[command(flatten)]
@@ -118,27 +117,27 @@ pub(crate) struct StoreSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = BUCKET)]
 pub(crate) struct BucketSettings {
-    /// Region [default: the one configured beside the credentials]
+    /// Region [default: that of the credentials]
     #[arg(long, value_name = "NAME", env = "OCI_REGION")]
     pub(crate) region: Option<String>,
     /// Address of the service, instead of the region's
     #[arg(long, value_name = "URL", env = "OCI_ENDPOINT")]
     pub(crate) endpoint: Option<Url>,
-    /// Whether the URL names an s3:// bucket in its path or in its host
+    /// Where the URL names an s3:// bucket
     #[arg(long, value_name = "PLACE", default_value = "path")]
     #[arg(value_parser = parsers::names(&[(&["path"], Addressing::Path), (&["host"], Addressing::Host)]))]
     pub(crate) s3_addressing: Addressing,
-    /// Credentials for oci://: the API key in ~/.oci/config or OCI_USER and others, or the instance principal
+    /// Credentials for oci://
     #[arg(long, value_name = "METHOD", default_value = "api-key")]
     #[arg(value_parser = parsers::names(&[
         (&["api-key", "api_key"], Auth::ApiKey),
         (&["instance", "instance_principal"], Auth::Instance),
     ]))]
     pub(crate) auth: Auth,
-    /// Implementation that signs requests to oci://
+    /// Signs requests to oci://
     #[arg(long, value_name = "NAME", default_value = "built-in", value_parser = parsers::signer())]
     pub(crate) signer: SignerKind,
-    /// Secret in the Vault that holds the user's OCID; with the other three, that user signs for oci://
+    /// Secret in the Vault that holds the user's OCID
     #[arg(long, value_name = "OCID", value_parser = parsers::ocid)]
     pub(crate) secret_user: Option<String>,
     /// Secret that holds the tenancy's OCID
@@ -164,14 +163,14 @@ pub(crate) struct BucketSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct DepositSettings {
-    /// Start a new archive although this machine has collected another one into this store
+    /// Start a new archive where this machine remembers another one
     #[arg(long, hide_short_help = true)]
     pub(crate) new_archive: bool,
     /// Number of events in a full response
     #[arg(long, value_name = "N", default_value = ArchiveOptions::default().buffer.to_string())]
     #[arg(value_parser = parsers::positive_count, hide_short_help = true)]
     pub(crate) buffer_size: usize,
-    /// Maximum number of elements of a response; the run fails if it has more
+    /// Maximum number of elements of a response
     #[arg(long, value_name = "N", default_value = ArchiveOptions::default().max_elements.to_string())]
     #[arg(value_parser = parsers::positive_count, hide_short_help = true)]
     pub(crate) max_elements: usize,
@@ -187,7 +186,7 @@ pub(crate) struct DepositSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct ClaimSettings {
-    /// Time after which other runs take over what an interrupted run has claimed
+    /// Time after which other runs take over an interrupted run
     #[arg(long, value_name = "TIME", default_value = time_text(ArchiveOptions::default().lease))]
     #[arg(value_parser = parsers::positive_time, hide_short_help = true)]
     pub(crate) lease: Duration,
@@ -196,7 +195,7 @@ pub(crate) struct ClaimSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct RequestSettings {
-    /// Maximum number of concurrent requests to the store, or calls to the feed
+    /// Maximum number of concurrent requests
     #[arg(long, value_name = "N", default_value = ArchiveOptions::default().parallel.to_string())]
     #[arg(value_parser = parsers::positive_count, hide_short_help = true)]
     pub(crate) parallel: usize,
@@ -213,15 +212,14 @@ pub(crate) struct CacheUse {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = CACHE)]
 pub(crate) struct CacheSettings {
-    /// Folder of the cache for responses of the feed and objects of buckets [default: $CACHE_DIRECTORY, or the user's
-    /// cache folder]
+    /// Folder of the cache [default: the user's cache folder]
     #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
     #[arg(value_parser = parsers::cache_folder)]
     pub(crate) cache_dir: PathBuf,
     /// Maximum size of the on-disk cache
     #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = parsers::size)]
     pub(crate) cache_size: u64,
-    /// Time for which a cached listing or response of the feed is fresh
+    /// Time for which a cached listing or response is fresh
     #[arg(long, value_name = "TIME", default_value = time_text(CacheOptions::default().ttl))]
     #[arg(value_parser = parsers::time)]
     pub(crate) cache_ttl: Duration,
@@ -233,13 +231,13 @@ pub(crate) struct ServiceSettings {
     /// Time between two polls, from 10s to 24h
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = parsers::interval)]
     pub(crate) interval: Duration,
-    /// Maximum delay added to each poll; constant for a given host and store
+    /// Maximum delay of each poll, fixed for this machine
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parsers::time)]
     pub(crate) jitter: Duration,
-    /// Poll more often while more than half of the feed's events are new
+    /// Poll more often while over half of the events are new
     #[arg(long)]
     pub(crate) adaptive: bool,
-    /// Address for /health, /ready, /metrics, /api/runs and the dashboard; `off` for none
+    /// Address of the dashboard and metrics, or off
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9464", value_parser = parsers::listener)]
     pub(crate) listen: Listener,
 }
@@ -247,7 +245,7 @@ pub(crate) struct ServiceSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct PrometheusSettings {
-    /// File of metrics for the textfile collector of node_exporter; counters continue from run to run
+    /// Metrics for the textfile collector of node_exporter
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) prometheus_file: Option<PathBuf>,
 }
@@ -255,7 +253,7 @@ pub(crate) struct PrometheusSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct HeartbeatSettings {
-    /// Address of a monitor, called after each run: as it is if every event is stored, with `/fail` appended if not
+    /// Address of a monitor, called after each run
     #[arg(long, value_name = "URL", hide_short_help = true)]
     pub(crate) heartbeat_url: Option<HeartbeatUrl>,
 }
@@ -271,14 +269,14 @@ pub(crate) struct RecordSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct HealthSettings {
-    /// File with the result of the last run and the evidence for health
+    /// Result of the last run, and the evidence for health
     #[arg(long, value_name = "FILE", default_value = "./health.json")]
     pub(crate) health_file: PathBuf,
-    /// Maximum age of the last run and of each fact that health rests on; follows `interval` by default
+    /// Maximum age of what health rests on
     #[arg(long, value_name = "MINUTES", default_value = Limits::default().max_age_minutes.to_string())]
     #[arg(value_parser = parsers::minutes)]
     pub(crate) max_age_minutes: i64,
-    /// Maximum share of invalid elements in a response, for health
+    /// Maximum share of invalid elements for health
     #[arg(long, value_name = "SHARE", value_parser = parsers::share)]
     #[arg(default_value = parsers::share_text(Limits::default().max_rejected_share), hide_short_help = true)]
     pub(crate) max_rejected_share: f64,
@@ -313,7 +311,7 @@ pub(crate) struct OutputSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct LogSettings {
-    /// Least severe level that is logged; without it, RUST_LOG applies
+    /// Level of the log; without it, RUST_LOG applies
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parsers::log_level())]
     #[arg(ignore_case = true)]
     pub(crate) log_level: LevelFilter,
