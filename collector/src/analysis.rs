@@ -10,6 +10,7 @@
     reason = "counts of runs and quantiles, far below where a double is not exact"
 )]
 
+pub mod baseline;
 pub mod change_points;
 pub mod compare;
 pub mod condition;

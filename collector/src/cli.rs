@@ -7,6 +7,7 @@ mod cache;
 mod changes;
 mod commands;
 mod doctor;
+mod env_file;
 mod environment;
 mod event_output;
 mod fetch;
@@ -15,6 +16,7 @@ mod output;
 mod query;
 mod settings;
 mod stores;
+mod summary;
 #[cfg(feature = "otlp")]
 mod traces;
 mod watch;
@@ -26,7 +28,7 @@ use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand,
 
 use cache::CacheArguments;
 use changes::ChangesArguments;
-use commands::{CompletionsArguments, ImportArguments};
+use commands::{CompletionsArguments, ImportArguments, RunArguments};
 use doctor::DoctorArguments;
 use fetch::FetchArguments;
 use query::QueryArguments;
@@ -74,7 +76,7 @@ Exit codes: 0 done, 1 failed (health: unhealthy; verify, doctor: something is wr
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Fetch once and store what is new
-    Run,
+    Run(RunArguments),
     /// Run as a service: poll on schedule, and show the state
     Watch(WatchArguments),
     /// Collect from recorded responses, each as one run at its time
@@ -159,7 +161,13 @@ pub(crate) fn command_line() -> Command {
             let is_hidden = option.is_hide_short_help_set() && !hides_none;
             option.hide_short_help(is_hidden)
         });
-        command.after_help(AFTER_HELP).arg(config).args(options)
+        let env_file = Arg::new(env_file::OPTION)
+            .long(env_file::OPTION)
+            .value_name("FILE")
+            .value_hint(ValueHint::FilePath)
+            .hide_short_help(!hides_none)
+            .help("File of variables, such as the .env of the Python collector; those that are set keep their values");
+        command.after_help(AFTER_HELP).arg(config).arg(env_file).args(options)
     })
 }
 
@@ -183,25 +191,30 @@ fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
     match &task {
         Task::Completions(arguments) => return commands::completions(arguments),
         Task::Man => return commands::man(),
-        Task::Doctor(DoctorArguments { user: Some(user) }) if !doctor::is_own(user) => {
+        Task::Doctor(DoctorArguments { user: Some(user), .. }) if !doctor::is_own(user) => {
             return doctor::run_as(user);
         }
         _ => {}
     }
     let options = matches.subcommand().map_or(matches, |(_, options)| options);
+    let env_file = options.try_get_one(env_file::OPTION).ok().flatten();
+    env_file::apply(env_file).map_err(Failure::Usage)?;
     let values = settings::values(options).map_err(Failure::Usage)?;
     let settings = Settings::new(&values).map_err(Failure::Usage)?;
     logging::start(&settings.output.log).map_err(Failure::Usage)?;
     environment::warn_of_ignored();
     settings::warn_of_unknown();
     let takes = |key: &str| options.try_contains_id(key).is_ok();
+    if takes("feed") {
+        settings::python::note_unused();
+    }
     if (takes("feed") && settings.source.is_on_network())
         || (takes("store") && settings.store.options().is_on_network())
     {
         environment::check_network().map_err(Failure::Usage)?;
     }
     match task {
-        Task::Run => commands::run(&settings),
+        Task::Run(arguments) => commands::run(&settings, &arguments),
         Task::Watch(arguments) => watch::watch(settings, options, &arguments),
         Task::Import(arguments) => commands::import(&settings, &arguments),
         Task::Query(arguments) => query::query(&settings, &arguments),
@@ -211,7 +224,7 @@ fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
         Task::Health => commands::health(&settings),
         Task::Verify => commands::verify(&settings),
         Task::Repair => commands::repair(&settings),
-        Task::Doctor(_) => doctor::doctor(&settings),
+        Task::Doctor(arguments) => doctor::doctor(&settings, &arguments),
         Task::Config | Task::Completions(_) | Task::Man => commands::config(&settings, &values),
     }
 }

@@ -8,7 +8,6 @@
 pub(crate) mod body;
 mod error;
 pub(crate) mod http;
-mod phases;
 mod retry;
 pub(crate) mod rules;
 mod selection;
@@ -21,9 +20,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use reqwest::Url;
 
+pub use crate::http_phases::Phases;
 pub use error::{FeedError, FetchFailure};
 pub use http::HttpFeed;
-pub use phases::Phases;
 pub use rules::{CallLimits, CallLog};
 pub use selection::{InvalidWhen, Selection, When};
 

@@ -15,6 +15,7 @@ use crate::archive::Outcome;
 use crate::feed::{FeedError, is_loopback};
 use crate::record::Limits;
 use crate::run::RunReport;
+use crate::tls;
 
 /// Maximum time of a report. The next run repeats what is lost.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,17 +72,15 @@ impl Heartbeat {
     /// # Errors
     /// [`FeedError::Setup`] if no HTTP client can be made.
     pub fn new(url: &HeartbeatUrl) -> Result<Self, FeedError> {
-        let mut builder = Client::builder()
+        let builder = Client::builder()
             .timeout(TIMEOUT)
             .redirect(Policy::none())
             .referer(false)
             .user_agent(crate::feed::USER_AGENT)
             .pool_max_idle_per_host(0);
+        let mut builder = tls::secure(builder);
         if is_loopback(&url.0) {
             builder = builder.no_proxy();
-        }
-        if url.0.scheme() == "http" {
-            builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| FeedError::Setup(error.without_url().to_string()))?;
         Ok(Self { url: url.clone(), client })

@@ -107,6 +107,7 @@ pub mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod heartbeat;
+mod http_phases;
 mod http_span;
 pub mod import;
 mod json;
@@ -118,6 +119,7 @@ pub mod record;
 pub mod run;
 pub mod store;
 pub mod text;
+mod tls;
 pub mod trends;
 #[cfg(feature = "watch")]
 pub mod watch;

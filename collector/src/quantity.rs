@@ -10,10 +10,10 @@
 //! The module depends on no other. `archive` and `run` fill [`Quantities`], `record` writes and reads them, `watch` and
 //! `analysis` show them.
 
-use std::fmt;
-use std::time::Duration;
+mod values;
 
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
+pub(crate) use values::seconds;
+pub use values::{Amount, Quantities};
 
 /// What a quantity is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,99 @@ pub enum StepKind {
     Io,
     /// The processor.
     Cpu,
-    /// It is a part of `api_fetch`.
-    Phase,
+    /// It is a part of other steps: a phase of HTTP calls of this kind.
+    Phase(CallKind),
+}
+
+impl StepKind {
+    /// Whether the step is a part of other steps.
+    #[must_use]
+    pub fn is_phase(self) -> bool {
+        matches!(self, Self::Phase(_))
+    }
+}
+
+/// What an HTTP call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallKind {
+    /// Fetching the response of the feed.
+    Feed,
+    /// Reading an object of the store, or looking whether it is there.
+    StoreRead,
+    /// Reading a page of a listing of the store.
+    StoreList,
+    /// Writing or deleting an object of the store.
+    StoreWrite,
+}
+
+impl CallKind {
+    /// All kinds of calls.
+    pub const ALL: [Self; 4] = [Self::Feed, Self::StoreRead, Self::StoreList, Self::StoreWrite];
+
+    /// The kinds of calls to the store.
+    pub const STORE: [Self; 3] = [Self::StoreRead, Self::StoreList, Self::StoreWrite];
+
+    /// Short name for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Feed => "feed",
+            Self::StoreRead => "store, read",
+            Self::StoreList => "store, list",
+            Self::StoreWrite => "store, write",
+        }
+    }
+
+    /// The number of calls.
+    #[must_use]
+    pub fn calls(self) -> Quantity {
+        match self {
+            Self::Feed => Quantity::Attempts,
+            Self::StoreRead => Quantity::StoreReadCalls,
+            Self::StoreList => Quantity::StoreListCalls,
+            Self::StoreWrite => Quantity::StoreWriteCalls,
+        }
+    }
+
+    /// The time of its phases: name, TCP, TLS, request, first byte, body. None where it is not measured apart.
+    #[must_use]
+    pub fn phases(self) -> [Option<Quantity>; 6] {
+        use Quantity as Q;
+        match self {
+            Self::Feed => [
+                Some(Q::ApiDns),
+                Some(Q::ApiConnect),
+                Some(Q::ApiTls),
+                None,
+                Some(Q::ApiFirstByte),
+                Some(Q::ApiBody),
+            ],
+            Self::StoreRead => [
+                Some(Q::StoreReadDns),
+                Some(Q::StoreReadConnect),
+                Some(Q::StoreReadTls),
+                None,
+                Some(Q::StoreReadFirstByte),
+                Some(Q::StoreReadBody),
+            ],
+            Self::StoreList => [
+                Some(Q::StoreListDns),
+                Some(Q::StoreListConnect),
+                Some(Q::StoreListTls),
+                None,
+                Some(Q::StoreListFirstByte),
+                Some(Q::StoreListBody),
+            ],
+            Self::StoreWrite => [
+                Some(Q::StoreWriteDns),
+                Some(Q::StoreWriteConnect),
+                Some(Q::StoreWriteTls),
+                Some(Q::StoreWriteRequest),
+                Some(Q::StoreWriteFirstByte),
+                Some(Q::StoreWriteBody),
+            ],
+        }
+    }
 }
 
 /// A step of a run, whose quantity is the time it took.
@@ -115,6 +206,11 @@ impl Definition {
         }
     }
 
+    /// The time of a phase of calls to the store, summed over the calls of a run.
+    const fn store_phase(key: &'static str, call: CallKind, label: &'static str) -> Self {
+        Self { metric: None, ..Self::step(key, StepKind::Phase(call), label) }
+    }
+
     const fn count(key: &'static str) -> Self {
         Self::new(Counts, key, Unit::Count)
     }
@@ -165,9 +261,12 @@ macro_rules! quantities {
     };
 }
 
+use CallKind::{StoreList, StoreRead, StoreWrite};
 use Definition as D;
 use Section::{Counts, Derived, Http, Process, Record};
-use StepKind::{Cpu, Io, Phase};
+use StepKind::{Cpu, Io};
+
+const FEED_PHASE: StepKind = StepKind::Phase(CallKind::Feed);
 
 quantities! {
     /// Time that the run took
@@ -175,13 +274,17 @@ quantities! {
     /// Fetching the response, waits and repetitions included
     ApiFetch = D::step("api_fetch", Io, "fetch");
     /// Resolving the name of the server, in the last call
-    ApiDns = D::step("api_dns", Phase, "dns");
-    /// TCP and TLS handshakes, in the last call
-    ApiConnectTls = D::step("api_connect_tls", Phase, "connect and TLS");
+    ApiDns = D::step("api_dns", FEED_PHASE, "dns");
+    /// Opening the TCP connection, in the last call
+    ApiConnect = D::step("api_connect", FEED_PHASE, "TCP");
+    /// TLS handshake, in the last call
+    ApiTls = D::step("api_tls", FEED_PHASE, "TLS");
+    /// TCP and TLS handshakes together, in records of earlier versions
+    ApiConnectTls = D { metric: None, ..D::step("api_connect_tls", FEED_PHASE, "TCP and TLS") };
     /// From the connection to the head of the response, in the last call
-    ApiFirstByte = D::step("api_first_byte", Phase, "first byte");
+    ApiFirstByte = D::step("api_first_byte", FEED_PHASE, "first byte");
     /// Receiving the body, in the last call
-    ApiBody = D::step("api_body", Phase, "body");
+    ApiBody = D::step("api_body", FEED_PHASE, "body");
     /// Reading the ledger, while the response is fetched
     MetadataFetch = D::step("metadata_fetch", Io, "ledger");
     /// Finding the events in the response
@@ -198,6 +301,38 @@ quantities! {
     SaveEvents = D::step("save_events", Io, "save");
     /// Committing the ledger
     MetadataUpdate = D::step("metadata_update", Io, "commit");
+    /// Resolving the name of the store, in calls that read objects
+    StoreReadDns = D::store_phase("store_read_dns", StoreRead, "dns");
+    /// Opening TCP connections to the store, in calls that read objects
+    StoreReadConnect = D::store_phase("store_read_connect", StoreRead, "TCP");
+    /// TLS handshakes with the store, in calls that read objects
+    StoreReadTls = D::store_phase("store_read_tls", StoreRead, "TLS");
+    /// From the request to the head of the response, in calls that read objects
+    StoreReadFirstByte = D::store_phase("store_read_first_byte", StoreRead, "first byte");
+    /// Receiving the body of the response, in calls that read objects
+    StoreReadBody = D::store_phase("store_read_body", StoreRead, "body");
+    /// Resolving the name of the store, in calls that list objects
+    StoreListDns = D::store_phase("store_list_dns", StoreList, "dns");
+    /// Opening TCP connections to the store, in calls that list objects
+    StoreListConnect = D::store_phase("store_list_connect", StoreList, "TCP");
+    /// TLS handshakes with the store, in calls that list objects
+    StoreListTls = D::store_phase("store_list_tls", StoreList, "TLS");
+    /// From the request to the head of the response, in calls that list objects
+    StoreListFirstByte = D::store_phase("store_list_first_byte", StoreList, "first byte");
+    /// Receiving the body of the response, in calls that list objects
+    StoreListBody = D::store_phase("store_list_body", StoreList, "body");
+    /// Resolving the name of the store, in calls that write objects
+    StoreWriteDns = D::store_phase("store_write_dns", StoreWrite, "dns");
+    /// Opening TCP connections to the store, in calls that write objects
+    StoreWriteConnect = D::store_phase("store_write_connect", StoreWrite, "TCP");
+    /// TLS handshakes with the store, in calls that write objects
+    StoreWriteTls = D::store_phase("store_write_tls", StoreWrite, "TLS");
+    /// Sending the body of the request, in calls that write objects
+    StoreWriteRequest = D::store_phase("store_write_request", StoreWrite, "request");
+    /// From the request to the head of the response, in calls that write objects
+    StoreWriteFirstByte = D::store_phase("store_write_first_byte", StoreWrite, "first byte");
+    /// Receiving the body of the response, in calls that write objects
+    StoreWriteBody = D::store_phase("store_write_body", StoreWrite, "body");
     /// Elements of the response
     ApiEventsTotal = D::count("api_events_total").gauge("response_events");
     /// Valid events in the response
@@ -232,6 +367,14 @@ quantities! {
     LedgerHealed = D::count("ledger_healed").counter("ledger_healed_total");
     /// Times that another run changed the ledger meanwhile, and the run started over
     LedgerConflicts = D::count("ledger_conflicts").counter("ledger_conflicts_total");
+    /// Calls of the store that read objects, repetitions included
+    StoreReadCalls = D::count("store_read_calls");
+    /// Calls of the store that list objects, repetitions included
+    StoreListCalls = D::count("store_list_calls");
+    /// Calls of the store that write objects, repetitions included
+    StoreWriteCalls = D::count("store_write_calls");
+    /// Connections that were opened to the store; the other calls used an open one
+    StoreConnections = D::count("store_connections");
     /// Calls of the feed, repetitions included
     Attempts = D::new(Http, "attempts", Unit::Count);
     /// Size of the body as it was sent
@@ -289,153 +432,5 @@ impl Quantity {
     #[must_use]
     pub fn follows_the_day(self) -> bool {
         matches!(self.unit(), Unit::Count | Unit::Share) || self == Self::BytesWritten
-    }
-}
-
-/// The quantities of one run. Those that the run did not come to are missing.
-#[derive(Clone, Copy)]
-pub struct Quantities([f64; Quantity::ALL.len()]);
-
-impl Default for Quantities {
-    fn default() -> Self {
-        Self([f64::NAN; Quantity::ALL.len()])
-    }
-}
-
-impl Quantities {
-    /// A value, if the run has it.
-    #[must_use]
-    pub fn get(&self, quantity: Quantity) -> Option<f64> {
-        Some(self.0[quantity as usize]).filter(|value| !value.is_nan())
-    }
-
-    /// A number of things, if the run has it.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-    pub fn count(&self, quantity: Quantity) -> Option<usize> {
-        self.get(quantity).map(|count| count as usize)
-    }
-
-    /// Whether the run has the value, and it is not 0.
-    #[must_use]
-    pub fn is_set(&self, quantity: Quantity) -> bool {
-        self.get(quantity).is_some_and(|value| value != 0.0)
-    }
-
-    /// The values that the run has.
-    pub fn iter(&self) -> impl Iterator<Item = (Quantity, f64)> {
-        Quantity::ALL.into_iter().filter_map(|quantity| Some((quantity, self.get(quantity)?)))
-    }
-
-    /// Sets a value. One that is not finite, or is negative where that is impossible, is ignored.
-    pub fn set(&mut self, quantity: Quantity, value: impl Into<Amount>) {
-        let Amount(value) = value.into();
-        if value.is_finite() && (value >= 0.0 || quantity.unit() == Unit::SignedSeconds) {
-            self.0[quantity as usize] = value;
-        }
-    }
-
-    /// Adds to a value; a missing one counts as 0.
-    pub fn add(&mut self, quantity: Quantity, value: impl Into<Amount>) {
-        let Amount(value) = value.into();
-        let sum = self.get(quantity).unwrap_or(0.0) + value;
-        self.set(quantity, if quantity.unit() == Unit::Seconds { to_microseconds(sum) } else { sum });
-    }
-
-    /// Removes a value.
-    pub fn remove(&mut self, quantity: Quantity) {
-        self.0[quantity as usize] = f64::NAN;
-    }
-
-    /// Takes over the values of another part of the run.
-    pub fn extend(&mut self, other: &Self) {
-        other.iter().for_each(|(quantity, value)| self.set(quantity, value));
-    }
-
-    /// The values of a section of the record, as JSON.
-    pub(crate) fn section(&self, section: Section) -> impl Serialize + '_ {
-        SectionOf { quantities: self, section }
-    }
-}
-
-impl PartialEq for Quantities {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl fmt::Debug for Quantities {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_map().entries(self.iter().map(|(quantity, value)| (quantity.key(), value))).finish()
-    }
-}
-
-/// A value of a quantity, in its unit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Amount(f64);
-
-impl From<f64> for Amount {
-    fn from(value: f64) -> Self {
-        Self(value)
-    }
-}
-
-impl From<usize> for Amount {
-    #[expect(clippy::cast_precision_loss, reason = "counts and sizes are below 2^53")]
-    fn from(count: usize) -> Self {
-        Self(count as f64)
-    }
-}
-
-impl From<u64> for Amount {
-    #[expect(clippy::cast_precision_loss, reason = "counts and sizes are below 2^53")]
-    fn from(count: u64) -> Self {
-        Self(count as f64)
-    }
-}
-
-impl From<bool> for Amount {
-    fn from(flag: bool) -> Self {
-        Self(f64::from(u8::from(flag)))
-    }
-}
-
-impl From<Duration> for Amount {
-    fn from(time: Duration) -> Self {
-        Self(seconds(time))
-    }
-}
-
-/// A length of time in seconds, to the microsecond.
-pub(crate) fn seconds(time: Duration) -> f64 {
-    to_microseconds(time.as_secs_f64())
-}
-
-fn to_microseconds(seconds: f64) -> f64 {
-    (seconds * 1e6).round() / 1e6
-}
-
-struct SectionOf<'a> {
-    quantities: &'a Quantities,
-    section: Section,
-}
-
-impl Serialize for SectionOf<'_> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers below 2^53")]
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (quantity, value) in self.quantities.iter() {
-            let &Definition { key, section, unit, .. } = quantity.definition();
-            if section != self.section {
-                continue;
-            }
-            match unit {
-                Unit::Seconds | Unit::Kibibytes => map.serialize_entry(key, &value)?,
-                Unit::SignedSeconds => map.serialize_entry(key, &(value as i64))?,
-                Unit::Bytes | Unit::Count => map.serialize_entry(key, &(value as u64))?,
-                Unit::Share => map.serialize_entry(key, &(value != 0.0))?,
-            }
-        }
-        map.end()
     }
 }

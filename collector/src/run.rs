@@ -167,6 +167,7 @@ impl Collector {
                 record.note_error(error.kind(), error, self.clock.now());
             }
         }
+        record.quantities.extend(&self.archive.store().take_calls());
         record.finish(self.clock.since(began), self.clock.now());
         let record_file = self.write_record(&record, start, &mut evidence);
         let health_error = health::write(&self.paths.health_file, &record, &evidence).err();

@@ -32,6 +32,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use thiserror::Error;
 
+use crate::quantity::Quantities;
 pub use cached::CachedStore;
 pub use key::{InvalidKey, Key};
 pub use local::{Folder, FolderError, LocalStore};
@@ -204,6 +205,11 @@ pub trait Store: Debug + Send + Sync {
     /// How far this machine's clock was ahead of the store's at the last answer, if the store states the time.
     fn clock_ahead(&self) -> Option<TimeDelta> {
         None
+    }
+
+    /// The number of the calls over the network and the times of their phases, since the last time that this was called.
+    fn take_calls(&self) -> Quantities {
+        Quantities::default()
     }
 
     /// Tries what the store needs and the operations do not show. Returns what is wrong.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use collector::archive::{Archive, ArchiveError, ArchiveOptions, Outcome};
 use collector::event::Response;
+use collector::quantity::Quantity;
 use collector::query::Query;
 use collector::store::oci::BucketPath;
 use collector::store::oci::key::PrivateKey;
@@ -69,6 +70,37 @@ async fn connections_are_used_again() {
         let connections = simulated.service.connections();
         assert!(connections <= PARALLEL as u64, "{connections} connections");
     }
+}
+
+/// What the bottleneck report shows of a bucket: each kind of call is counted and its phases are measured, and the connection
+/// was opened once.
+#[tokio::test]
+async fn calls_of_the_store_are_measured_by_kind() {
+    let simulated = Simulated::start(Faults::none()).await;
+    let store = simulated.store("");
+    let (key, bytes) = (Key::new("events/a").unwrap(), vec![b'x'; 300_000]);
+    assert!(matches!(store.create(&key, &bytes).await.unwrap(), Write::Done(_)));
+    assert_eq!(store.get(&key).await.unwrap().unwrap().bytes, bytes, "the body is sent whole");
+    assert_eq!(store.list("events/").await.unwrap().len(), 1);
+    let calls = store.take_calls();
+    for (quantity, expected) in [
+        (Quantity::StoreWriteCalls, 1),
+        (Quantity::StoreReadCalls, 1),
+        (Quantity::StoreListCalls, 1),
+        (Quantity::StoreConnections, 1),
+    ] {
+        assert_eq!(calls.count(quantity), Some(expected), "{}", quantity.key());
+    }
+    let cold = [Quantity::StoreWriteConnect, Quantity::StoreWriteRequest, Quantity::StoreWriteFirstByte];
+    let warm = [Quantity::StoreReadFirstByte, Quantity::StoreReadBody, Quantity::StoreListFirstByte];
+    for phase in [cold, warm].concat() {
+        assert!(calls.get(phase).is_some(), "{} is missing", phase.key());
+    }
+    // No name to resolve and no TLS on loopback; warm calls connect no more.
+    for phase in [Quantity::StoreWriteDns, Quantity::StoreWriteTls, Quantity::StoreReadConnect] {
+        assert_eq!(calls.get(phase), None, "{}", phase.key());
+    }
+    assert_eq!(store.take_calls().iter().count(), 0, "what was taken is not counted again");
 }
 
 #[tokio::test]

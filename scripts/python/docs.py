@@ -142,6 +142,8 @@ exec "$CARGO_TARGET_DIR/debug/${{program:-$package}}" "$@"
         "CARGO_INSTALL_ROOT": str(folder / ".cargo"),
         "CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")),
         "HOME": str(folder), "XDG_STATE_HOME": str(folder / ".state"), "XDG_CACHE_HOME": str(folder / ".cache"),
+        # As on a terminal, where no summary is logged.
+        "COLLECTOR_LOG_LEVEL": "warn",
         "NO_COLOR": "1", "COLUMNS": "100", "TZ": "UTC", "LC_ALL": "C.UTF-8",
     }
 

@@ -21,6 +21,19 @@ enum Side {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CompareError {
+    /// A baseline must be named by letters, digits, `.`, `_` and `-`.
+    #[error("`{0}` is not a name for a baseline: use letters, digits, `.`, `_` and `-`")]
+    BaselineName(String),
+    /// There is no baseline of that name.
+    #[error("there is no baseline `{name}` in {}; saved are: {saved}", .folder.display())]
+    NoBaseline {
+        /// The name.
+        name: String,
+        /// The folder of baselines.
+        folder: PathBuf,
+        /// The names of those that are there.
+        saved: String,
+    },
     /// The text does not name two sides.
     #[error("`{0}` is not a comparison such as 2026-01..2026-02 or before/..after/ (places must exist)")]
     NotTwoSides(String),
@@ -75,7 +88,7 @@ fn runs_of(side: Side, history: &History) -> io::Result<History> {
     }
 }
 
-/// A day, a month or a year (UTC): when it begins, and when the next one does.
+/// A day, a month, a quarter or a year (UTC): when it begins, and when the next one does.
 #[must_use]
 pub fn period(text: &str) -> Option<[DateTime<Utc>; 2]> {
     let day = |text: &str| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
@@ -87,6 +100,13 @@ pub fn period(text: &str) -> Option<[DateTime<Utc>; 2]> {
         7 => {
             let from = day(&format!("{text}-01"))?;
             (from, from.checked_add_months(Months::new(1))?)
+        }
+        6 => {
+            let (year, quarter) = text.split_once('Q')?;
+            let quarter: u32 = quarter.parse().ok().filter(|quarter| (1..=4).contains(quarter))?;
+            let year = Some(year).filter(|year| year.len() == 4)?;
+            let from = day(&format!("{year}-{:02}-01", quarter * 3 - 2))?;
+            (from, from.checked_add_months(Months::new(3))?)
         }
         4 => {
             let from = day(&format!("{text}-01-01"))?;
@@ -107,6 +127,9 @@ mod tests {
         assert!(shown("2026-01").unwrap().contains("2026-01-01T00:00:00Z, 2026-02-01T00:00:00Z"));
         assert!(shown("2026-01-30/2026-02").unwrap().contains("2026-01-30T00:00:00Z, 2026-03-01T00:00:00Z"));
         assert!(shown("2025").unwrap().contains("2026-01-01"));
+        assert!(shown("2026Q1").unwrap().contains("2026-01-01T00:00:00Z, 2026-04-01T00:00:00Z"));
+        assert!(shown("2026Q4").unwrap().contains("2026-10-01T00:00:00Z, 2027-01-01T00:00:00Z"));
+        assert_eq!((side("2026Q5"), side("2026Q0"), side("26Q001")), (None, None, None));
         assert_eq!(side("."), Some(Side::Place(".".into())));
         assert_eq!(side("../.."), Some(Side::Place("../..".into())));
         assert_eq!((side("2026-13"), side("no such place"), side("")), (None, None, None));

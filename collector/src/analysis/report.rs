@@ -2,6 +2,7 @@
 
 mod bottlenecks;
 mod comparison;
+mod network;
 mod scalability;
 mod scorecard;
 mod trends;

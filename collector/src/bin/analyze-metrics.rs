@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
-use collector::analysis::compare;
 use collector::analysis::condition::Condition;
 use collector::analysis::document::Format;
 use collector::analysis::pack::pack;
 use collector::analysis::report::{self, Report};
+use collector::analysis::{baseline, compare};
 use collector::record::history::{History, Input, Period};
 use collector::text::printable;
 use collector::trends;
@@ -25,6 +25,9 @@ Examples:
   analyze-metrics --report trends --last 90d        what changed in three months, and when
   analyze-metrics --report bottlenecks --format html > page.html
   analyze-metrics --compare 2026-01..2026-02 --format markdown
+  analyze-metrics --compare 2026Q1..2026Q2          this quarter and the one before
+  analyze-metrics --save-baseline v1 --last 30d     keep the runs of a month ...
+  analyze-metrics --baseline v1 --last 30d          ... and compare a later month with them
   analyze-metrics --last 1d --fail-on 'p95(api_fetch) > 2s' --fail-on 'mean(failed) > 5%'
 
 Exit codes: 0 done, 1 a condition of --fail-on holds, or the records cannot be read, 2 wrong usage.";
@@ -46,9 +49,16 @@ struct CommandLine {
     /// Which report, in place of the documented one.
     #[arg(long)]
     report: Option<Report>,
-    /// Compare two sides, each a day, a month, a year, FROM/TO, a folder or a file: 2026-01..2026-02.
+    /// Compare two sides, each a day, a month, a quarter, a year, FROM/TO, a folder or a file: 2026-01..2026-02, 2026Q1..2026Q2.
     #[arg(long, value_name = "BEFORE..AFTER", conflicts_with_all = ["report", "since", "until", "last"])]
     compare: Option<String>,
+    /// Compare the runs with those that --save-baseline has kept under this name.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["report", "compare"])]
+    baseline: Option<String>,
+    /// Keep the selected runs under a name, in the folder `baselines` of the records; then no report is printed unless one is
+    /// asked for.
+    #[arg(long, value_name = "NAME")]
+    save_baseline: Option<String>,
     /// In which form a report is shown.
     #[arg(long, default_value = "text")]
     format: Format,
@@ -127,11 +137,11 @@ fn say(error: &str) {
 impl CommandLine {
     /// The documented report is over all records of a folder.
     fn check(&self) -> Result<(), clap::Error> {
-        let reports = self.report.is_some() || self.compare.is_some();
+        let reports = self.prints_document();
         let is_one_folder = self.paths.len() <= 1 && self.paths.iter().all(|path| path.is_dir());
         let chooses = !is_one_folder || self.since.is_some() || self.until.is_some() || self.last.is_some();
         let wrong = |message: &str| Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
-        if chooses && !reports && self.fail_on.is_empty() {
+        if chooses && !reports && self.fail_on.is_empty() && self.save_baseline.is_none() {
             return wrong(
                 "the documented report is over all records of one existing folder; for other records, ask for one with --report",
             );
@@ -142,6 +152,11 @@ impl CommandLine {
         Ok(())
     }
 
+    /// Whether a document is asked for, in place of the documented report.
+    fn prints_document(&self) -> bool {
+        self.report.is_some() || self.compare.is_some() || self.baseline.is_some()
+    }
+
     /// Whether a condition holds that should not.
     fn carry_out(&self) -> anyhow::Result<bool> {
         let folder = self.folder();
@@ -149,7 +164,7 @@ impl CommandLine {
         if let Some(age) = self.archive_older_than {
             archive(&folder, age, &mut out)?;
         }
-        if self.report.is_none() && self.compare.is_none() && self.fail_on.is_empty() {
+        if !self.prints_document() && self.fail_on.is_empty() && self.save_baseline.is_none() {
             if self.archive_older_than.is_none() {
                 let runs = trends::Runs::load(&folder).with_context(|| cannot_read(&folder))?;
                 trends::Report::new(&runs).write(&mut out)?;
@@ -158,7 +173,14 @@ impl CommandLine {
             return Ok(false);
         }
         let mut history = self.history(&folder)?;
-        if let Some(sides) = &self.compare {
+        if let Some(name) = &self.save_baseline {
+            let path = baseline::save(&self.baselines(), name, &history)?;
+            writeln!(out, "{} runs are kept in {}", history.runs.len(), path.display())?;
+        }
+        if let Some(name) = &self.baseline {
+            let before = baseline::load(&self.baselines(), name)?;
+            out.write_all(report::compare(&before, &history).show(self.format).as_bytes())?;
+        } else if let Some(sides) = &self.compare {
             let [before, after] = compare::sides(sides, &history)?;
             out.write_all(report::compare(&before, &after).show(self.format).as_bytes())?;
             history = after;
@@ -191,6 +213,12 @@ impl CommandLine {
         }
         let variable = || env::var_os(VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
         self.metrics_dir.clone().or_else(variable).unwrap_or_else(|| PathBuf::from(DEFAULT_FOLDER))
+    }
+
+    /// The folder whose `baselines` are meant: that of records, or the one of a file of records.
+    fn baselines(&self) -> PathBuf {
+        let folder = self.folder();
+        if folder.is_file() { folder.parent().map_or(folder.clone(), Path::to_owned) } else { folder }
     }
 
     fn history(&self, folder: &Path) -> anyhow::Result<History> {

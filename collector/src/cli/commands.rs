@@ -22,9 +22,16 @@ use tracing::warn;
 use super::output::{self, Progress};
 use super::settings::{Settings, Value};
 use super::stores::open_archive;
-use super::{Exit, Failure, command_line};
+use super::{Exit, Failure, command_line, summary};
 
-pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Print each step, and each phase of the calls of the feed and of the store
+    #[arg(long)]
+    timings: bool,
+}
+
+pub(crate) fn run(settings: &Settings, arguments: &RunArguments) -> Result<Exit, Failure> {
     let limits = settings.health.limits();
     let (runtime, clock) = (collector::run::runtime().context("cannot start")?, system_clock());
     let collector = runtime.block_on(collector(settings, &clock))?;
@@ -49,7 +56,10 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Failure> {
     if settings.output.json {
         output::print_json(&output::RunOutput::new(&report, &store))?;
     } else {
-        output::print_run(&report, &settings.source.feed, &store)?;
+        output::print_run(&report, &settings.source.feed, &store, arguments.timings)?;
+    }
+    if settings.output.log.shows_summary() {
+        summary::log(&report.record, settings.output.log.log_format);
     }
     let unwritten = report.health_error.map(|error| (health_file, error)).or(unwritten);
     Ok(match (report.result, unwritten) {

@@ -1,5 +1,7 @@
 //! `collector doctor`: tries everything a run needs.
 
+mod python;
+
 use std::env;
 use std::ffi::{CStr, CString, OsString};
 use std::fmt::Write as _;
@@ -80,6 +82,9 @@ pub(crate) struct DoctorArguments {
     /// Try as this user, for instance the one of the service; only root can
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
+    /// Also examine what a Python collector left: its variables, archive, records and units. Nothing is changed
+    #[arg(long)]
+    pub(crate) from_python: bool,
 }
 
 /// Whether this process runs as that user.
@@ -123,9 +128,13 @@ pub(crate) fn run_as(name: &str) -> Result<Exit, Failure> {
     Err(refused(format!("cannot start {}: {error}", program.display())))
 }
 
-pub(crate) fn doctor(settings: &Settings) -> Result<Exit, Failure> {
+pub(crate) fn doctor(settings: &Settings, arguments: &DoctorArguments) -> Result<Exit, Failure> {
     let mut round = Round { checks: Vec::new(), prints: !settings.output.json };
-    runtime()?.block_on(examine(settings, &system_clock(), &mut round))?;
+    let (runtime, clock) = (runtime()?, system_clock());
+    if arguments.from_python {
+        runtime.block_on(python::examine(settings, &clock, &mut round))?;
+    }
+    runtime.block_on(examine(settings, &clock, &mut round))?;
     let count = |verdict| round.checks.iter().filter(|check| check.verdict == verdict).count();
     let (failed, warnings) = (count(CheckResult::Failed), count(CheckResult::Warning));
     if round.prints {

@@ -18,8 +18,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Exit;
-use super::logging;
 use super::settings::Value;
+use super::{logging, summary};
 
 /// Prints a value as one JSON document.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -81,13 +81,16 @@ impl<'a> RunOutput<'a> {
 }
 
 /// Prints the result of a run; nothing if it failed, since the error is reported.
-pub(crate) fn print_run(report: &RunReport, source: &Source, store: &str) -> io::Result<()> {
+pub(crate) fn print_run(report: &RunReport, source: &Source, store: &str, timings: bool) -> io::Result<()> {
     let Ok(deposit) = &report.result else { return Ok(()) };
     let record = &report.record;
     let mut text = format!("Collected from {source}\n");
     let _ = writeln!(text, "  fetched   {}", fetched(record));
     describe_deposit(&mut text, deposit, store);
     let _ = writeln!(text, "  time      {}", times(record));
+    if timings {
+        text += &summary::timings(record);
+    }
     if let Some(path) = &report.record_file {
         let _ = writeln!(text, "  record    {}", path.display());
     }
@@ -155,7 +158,9 @@ fn describe_deposit(text: &mut String, deposit: &Deposit, store: &str) {
 
 fn times(record: &RunRecord) -> String {
     let mut text = duration(record.get(Quantity::TotalTime).unwrap_or(0.0));
-    let steps = Quantity::steps().filter_map(|(quantity, step)| Some((step.label, record.get(quantity)?)));
+    // `--timings` shows the phases of calls.
+    let steps = Quantity::steps().filter(|(_, step)| !step.kind.is_phase());
+    let steps = steps.filter_map(|(quantity, step)| Some((step.label, record.get(quantity)?)));
     for (index, (label, seconds)) in steps.enumerate() {
         let _ = write!(text, "{} {label} {}", if index == 0 { ":" } else { "," }, duration(seconds));
     }
@@ -339,7 +344,7 @@ fn counted(count: usize, name: &str) -> String {
 }
 
 /// A length of time with three significant digits.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let (value, unit) = if seconds < 1.0 { (seconds * 1e3, "ms") } else { (seconds, "s") };
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.decimals$} {unit}")

@@ -8,11 +8,13 @@ mod config_file;
 mod folders;
 mod groups;
 mod parsers;
+pub(super) mod python;
 #[cfg(test)]
 mod tests;
 mod values;
 mod variables;
 
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -129,7 +131,9 @@ fn variable(key: &str) -> String {
 pub(crate) fn values(options: &ArgMatches) -> anyhow::Result<Vec<Value>> {
     variables::refuse_near_misses()?;
     let file = ConfigFile::read(options)?;
-    values::Sources { options, file }.values(&definition())
+    let values = values::Sources { options, file }.values(&definition())?;
+    python::check(&values)?;
+    Ok(values)
 }
 
 impl Settings {
@@ -232,6 +236,13 @@ impl CallSettings {
 impl HealthSettings {
     pub(crate) fn limits(&self) -> Limits {
         Limits { max_age_minutes: self.max_age_minutes, max_rejected_share: self.max_rejected_share }
+    }
+}
+
+impl LogSettings {
+    /// Whether a run ends its log with a summary. On a terminal the printed result has the same numbers.
+    pub(crate) fn shows_summary(&self) -> bool {
+        self.is_level_chosen || !io::stderr().is_terminal()
     }
 }
 

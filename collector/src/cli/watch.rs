@@ -95,7 +95,7 @@ impl Service {
     async fn serve(mut self, mut commands: Commands, options: &ArgMatches) -> Result<Exit, Failure> {
         self.status.recall(recorded_runs::records(&self.settings.records.metrics_dir, self.clock.now()));
         self.status.note_evidence(&health::read_evidence(&self.settings.health.health_file), None);
-        let (opened, mut command) = unless_stopped(self.collector(), &mut commands).await;
+        let (opened, mut command) = unless_stopped(Box::pin(self.collector()), &mut commands).await;
         let Some(opened) = opened else { return Ok(Exit::Done) };
         let (mut collector, mut heartbeat) = (opened?, heartbeat(&self.settings)?);
         let (schedule, poll_interval) = self.rhythm();

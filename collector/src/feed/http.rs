@@ -13,11 +13,11 @@ use reqwest::{Client, StatusCode, Url};
 use tracing::{Instrument as _, debug, warn};
 
 use super::body::{self, BodyError};
-use super::phases::{DnsFailure, PhaseRecorder};
 use super::rules::CallLog;
 use super::{FeedError, FeedOptions, FetchFailure, Fetched, HttpReport, Selection, is_loopback, retry};
 use crate::clock::{SharedClock, ahead_of};
-use crate::http_span;
+use crate::http_phases::{self, Call, DnsFailure};
+use crate::{http_span, tls};
 
 const MOST_REDIRECTS: usize = 3;
 /// Longest wait for the provider's limits inside a run: the space between two calls, not an hour.
@@ -29,36 +29,28 @@ pub struct HttpFeed {
     client: Client,
     url: Url,
     options: FeedOptions,
-    recorder: PhaseRecorder,
     log: CallLog,
     clock: SharedClock,
 }
 
 impl HttpFeed {
     pub(super) fn new(url: Url, options: FeedOptions, clock: SharedClock) -> Result<Self, FeedError> {
-        let recorder = PhaseRecorder::new(clock.clone());
-        let mut builder = Client::builder()
+        let builder = Client::builder()
             .default_headers(headers(&options)?)
             .timeout(options.timeout)
             .read_timeout(options.idle_timeout)
             .connect_timeout(options.idle_timeout)
-            .redirect(Policy::custom(follow))
-            .dns_resolver(recorder.clone())
-            .connector_layer(recorder.clone());
+            .redirect(Policy::custom(follow));
+        let mut builder = tls::secure(http_phases::instrument(builder));
         if is_loopback(&url) {
             // Never by way of a proxy, and `localhost` is this machine whatever a resolver says.
             let addresses =
                 [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
             builder = builder.no_proxy().resolve_to_addrs("localhost", &addresses);
         }
-        if url.scheme() == "http" {
-            // No secure connection follows from here, and reading the system's certificates takes as long as
-            // all the rest of a run.
-            builder = builder.tls_certs_only([]);
-        }
         let client = builder.build().map_err(|error| FeedError::Setup(innermost(&error)))?;
         let log = CallLog::new(options.state_dir.clone(), options.limits, &url, &options.instance);
-        Ok(Self { client, url, options, recorder, log, clock })
+        Ok(Self { client, url, options, log, clock })
     }
 
     /// What is called.
@@ -71,8 +63,7 @@ impl HttpFeed {
         &self.options.state_dir
     }
 
-    /// The same feed and its connections, asked by its own filters. While several calls are under way, the times of a call's
-    /// phases are not distinguished.
+    /// The same feed and its connections, asked by its own filters.
     pub(super) fn selecting(&self, selection: &Selection) -> Self {
         let url = selection.address(&self.url);
         let options = self.options.clone();
@@ -139,22 +130,16 @@ impl HttpFeed {
 
     /// Calls once.
     async fn call(&self, report: &mut HttpReport) -> Result<Vec<u8>, FeedError> {
-        let _ = self.recorder.take();
-        let since = self.clock.elapsed();
-        let sent = self.client.get(self.url.clone()).send().await;
-        let mut phases = self.recorder.take();
-        let before_request = phases.dns.unwrap_or_default() + phases.connect_tls.unwrap_or_default();
+        let (sent, mut phases) = Call::new(&self.clock).send(self.client.get(self.url.clone()).send()).await;
         let head_at = self.clock.elapsed();
         let result = match sent {
-            Ok(response) => {
-                phases.first_byte = Some(head_at.saturating_sub(since + before_request));
-                self.take(response, report).await
+            Ok(response) => self.take(response, report).await,
+            Err(error) => {
+                phases.first_byte = None;
+                Err(self.judge(&error))
             }
-            Err(error) => Err(self.judge(&error)),
         };
-        if result.is_ok() {
-            phases.body = Some(self.clock.since(head_at));
-        }
+        phases.body = result.is_ok().then(|| self.clock.since(head_at));
         report.phases = phases;
         result
     }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{ProcessUse, stage};
 use crate::archive::Deposit;
 use crate::clock::iso;
-use crate::feed::{HttpReport, Phases};
-use crate::quantity::{Quantities, Quantity, Section};
+use crate::feed::HttpReport;
+use crate::quantity::{CallKind, Quantities, Quantity, Section};
 use crate::text::{printable, without_credentials};
 
 /// How a run ended.
@@ -152,17 +152,7 @@ impl RunRecord {
     /// Takes over how the response was fetched.
     pub fn note_fetch(&mut self, report: &HttpReport) {
         let HttpReport { attempts, status, encoding, wire_bytes, clock_offset, phases } = report.clone();
-        let Phases { dns, connect_tls, first_byte, body } = phases;
-        for (quantity, time) in [
-            (Quantity::ApiDns, dns),
-            (Quantity::ApiConnectTls, connect_tls),
-            (Quantity::ApiFirstByte, first_byte),
-            (Quantity::ApiBody, body),
-        ] {
-            if let Some(time) = time {
-                self.quantities.set(quantity, time);
-            }
-        }
+        phases.add_to(&mut self.quantities, CallKind::Feed);
         self.quantities.set(Quantity::Attempts, u64::from(attempts));
         self.quantities.set(Quantity::WireBytes, wire_bytes);
         if let Some(offset) = clock_offset {

@@ -14,6 +14,7 @@ use chrono::TimeDelta;
 
 use super::{Head, Key, ListPage, Listed, Object, PageStart, SharedStore, Store, StoreError, Version, Write};
 use crate::cache::{Cache, Content, Freshness, Origin};
+use crate::quantity::Quantities;
 
 /// A store, and what was read of it.
 #[derive(Debug, Clone)]
@@ -195,6 +196,10 @@ impl Store for CachedStore {
 
     fn clock_ahead(&self) -> Option<TimeDelta> {
         self.store.clock_ahead()
+    }
+
+    fn take_calls(&self) -> Quantities {
+        self.store.take_calls()
     }
 
     async fn probe(&self) -> Result<Option<String>, StoreError> {

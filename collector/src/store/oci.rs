@@ -36,6 +36,7 @@ use super::remote::{MAX_MESSAGE_BYTES, MAX_OBJECT_BYTES, SetupError, check_objec
 use super::{Head, Key, ListPage, Listed, Object, Operation, PageStart, Store, StoreError, Version, Write};
 use crate::clock::SharedClock;
 use crate::json::from_object;
+use crate::quantity::Quantities;
 use crate::text::{ParseError, server_text};
 
 const PAGE: &str = "1000";
@@ -316,5 +317,9 @@ impl Store for OciStore {
 
     fn clock_ahead(&self) -> Option<TimeDelta> {
         self.client.peer.clock_ahead()
+    }
+
+    fn take_calls(&self) -> Quantities {
+        self.client.peer.take_calls()
     }
 }

@@ -12,8 +12,11 @@ use thiserror::Error;
 use tracing::warn;
 
 pub(super) use crate::clock::ahead_of;
-use crate::clock::{CLOCK_TOLERANCE, Clock};
+use crate::clock::{CLOCK_TOLERANCE, Clock, SharedClock};
+use crate::http_phases::{self, Call, Phases};
+use crate::quantity::{CallKind, Quantities, Quantity};
 use crate::text::{printable, server_text, without_credentials};
+use crate::tls;
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +62,7 @@ pub(super) fn http_client(address: &Url) -> Result<Client, SetupError> {
     if crate::feed::is_loopback(address) {
         builder = builder.no_proxy();
     }
+    let builder = tls::secure(http_phases::instrument(builder));
     builder.build().map_err(|error| SetupError(innermost(&error)))
 }
 
@@ -81,6 +85,7 @@ struct Seen {
     server: Option<String>,
     clock_ahead: Option<TimeDelta>,
     has_warned: bool,
+    calls: Quantities,
 }
 
 impl Peer {
@@ -112,6 +117,40 @@ impl Peer {
             Some(server) => format!("{location} at {endpoint} ({server})"),
             None => format!("{location} at {endpoint}"),
         }
+    }
+
+    /// Makes a call of a kind, up to the end of the response, and adds the time of its phases.
+    pub(super) async fn measure<R, T, E>(
+        &self,
+        (clock, call): (&SharedClock, Call),
+        kind: CallKind,
+        send: impl Future<Output = Result<R, E>>,
+        receive: impl AsyncFnOnce(R) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let (head, mut phases) = call.send(send).await;
+        let head_at = clock.elapsed();
+        let result = match head {
+            Ok(response) => receive(response).await,
+            Err(error) => {
+                phases.first_byte = None;
+                Err(error)
+            }
+        };
+        phases.body = result.is_ok().then(|| clock.since(head_at));
+        self.note_call(kind, &phases);
+        result
+    }
+
+    fn note_call(&self, kind: CallKind, phases: &Phases) {
+        let calls = &mut self.seen().calls;
+        calls.add(kind.calls(), 1_usize);
+        calls.add(Quantity::StoreConnections, usize::from(phases.is_cold()));
+        phases.add_to(calls, kind);
+    }
+
+    /// The number and the times of the calls since the last time that this was called.
+    pub(super) fn take_calls(&self) -> Quantities {
+        std::mem::take(&mut self.seen().calls)
     }
 
     /// How far this machine's clock was ahead of the service's at the last answer.

@@ -30,6 +30,7 @@ use super::remote::{Peer, SetupError, check_address};
 use super::secret_file::{self, Environment, Section, expand, home, sections};
 use super::{Head, Key, ListPage, Listed, Object, Operation, PageStart, Store, StoreError, Version, Write};
 use crate::clock::SharedClock;
+use crate::quantity::Quantities;
 use crate::text::{ParseError, server_text};
 
 const RETRIES: usize = 5;
@@ -321,6 +322,10 @@ impl Store for S3Store {
 
     fn clock_ahead(&self) -> Option<TimeDelta> {
         self.peer.clock_ahead()
+    }
+
+    fn take_calls(&self) -> Quantities {
+        self.peer.take_calls()
     }
 }
 

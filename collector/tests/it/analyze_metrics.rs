@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use crate::support::{Ended, Home, fixture};
 
 mod analysis;
+mod baselines;
 mod reports;
 
 use reports::{BROKEN_FILES, FIVE_RUNS, ODD_NUMBERS, ONE_RUN, SPARSE_RECORDS};

@@ -93,6 +93,90 @@ fn config_with(home: &Home, variables: &[(&str, &str)]) -> Ended {
     Ended::from(command.envs(variables.iter().copied()).output().unwrap())
 }
 
+/// Variables of the Python collectors, and what `collector config` makes of them.
+#[test]
+fn variables_of_the_original_collector_are_translated() {
+    let home = Home::new();
+    let variables = [
+        ("LOG_LEVEL", "WARNING"),
+        ("POLLING_INTERVAL_MINUTES", "15"),
+        ("USE_INSTANCE_PRINCIPAL", "true"),
+        ("OCI_VAULT_REGION", "eu-frankfurt-1"),
+        ("USE_VAULT", "false"),
+        ("OCI_REGION", "eu-stockholm-1"),
+    ];
+    let config = config_with(&home, &variables).with(0).json();
+    for (key, text, variable) in [
+        ("log_level", "warn", "$LOG_LEVEL"),
+        ("interval", "15m", "$POLLING_INTERVAL_MINUTES"),
+        ("auth", "instance", "$USE_INSTANCE_PRINCIPAL"),
+        ("vault_endpoint", "https://secrets.vaults.eu-frankfurt-1.oci.oraclecloud.com/", "$OCI_VAULT_REGION"),
+        ("region", "eu-stockholm-1", "$OCI_REGION"),
+    ] {
+        assert_eq!(value(&config, key), (text.to_owned(), variable.to_owned()), "{key}");
+    }
+}
+
+#[test]
+fn variable_that_cannot_be_understood_is_refused_with_what_replaces_it() {
+    let home = Home::new();
+    let bucket = ("OCI_NAMESPACE", "ns");
+    for (variable, text, replacement) in [
+        ("USE_VAULT", "true", "COLLECTOR_SECRET_USER"),
+        ("VAULT_SECRET_ID", "ocid1.vaultsecret.oc1..x", "COLLECTOR_SECRET_USER"),
+        ("POLL_INTERVAL", "1800", "COLLECTOR_INTERVAL"),
+        ("POLLING_INTERVAL_MINUTES", "often", "minutes"),
+        ("LOG_LEVEL", "LOUD", "INFO"),
+        ("OCI_VAULT_REGION", "Frankfurt", "eu-frankfurt-1"),
+    ] {
+        let error = config_with(&home, &[bucket, (variable, text)]).with(2).error_line().to_owned();
+        assert!(error.contains(&format!("${variable}")) && error.contains(replacement), "{error}");
+    }
+    // Events are stored elsewhere, so that no secret is needed.
+    config_with(&home, &[bucket, ("USE_VAULT", "true"), ("COLLECTOR_STORE", "./data")]).with(0);
+    let secret = "ocid1.vaultsecret.oc1..x";
+    let secrets =
+        ["USER", "TENANCY", "FINGERPRINT", "PRIVATE_KEY"].map(|name| format!("COLLECTOR_SECRET_{name}"));
+    let mut variables = vec![bucket, ("USE_VAULT", "true")];
+    variables.extend(secrets.iter().map(|name| (name.as_str(), secret)));
+    config_with(&home, &variables).with(0);
+}
+
+#[test]
+fn variables_without_effect_are_named() {
+    let home = Home::new();
+    let feed = fixture("response.json");
+    let mut command = home.command(&["run", "--feed", feed.to_str().unwrap()]);
+    command.env("OCI_COMPARTMENT_ID", "ocid1.compartment.oc1..x").env("LOG_DIR", "./logs");
+    let ended = Ended::from(command.output().unwrap()).with(0);
+    for (variable, level) in [("OCI_COMPARTMENT_ID", " INFO "), ("LOG_DIR", " WARN ")] {
+        let line = ended.stderr.lines().find(|line| line.contains(&format!("variable={variable:?}")));
+        let line = line.unwrap_or_else(|| panic!("{variable} is ignored silently: {}", ended.stderr));
+        assert!(line.contains(level), "{line}");
+    }
+}
+
+#[test]
+fn env_file_is_read_and_variables_that_are_set_keep_their_values() {
+    let home = Home::new();
+    home.write(
+        ".env",
+        "OCI_NAMESPACE=ns # mine\nexport COLLECTOR_RETRIES=\"7\"\nAPI_CONTACT_EMAIL='me@example.org'\n",
+    );
+    let mut command = home.command(&["config", "--json", "--env-file", ".env"]);
+    let config = Ended::from(command.env("COLLECTOR_RETRIES", "2").output().unwrap()).with(0).json();
+    assert_eq!(value(&config, "store").0, "oci://ns/polisen-events-collector");
+    assert_eq!(value(&config, "contact").0, "me@example.org");
+    assert_eq!(value(&config, "retries").0, "2");
+    let config = config_with(&home, &[("COLLECTOR_ENV_FILE", ".env")]).with(0).json();
+    assert_eq!(value(&config, "retries").0, "7");
+    home.write("bad.env", "A=1\nOCI_NAMESPACE\n");
+    let refused = home.collector(&["config", "--env-file", "bad.env"]).with(2);
+    assert!(refused.error_line().contains("bad.env:2"), "{}", refused.stderr);
+    let missing = home.collector(&["config", "--env-file", "none"]).with(2);
+    assert!(missing.error_line().contains("cannot read none"), "{}", missing.stderr);
+}
+
 #[test]
 fn unknown_variable_is_reported_and_a_near_miss_is_refused() {
     let home = Home::new();

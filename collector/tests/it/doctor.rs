@@ -97,3 +97,42 @@ fn a_key_that_others_may_read_is_warned_about() {
     assert!(ended.stderr.contains("others may read this file"), "{}", ended.stderr);
     assert!(ended.error_line().contains("lacks `tenancy`"), "{}", ended.stderr);
 }
+
+#[test]
+fn what_a_python_collector_left_is_examined_and_nothing_is_changed() {
+    let home = Home::new();
+    let event = |id: u32| format!(r#"{{"id": {id}, "datetime": "2026-01-02 9:38:09 +01:00", "name": "x"}}"#);
+    // The original collector writes no line feed at the end.
+    home.write("data/events/2026/01/02/events-1767362400.jsonl", format!("{}\n{}", event(1), event(2)));
+    home.write("data/events/2026/01/02/events-1767364200.jsonl", event(2));
+    home.write(
+        "data/metadata/last_seen.json",
+        r#"{"seen_ids": [2, 1], "last_updated": "2026-01-02T14:30:00", "total_tracked": 2}"#,
+    );
+    home.write(
+        "metrics/metrics_20260102_113004.json",
+        fs::read(fixture("metrics/metrics_20260102_113004.json")).unwrap(),
+    );
+    home.write(".env", "OCI_BUCKET_NAME=events\nUSE_VAULT=true\nLOG_DIR=./logs\nOCI_COMPARTMENT_ID=ocid1.compartment.oc1..x\n");
+    let before = home.store();
+    let ended = doctor(&home, &["--from-python", "--env-file", ".env", "--store", "data"]).with(0);
+    assert_eq!(home.store(), before);
+    let report = ended.json();
+    let details = |name: &str| -> Vec<String> {
+        let checks = report["checks"].as_array().unwrap().iter().filter(|check| check["name"] == name);
+        checks.map(|check| check["detail"].as_str().unwrap().to_owned()).collect()
+    };
+    let takeover = &details("takeover")[0];
+    assert!(takeover.starts_with("3 events in 2 objects of data: 2 distinct, 1 duplicates,"), "{takeover}");
+    assert!(details("past runs")[0].starts_with("1 records in ./metrics can be read"), "{report}");
+    let variables = details("variable");
+    for (name, meaning) in [
+        ("OCI_BUCKET_NAME", "understood"),
+        ("USE_VAULT", "understood"),
+        ("LOG_DIR", "no effect"),
+        ("OCI_COMPARTMENT_ID", "not needed"),
+    ] {
+        let found = variables.iter().any(|detail| detail.starts_with(&format!("{name}: {meaning}")));
+        assert!(found, "{name} in {variables:?}");
+    }
+}

@@ -20,6 +20,7 @@ mod import_inputs;
 mod inputs;
 mod lies;
 mod permissions;
+mod phases;
 mod printing;
 mod properties;
 mod quantities;
@@ -31,6 +32,7 @@ mod restores;
 mod run;
 mod spawned;
 mod stores;
+mod summary;
 mod support;
 #[cfg(feature = "otlp")]
 mod traces;

@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Timelike as _, Utc};
-use collector::quantity::{Quantities, Quantity, StepKind};
+use collector::quantity::{Quantities, Quantity};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -202,7 +202,7 @@ impl Tally {
     }
 
     fn note_times(&mut self, quantities: &Quantities) {
-        let steps = Quantity::steps().filter(|(_, step)| step.kind != StepKind::Phase);
+        let steps = Quantity::steps().filter(|(_, step)| !step.kind.is_phase());
         for (quantity, seconds) in
             steps.filter_map(|(quantity, _)| Some((quantity, quantities.get(quantity)?)))
         {

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use super::{BUFFER, CALLS_A_DAY, MEMORY_BYTES, fact, later_news, overview, sorted, title};
+use super::{BUFFER, CALLS_A_DAY, MEMORY_BYTES, fact, later_news, network, overview, sorted, title};
 use crate::analysis::document::{Cell, Document, Item, Section, Table};
 use crate::analysis::series::Schedule;
 use crate::analysis::statistics::Sorted;
@@ -21,14 +21,14 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
         overview(history, schedule.as_ref()),
         timeline(runs),
         ranking(runs),
-        network(runs),
+        network::section(runs),
         resources(runs, schedule.as_ref()),
     ];
     Document { name: "bottlenecks", title: title("Bottlenecks", runs), sections }
 }
 
 /// The mean over all runs, those without the operation included: what an operation costs a run.
-fn mean_cost(runs: &[RunRecord], quantity: Quantity) -> f64 {
+pub(super) fn mean_cost(runs: &[RunRecord], quantity: Quantity) -> f64 {
     runs.iter().filter_map(|run| run.get(quantity)).sum::<f64>() / runs.len().max(1) as f64
 }
 
@@ -48,7 +48,7 @@ fn timeline(runs: &[RunRecord]) -> Section {
         operations(move |kind| kind == wanted).map(|(it, ..)| mean_cost(runs, it)).sum::<f64>()
     };
     // The ledger is read while the response is fetched, so that parts may be more than the whole.
-    let parts: Vec<(String, f64)> = operations(|kind| kind != StepKind::Phase)
+    let parts: Vec<(String, f64)> = operations(|kind| !kind.is_phase())
         .map(|(quantity, ..)| (quantity.key().to_owned(), share(mean_cost(runs, quantity))))
         .filter(|(_, share)| *share >= 0.001)
         .collect();
@@ -66,7 +66,7 @@ fn timeline(runs: &[RunRecord]) -> Section {
 
 fn ranking(runs: &[RunRecord]) -> Section {
     let whole = total(runs);
-    let mut ranked: Vec<_> = operations(|kind| kind != StepKind::Phase)
+    let mut ranked: Vec<_> = operations(|kind| !kind.is_phase())
         .map(|(quantity, kind)| (mean_cost(runs, quantity), quantity, kind))
         .filter(|(cost, ..)| *cost > 0.0)
         .collect();
@@ -92,30 +92,6 @@ fn ranking(runs: &[RunRecord]) -> Section {
     ];
     let table = Table::new("operations", &columns, rows.collect());
     Section::new("operations", "Operations by their cost", vec![Item::Table(table)])
-}
-
-fn network(runs: &[RunRecord]) -> Section {
-    let whole: f64 = operations(|kind| kind == StepKind::Phase).map(|(it, ..)| mean_cost(runs, it)).sum();
-    let rows = operations(|kind| kind == StepKind::Phase).filter_map(|(quantity, _)| {
-        let sorted = Sorted::new(runs.iter().filter_map(|run| run.get(quantity)));
-        let cost = mean_cost(runs, quantity);
-        Some(vec![
-            Cell::text(quantity.key()),
-            Cell::text(quantity.definition().description),
-            Cell::Seconds(sorted.median()?),
-            Cell::Seconds(sorted.quantile(0.95)?),
-            Cell::Share(if whole > 0.0 { cost / whole } else { 0.0 }),
-        ])
-    });
-    let columns = [
-        ("phase", "phase"),
-        ("what", "what it does"),
-        ("p50", "p50"),
-        ("p95", "p95"),
-        ("share", "of the phases"),
-    ];
-    let table = Table::new("phases", &columns, rows.collect());
-    Section::new("network", "Fetching the response, phase by phase", vec![Item::Table(table)])
 }
 
 /// What is used of what there is.

@@ -14,11 +14,8 @@ const DAYS_A_MONTH: f64 = 30.0;
 /// Compares the runs of two times.
 #[must_use]
 pub fn compare(before: &History, after: &History) -> Document {
-    let sections = vec![
-        sides(before, after),
-        expected(&before.runs, &after.runs),
-        quantities(&before.runs, &after.runs),
-    ];
+    let sections =
+        vec![sides(before, after), expected([before, after]), quantities(&before.runs, &after.runs)];
     Document { name: "comparison", title: title("Before and after", &after.runs), sections }
 }
 
@@ -76,6 +73,17 @@ impl Bounded {
         (days > 0.0).then(|| Self { value: times(bytes.value), bounds: bytes.bounds.map(|it| it.map(times)) })
     }
 
+    /// The number of quantities that a record has.
+    fn visibility(runs: &[RunRecord]) -> Option<Self> {
+        let sorted = Sorted::new(runs.iter().map(|run| run.quantities.iter().count() as f64));
+        Some(Self { value: sorted.median()?, bounds: sorted.median_bounds() })
+    }
+
+    /// The scorecard's mean.
+    fn overall_score(history: &History) -> Option<Self> {
+        super::scorecard::overall(history).map(|value| Self { value, bounds: None })
+    }
+
     fn cells(side: Option<Self>, unit: Unit) -> [Cell; 2] {
         let cell = |value| Cell::new(Some(value), unit);
         [
@@ -110,20 +118,25 @@ fn row(first: Vec<Cell>, before: Option<Bounded>, after: Option<Bounded>, unit: 
 }
 
 /// The documents' table: its rows, and what it promises.
-fn expected(before: &[RunRecord], after: &[RunRecord]) -> Section {
+fn expected(histories: [&History; 2]) -> Section {
+    let [before, after] = histories.map(|history| &history.runs[..]);
     let of = |quantity: Quantity| [before, after].map(|runs| Bounded::usual(runs, quantity));
     let rows = [
         ("Execution Time", "3.12 s to 2.82 s", of(Quantity::TotalTime), Unit::Seconds),
         ("API Fetch Time", "1.5 s to 1.2 s", of(Quantity::ApiFetch), Unit::Seconds),
         ("Reliability", "95 % to 99.7 %", [before, after].map(Bounded::reliability), Unit::Share),
         ("Monthly Bandwidth", "474 MB to 237 MB", [before, after].map(Bounded::bandwidth), Unit::Bytes),
+        ("Operational Visibility", "Low to High", [before, after].map(Bounded::visibility), Unit::Count),
+        ("Overall Score", "8.8/10 to 9.2/10", histories.map(Bounded::overall_score), Unit::Count),
     ];
     let rows = rows.map(|(metric, documented, [before, after], unit)| {
         row(vec![Cell::text(metric), Cell::text(documented)], before, after, unit)
     });
     let columns = [&[("metric", "metric"), ("documented", "documented")][..], &COLUMNS].concat();
     let table = Table::new("metrics", &columns, rows.into());
-    Section::new("expected_results", "Expected results", vec![Item::Table(table)])
+    let note = "Operational Visibility: quantities in a record. Overall Score: the scorecard's, of ten.";
+    let items = vec![Item::Table(table), Item::Note(note.to_owned())];
+    Section::new("expected_results", "Expected results", items)
 }
 
 fn quantities(before: &[RunRecord], after: &[RunRecord]) -> Section {

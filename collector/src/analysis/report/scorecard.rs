@@ -54,6 +54,13 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
     Document { name: "scorecard", title: title("Scorecard", runs), sections }
 }
 
+/// The mean score of what is measured.
+pub(super) fn overall(history: &History) -> Option<f64> {
+    let schedule = Schedule::new(&history.runs, None);
+    let scores = scores(&history.runs, schedule.as_ref());
+    Sorted::new(scores.iter().filter_map(|score| score.points)).mean()
+}
+
 fn points(points: f64) -> Cell {
     Cell::text(format!("{points:.1}/10"))
 }

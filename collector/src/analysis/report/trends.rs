@@ -9,7 +9,7 @@ use super::{overview, title};
 use crate::analysis::document::{Cell, Chart, Document, Item, Section, Table};
 use crate::analysis::series::{LevelChange, Schedule, Series, level_changes};
 use crate::analysis::statistics::{Sorted, mann_whitney};
-use crate::quantity::{Quantity, StepKind, Unit};
+use crate::quantity::{Quantity, Unit};
 use crate::record::RunRecord;
 use crate::record::history::{History, Skipped};
 
@@ -130,15 +130,14 @@ fn change_in_words(change: &LevelChange) -> String {
 /// What a run's time is made of, over time.
 fn operations(runs: &[RunRecord]) -> Chart {
     let group = runs.len().div_ceil(MOST_POINTS).max(1);
-    let lines =
-        Quantity::steps().filter(|(_, step)| step.kind != StepKind::Phase).filter_map(|(quantity, _)| {
-            let points = runs.chunks(group).filter_map(|runs| {
-                let sum: f64 = runs.iter().filter_map(|run| run.get(quantity)).sum();
-                Some((runs.first()?.start, sum / runs.len() as f64))
-            });
-            let points: Vec<_> = points.collect();
-            points.iter().any(|(_, mean)| *mean > 0.0).then(|| (quantity.key().to_owned(), points))
+    let lines = Quantity::steps().filter(|(_, step)| !step.kind.is_phase()).filter_map(|(quantity, _)| {
+        let points = runs.chunks(group).filter_map(|runs| {
+            let sum: f64 = runs.iter().filter_map(|run| run.get(quantity)).sum();
+            Some((runs.first()?.start, sum / runs.len() as f64))
         });
+        let points: Vec<_> = points.collect();
+        points.iter().any(|(_, mean)| *mean > 0.0).then(|| (quantity.key().to_owned(), points))
+    });
     Chart {
         title: "Operations of a mean run".to_owned(),
         unit: Unit::Seconds,

@@ -27,7 +27,8 @@ fn row(table: &mut String, setting: &Arg) {
     let key = setting.get_id().as_str();
     let is_flag = !setting.get_action().takes_values();
     let variables = [Some(variable(key)), setting.get_env().map(|name| name.to_string_lossy().into_owned())];
-    let variables: Vec<_> = variables.into_iter().flatten().map(|name| format!("`{name}`")).collect();
+    let variables = variables.into_iter().flatten().chain(python::names(key).map(str::to_owned));
+    let variables: Vec<_> = variables.map(|name| format!("`{name}`")).collect();
     let names: Vec<String> =
         setting.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
     let value = match setting.get_value_names() {

@@ -14,7 +14,7 @@ use collector::heartbeat::HeartbeatUrl;
 use collector::text::without_credentials;
 
 use super::config_file::{ConfigFile, Entry};
-use super::{folders, option, parsers, variable, variables};
+use super::{folders, option, parsers, python, variable, variables};
 
 /// The bucket that the documented collector stores into, where `OCI_NAMESPACE` is set and `OCI_BUCKET_NAME` is not.
 const DOCUMENTED_BUCKET: &str = "polisen-events-collector";
@@ -181,7 +181,11 @@ fn from_variable(setting: &Arg, key: &str) -> anyhow::Result<Option<(String, Ori
             return Ok(Some((text, Origin::Variable(name))));
         }
     }
-    if key == "store" { documented_bucket() } else { Ok(None) }
+    if key == "store" {
+        return documented_bucket();
+    }
+    let translated = python::value(key)?;
+    Ok(translated.map(|(text, name)| (text, Origin::Variable(name.to_owned()))))
 }
 
 /// The store that the variables of the documented collector name.

@@ -47,7 +47,7 @@ pub(crate) fn warn_of_unknown() {
 
 fn unknown() -> Vec<Unknown> {
     let mut known: Vec<String> = KEYS.iter().map(|key| variable(key)).collect();
-    known.push(variable("config"));
+    known.extend([variable("config"), variable("env_file")]);
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let mut names: Vec<String> = names.filter(|name| is_ours(name) && !known.contains(name)).collect();
     names.sort();

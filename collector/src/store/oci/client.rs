@@ -14,7 +14,9 @@ use tracing::{Instrument as _, debug};
 
 use super::signature::{Body, SignError, Signed, Signer};
 use crate::clock::SharedClock;
+use crate::http_phases::Call;
 use crate::http_span;
+use crate::quantity::CallKind;
 use crate::store::remote::{
     BodyError, MAX_MESSAGE_BYTES, Peer, SetupError, ahead_of, check_address, http_client, innermost, is_html,
     read_bounded,
@@ -130,6 +132,16 @@ impl<'a> Ask<'a> {
             limit: MAX_MESSAGE_BYTES,
         }
     }
+
+    /// What the request is for.
+    fn kind(&self) -> CallKind {
+        match self.method {
+            // Only a listing has a query.
+            Method::GET if self.target.contains('?') => CallKind::StoreList,
+            Method::GET | Method::HEAD => CallKind::StoreRead,
+            _ => CallKind::StoreWrite,
+        }
+    }
 }
 
 /// An answer of the service.
@@ -227,16 +239,22 @@ impl Client {
         if let Some(id) = request_id() {
             request = request.header(HeaderName::from_static("opc-client-request-id"), id);
         }
+        let call = Call::new(&self.clock);
         if let Some(body) = ask.body.bytes() {
-            request = request.body(body.to_vec());
+            request = request.body(call.body(body.to_vec()));
         }
-        let response = request.send().await.map_err(|error| self.judge(&error))?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let limit = if status.is_success() { ask.limit } else { MAX_MESSAGE_BYTES };
-        let body = read_bounded(response.bytes_stream(), limit).await.map_err(|error| match error {
-            BodyError::Broken(error) => self.judge(&error),
-            BodyError::TooLarge(_) => unusable(error.to_string()),
-        })?;
+        let send = async { request.send().await.map_err(|error| self.judge(&error)) };
+        let receive = async |response: reqwest::Response| {
+            let (status, headers) = (response.status(), response.headers().clone());
+            let limit = if status.is_success() { ask.limit } else { MAX_MESSAGE_BYTES };
+            let body = read_bounded(response.bytes_stream(), limit).await.map_err(|error| match error {
+                BodyError::Broken(error) => self.judge(&error),
+                BodyError::TooLarge(_) => unusable(error.to_string()),
+            })?;
+            Ok((status, headers, body))
+        };
+        let measured = self.peer.measure((&self.clock, call), ask.kind(), send, receive);
+        let (status, headers, body) = measured.await?;
         self.sort(ask, status, headers, body)
     }
 

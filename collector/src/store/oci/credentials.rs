@@ -79,7 +79,8 @@ impl Credentials {
     /// From variables if `OCI_USER` is set, otherwise from the configuration file.
     ///
     /// Variables: `OCI_USER`, `OCI_TENANCY`, `OCI_FINGERPRINT`, `OCI_KEY_CONTENT` or `OCI_KEY_FILE`,
-    /// `OCI_PASS_PHRASE`, `OCI_REGION`. File: `OCI_CONFIG_FILE` or `~/.oci/config`, section `OCI_CONFIG_PROFILE` or `DEFAULT`.
+    /// `OCI_PASS_PHRASE`, `OCI_REGION`. File: `OCI_CONFIG_FILE` or `~/.oci/config`, section
+    /// `OCI_CONFIG_PROFILE`, `OCI_PROFILE` (the Python collector's) or `DEFAULT`.
     ///
     /// # Errors
     /// [`CredentialsError`] if they are not complete.
@@ -90,7 +91,8 @@ impl Credentials {
         let home = home(environment);
         let path = environment("OCI_CONFIG_FILE")
             .map_or_else(|| home.join(".oci/config"), |path| expand(&path, &home));
-        let profile = environment("OCI_CONFIG_PROFILE").unwrap_or_else(|| "DEFAULT".to_owned());
+        let profile = environment("OCI_CONFIG_PROFILE").or_else(|| environment("OCI_PROFILE"));
+        let profile = profile.unwrap_or_else(|| "DEFAULT".to_owned());
         Self::from_file(&path, &profile, &home)
     }
 

@@ -33,6 +33,7 @@ use crate::json::from_object;
 use crate::store::remote::{
     BodyError, MAX_MESSAGE_BYTES, SetupError, check_address, http_client, innermost, read_bounded,
 };
+use crate::tls;
 
 /// Where an instance finds its metadata service.
 pub const METADATA_URL: &str = "http://169.254.169.254/opc/v2";
@@ -158,7 +159,7 @@ impl Metadata {
             check_address(&base).map_err(|SetupError(reason)| failed(reason))?;
         }
         let http = if link_local {
-            reqwest::Client::builder()
+            tls::secure(reqwest::Client::builder())
                 .no_proxy()
                 .connect_timeout(Duration::from_secs(3))
                 .timeout(Duration::from_secs(10))

@@ -16,7 +16,9 @@ use tracing::{Instrument as _, Span};
 
 use super::listing::parse_page;
 use crate::clock::SharedClock;
+use crate::http_phases::Call;
 use crate::http_span;
+use crate::quantity::CallKind;
 use crate::store::listing::{MAX_PAGE_BYTES, Page};
 use crate::store::remote::{
     BodyError, MAX_MESSAGE_BYTES, MAX_OBJECT_BYTES, Peer, check_object, check_written, http_client, is_html,
@@ -88,12 +90,21 @@ impl HttpService for Caller {
 
 impl Caller {
     async fn exchange(&self, request: HttpRequest, asked: &Asked) -> Result<HttpResponse, HttpError> {
-        let (mut parts, body) = self.client.call(request).await?.into_parts();
-        let limit = if parts.status.is_success() { asked.limit() } else { MAX_MESSAGE_BYTES };
-        let body = match read_bounded(body.bytes_stream(), limit).await {
-            Ok(body) => body,
-            Err(BodyError::Broken(error)) => return Err(error),
-            Err(error @ BodyError::TooLarge(_)) => return Err(NotTheService(error.to_string()).into()),
+        let receive = async |response: HttpResponse| {
+            let (parts, body) = response.into_parts();
+            let limit = if parts.status.is_success() { asked.limit() } else { MAX_MESSAGE_BYTES };
+            match read_bounded(body.bytes_stream(), limit).await {
+                Ok(body) => Ok((parts, body)),
+                Err(BodyError::Broken(error)) => Err(error),
+                Err(error @ BodyError::TooLarge(_)) => Err(NotTheService(error.to_string()).into()),
+            }
+        };
+        let (mut parts, body) = match asked.kind() {
+            Some(kind) => {
+                let call = (&self.clock, Call::new(&self.clock));
+                self.peer.measure(call, kind, self.client.call(request), receive).await?
+            }
+            None => receive(self.client.call(request).await?).await?,
         };
         match asked.check(parts.status, &parts.headers, &body) {
             Err(reason) => return Err(NotTheService(reason).into()),
@@ -137,6 +148,16 @@ impl Asked {
             Method::GET => Self::Object,
             Method::HEAD => Self::Head,
             _ => Self::Write,
+        }
+    }
+
+    /// What a call of the store is for.
+    fn kind(&self) -> Option<CallKind> {
+        match self {
+            Self::Page(_) => Some(CallKind::StoreList),
+            Self::Object | Self::Head => Some(CallKind::StoreRead),
+            Self::Write => Some(CallKind::StoreWrite),
+            Self::Other => None,
         }
     }
 
