@@ -236,3 +236,17 @@ fn what_a_dead_run_claimed_is_finished_by_repair() {
     assert_eq!(home.ledger()["claim"], Value::Null);
     assert_sound(&home);
 }
+
+/// The original Python collector joins lines by line feeds and writes none at the end.
+#[test]
+fn object_without_a_line_feed_at_its_end_is_sound_unless_its_last_line_is_cut() {
+    let home = Home::new();
+    let event = |id: u32| format!(r#"{{"id": {id}, "datetime": "2026-01-02 9:38:09 +01:00", "name": "x"}}"#);
+    let lines = format!("{}\n{}", event(1), event(2));
+    home.write("data/events/2026/01/02/events-1767362400.jsonl", &lines);
+    let found = home.collector(&["verify", "--json"]).with(0).json();
+    assert_eq!((&found["events"], &found["problems"]), (&2.into(), &serde_json::json!([])));
+    home.write("data/events/2026/01/02/events-1767362400.jsonl", &lines[..lines.len() - 3]);
+    let found = home.collector(&["verify", "--json"]).with(1).json();
+    assert_eq!((&found["events"], &found["unreadable"]), (&1.into(), &1.into()));
+}
