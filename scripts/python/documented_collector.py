@@ -125,7 +125,7 @@ WantedBy=timers.target
 def made_event(number: int, moment: datetime) -> dict:
     # One digit of hour, as the feed has it.
     stated = f"{moment:%Y-%m-%d} {moment.hour}:{moment:%M:%S} +01:00"
-    return {"id": 600_000 + number, "datetime": stated, "name": f"{moment:%d} januari, Rån, Malmö", "summary": "En händelse.",
+    return {"id": 300_000 + number, "datetime": stated, "name": f"{moment:%d} januari, Rån, Malmö", "summary": "En händelse.",
             "url": f"/aktuellt/handelser/{number}/", "type": "Rån", "location": {"name": "Malmö", "gps": "55.604981,13.003822"}}
 
 

@@ -132,6 +132,9 @@ fn variable_that_cannot_be_understood_is_refused_with_what_replaces_it() {
         let error = config_with(&home, &[bucket, (variable, text)]).with(2).error_line().to_owned();
         assert!(error.contains(&format!("${variable}")) && error.contains(replacement), "{error}");
     }
+    let error = config_with(&home, &[("OCI_BUCKET_NAME", "events")]).with(2).error_line().to_owned();
+    assert!(error.contains("$OCI_BUCKET_NAME") && error.contains("OCI_NAMESPACE"), "{error}");
+    config_with(&home, &[("OCI_BUCKET_NAME", "events"), ("COLLECTOR_STORE", "./data")]).with(0);
     // Events are stored elsewhere, so that no secret is needed.
     config_with(&home, &[bucket, ("USE_VAULT", "true"), ("COLLECTOR_STORE", "./data")]).with(0);
     let secret = "ocid1.vaultsecret.oc1..x";

@@ -243,6 +243,8 @@ fn object_without_a_line_feed_at_its_end_is_sound_unless_its_last_line_is_cut() 
     let home = Home::new();
     let event = |id: u32| format!(r#"{{"id": {id}, "datetime": "2026-01-02 9:38:09 +01:00", "name": "x"}}"#);
     let lines = format!("{}\n{}", event(1), event(2));
+    let ledger = r#"{"seen_ids": [2, 1], "last_updated": "2026-01-02T14:00:00+00:00", "total_tracked": 2}"#;
+    home.write("data/metadata/last_seen.json", ledger);
     home.write("data/events/2026/01/02/events-1767362400.jsonl", &lines);
     let found = home.collector(&["verify", "--json"]).with(0).json();
     assert_eq!((&found["events"], &found["problems"]), (&2.into(), &serde_json::json!([])));

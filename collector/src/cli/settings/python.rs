@@ -101,6 +101,10 @@ pub(super) fn value(key: &str) -> anyhow::Result<Option<(String, &'static str)>>
 pub(super) fn check(values: &[Value]) -> anyhow::Result<()> {
     let text = |key: &str| values.iter().find(|value| value.key == key).map_or("", |value| &value.text);
     let names_secrets = !text("secret_user").is_empty();
+    let is_chosen = values.iter().any(|value| value.key == "store" && value.origin.is_chosen());
+    if !is_chosen && variables::read("OCI_BUCKET_NAME")?.is_some_and(|bucket| !bucket.is_empty()) {
+        bail!("$OCI_BUCKET_NAME: a bucket needs its namespace; set OCI_NAMESPACE, or COLLECTOR_STORE");
+    }
     // Where events are stored elsewhere, no credentials of Object Storage are needed.
     if !text("store").starts_with("oci://") || names_secrets {
         return Ok(());
