@@ -166,7 +166,7 @@ pub(crate) fn command_line() -> Command {
             .value_name("FILE")
             .value_hint(ValueHint::FilePath)
             .hide_short_help(!hides_none)
-            .help("File of variables, such as the .env of the Python collector; those that are set keep their values");
+            .help("File of variables, such as the .env of the Python collector");
         command.after_help(AFTER_HELP).arg(config).arg(env_file).args(options)
     })
 }

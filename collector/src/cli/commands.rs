@@ -26,7 +26,7 @@ use super::{Exit, Failure, command_line, summary};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// Print each step, and each phase of the calls of the feed and of the store
+    /// Print each step, and each phase of the calls
     #[arg(long)]
     timings: bool,
 }

@@ -82,7 +82,7 @@ pub(crate) struct DoctorArguments {
     /// Try as this user, for instance the one of the service; only root can
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
-    /// Also examine what a Python collector left: its variables, archive, records and units. Nothing is changed
+    /// Also examine what a Python collector left
     #[arg(long)]
     pub(crate) from_python: bool,
 }
