@@ -7,6 +7,7 @@
     reason = "values that are shown: counts, bytes and seconds far below where a double is not exact"
 )]
 
+pub mod baseline;
 pub mod capacity;
 pub mod clock;
 pub mod feed;

@@ -86,7 +86,8 @@ pub struct Stressed {
     pub failed: u64,
     /// Runs that were not done in the end.
     pub unfinished: u64,
-    /// From the instant at which a run was due to its end, in seconds.
+    /// From the instant at which a run was due to its end, in seconds; to the end of the measurement for those that were
+    /// not done.
     pub latency_s: Percentiles,
     /// The longest of these, in seconds.
     pub latency_max_s: f64,
@@ -96,6 +97,8 @@ pub struct Stressed {
     pub latency_curve: Vec<(f64, f64)>,
     /// CPUs that were busy on average, feed and store included.
     pub cpus_busy: f64,
+    /// CPU time of the whole process for each run that was done, feed and store included, in seconds.
+    pub cpu_s_per_run: Option<f64>,
     /// CPUs there are.
     pub cpus: usize,
     /// The most memory this process ever had, in bytes.
@@ -322,6 +325,7 @@ impl Measured {
             service_s,
             latency_curve: curve.map(|share| (share, at(share))).to_vec(),
             cpus_busy,
+            cpu_s_per_run: (done > 0).then(|| self.cpu_s / done as f64),
             cpus,
             peak_rss_bytes: process::peak_rss_bytes(),
             limit,

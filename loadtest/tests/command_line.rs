@@ -199,3 +199,56 @@ async fn the_served_feed_keeps_the_provider_s_rules_and_shows_how_it_is_used() {
     program.kill().unwrap();
     program.wait().unwrap();
 }
+
+#[test]
+fn result_is_compared_with_a_baseline() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let run = |arguments: &[&str]| {
+        let common = ["run", "--rates", "300", "--days", "0.2", "--traffic", "flat"];
+        let kept = ["--baseline-dir", folder.to_str().unwrap()];
+        loadtest(&[&common[..], &kept, arguments].concat())
+    };
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines = folder.join("lines.jsonl");
+    let saved = run(&["--save-baseline", "day", "--json-lines", lines.to_str().unwrap()]);
+    assert!(saved.status.success(), "{}", said(&saved));
+    let lines = std::fs::read_to_string(lines).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lost = lines.iter().find(|line| line["metric"] == "scenarios.0.lost").unwrap();
+    assert!(lost["type"] == "Point" && lost["data"]["value"].as_f64().unwrap() > 0.0, "{lost}");
+
+    let limit = ["--baseline", "day", "--fail-on", "scenarios.*.lost>0%"];
+    let same = run(&limit);
+    assert_eq!(same.status.code(), Some(0), "{}", said(&same));
+    assert!(said(&same).contains("scenarios.0.lost"), "{}", said(&same));
+
+    // As if fewer had been lost before. Such a result does not become the baseline.
+    let path = folder.join("day.json");
+    let mut baseline: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    baseline["metrics"]["scenarios.0.lost"] = 1.0.into();
+    std::fs::write(&path, baseline.to_string()).unwrap();
+    let worse = run(&[&limit[..], &["--save-baseline", "day"]].concat());
+    assert_eq!(worse.status.code(), Some(1), "{}", said(&worse));
+    assert!(
+        said(&worse).contains("worse than the baseline: scenarios.0.lost was 1.0000"),
+        "{}",
+        said(&worse)
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), baseline.to_string());
+
+    let other = run(&["--baseline", "day", "--seed", "7"]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(said(&other).contains("the baseline is of `run --rates 300"), "{}", said(&other));
+    for (wrong, code, message) in [
+        (&["--baseline", "day", "--fail-on", "speed>1%"][..], 2, "no metric for speed>1%"),
+        (&["--fail-on", "lost>1%"], 2, "--baseline"),
+        (&["--baseline", "day", "--fail-on", "lost"], 2, "METRIC>10%"),
+        (&["--save-baseline", "../day"], 2, "letters, digits"),
+        (&["--baseline", "night"], 1, "make one with --save-baseline"),
+    ] {
+        let ended = run(wrong);
+        assert_eq!(ended.status.code(), Some(code), "{wrong:?}: {}", said(&ended));
+        assert!(said(&ended).contains(message), "{wrong:?}: {}", said(&ended));
+    }
+}

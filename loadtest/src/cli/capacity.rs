@@ -30,6 +30,8 @@ pub(super) struct Capacity {
     seeds: u64,
     #[command(flatten)]
     results: output::Results,
+    #[command(flatten)]
+    baselines: output::Baselines,
 }
 
 fn slots(text: &str) -> Result<TimeDelta, String> {
@@ -46,6 +48,7 @@ struct Output {
 
 impl Capacity {
     pub(super) fn carry_out(self) -> anyhow::Result<bool> {
+        let comparing = self.baselines.prepare()?;
         let question = Question {
             intervals: self.intervals,
             missed_polls: self.miss_polls,
@@ -79,7 +82,7 @@ impl Capacity {
         let tables = || [limits_table(limits), matrix_table(matrix), resources_table(resources)];
         let text = || tables().map(|table| table.to_string()).join("\n");
         self.results.write(&output, || page(&output), text)?;
-        Ok(true)
+        comparing.finish(&output)
     }
 }
 

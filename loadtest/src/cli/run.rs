@@ -58,6 +58,8 @@ pub(super) struct Run {
     no_compression: bool,
     #[command(flatten)]
     results: output::Results,
+    #[command(flatten)]
+    baselines: output::Baselines,
     /// Also fail with exit code 1 if an event was lost, not only if a loss was not reported or a report is false.
     #[arg(long)]
     expect_no_loss: bool,
@@ -126,14 +128,17 @@ impl Run {
                 compression: !self.no_compression,
             })
             .collect();
+        let comparing = self.baselines.prepare()?;
         let bar = output::progress(scenarios.iter().map(Scenario::poll_count).sum(), "polls");
         let played = play_all(&scenarios, || bar.inc(1))?;
         bar.finish_and_clear();
-        self.results.write(&Output { scenarios: &played }, || page(&played), || text(&played))?;
+        let output = Output { scenarios: &played };
+        self.results.write(&output, || page(&played), || text(&played))?;
+        let within = comparing.finish(&output)?;
         let lost: usize = played.iter().map(|played| played.lost).sum();
         ensure!(!self.expect_no_loss || lost == 0, "{lost} events were lost, and none was expected to be");
         played.iter().try_for_each(|played| check_gaps(played.rate, played.gaps))?;
-        Ok(true)
+        Ok(within)
     }
 }
 

@@ -117,6 +117,8 @@ pub(super) struct Stress {
     no_cache: bool,
     #[command(flatten)]
     results: output::Results,
+    #[command(flatten)]
+    baselines: output::Baselines,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -130,6 +132,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Stress {
     pub(super) fn carry_out(self) -> anyhow::Result<bool> {
+        let comparing = self.baselines.prepare()?;
         let load = Load {
             collectors: self.collectors as usize,
             runs_per_s: self.runs_per_second,
@@ -146,7 +149,7 @@ impl Stress {
         let stressed = stress(&load, || bar.inc(1))?;
         bar.finish_and_clear();
         self.results.write(&stressed, || page(&stressed), || table(&stressed).to_string())?;
-        Ok(true)
+        comparing.finish(&stressed)
     }
 }
 
@@ -165,6 +168,7 @@ fn table(stressed: &Stressed) -> Table {
         ),
         ("time at work: p50, p95, p99", [service_s.p50, service_s.p95, service_s.p99].map(ms).join(", ")),
         ("CPUs busy", format!("{:.2} of {}", stressed.cpus_busy, stressed.cpus)),
+        ("CPU time for each run", stressed.cpu_s_per_run.map_or_else(|| "–".to_owned(), ms)),
         ("memory", format!("{} MB", stressed.peak_rss_bytes / 1_000_000)),
         ("limit reached", stressed.limit.clone()),
     ];

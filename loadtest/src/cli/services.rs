@@ -22,10 +22,13 @@ pub(super) struct Timeline {
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    baselines: output::Baselines,
 }
 
 impl Timeline {
     pub(super) fn carry_out(self) -> anyhow::Result<bool> {
+        let comparing = self.baselines.prepare()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let timelines = runtime.block_on(timeline::measure())?;
         if self.json {
@@ -33,7 +36,8 @@ impl Timeline {
         } else {
             output::print(&timelines.iter().map(ToString::to_string).collect::<String>())?;
         }
-        Ok(timelines.iter().all(timeline::Timeline::is_fast_enough))
+        let within = comparing.finish(&timelines)?;
+        Ok(within && timelines.iter().all(timeline::Timeline::is_fast_enough))
     }
 }
 
