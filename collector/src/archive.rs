@@ -36,6 +36,8 @@ pub use bulk::{Bulk, Stored};
 pub use changes::{Change, Changes, ChangesError, Cursor};
 pub use deposit::{Deposit, Outcome};
 pub use journal::content_digest;
+#[cfg(feature = "tables")]
+pub(crate) use journal::hexadecimal;
 pub use layout::{Kind, Place, ledger_key};
 pub use ledger_file::Snapshot;
 pub use memory::{Memory, ProcessMemory, Remembered, StateFolder};
@@ -211,6 +213,9 @@ pub struct Archive {
     options: ArchiveOptions,
     /// The same store, for those who only read.
     cached: Option<CachedStore>,
+    /// Where the tables are that queries may be answered from.
+    #[cfg(feature = "tables")]
+    pub(crate) tables: Option<SharedStore>,
 }
 
 impl Archive {
@@ -218,7 +223,16 @@ impl Archive {
     #[must_use]
     pub fn new(store: SharedStore, clock: SharedClock, options: ArchiveOptions) -> Self {
         let (liveness, memory) = (Arc::new(ThisProcess::default()), Arc::new(ProcessMemory::default()));
-        Self { store, clock, liveness, memory, options, cached: None }
+        Self {
+            store,
+            clock,
+            liveness,
+            memory,
+            options,
+            cached: None,
+            #[cfg(feature = "tables")]
+            tables: None,
+        }
     }
 
     /// The same, remembering its commits in another way than within this process.
@@ -242,6 +256,14 @@ impl Archive {
         let cached = CachedStore::new(self.store, cache);
         self.store = Arc::new(cached.clone());
         self.cached = Some(cached);
+        self
+    }
+
+    /// The same, for queries that may be answered from the tables in a store, where those hold what the objects hold.
+    #[cfg(feature = "tables")]
+    #[must_use]
+    pub fn with_tables(mut self, store: SharedStore) -> Self {
+        self.tables = Some(store);
         self
     }
 
@@ -304,6 +326,24 @@ impl Archive {
     /// What time it is for it.
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.clock.now()
+    }
+
+    /// How this process is called where it says that it is at work.
+    #[cfg(feature = "tables")]
+    pub(crate) fn owner(&self) -> String {
+        self.liveness.name()
+    }
+
+    /// Whether the process of that name is known to be gone.
+    #[cfg(feature = "tables")]
+    pub(crate) fn is_gone(&self, owner: &str) -> bool {
+        self.liveness.is_gone(owner)
+    }
+
+    /// Waits, by its clock.
+    #[cfg(feature = "tables")]
+    pub(crate) async fn pause(&self, time: Duration) {
+        self.clock.sleep(time).await;
     }
 
     /// The store it is in.

@@ -17,6 +17,8 @@ mod query;
 mod settings;
 mod stores;
 mod summary;
+#[cfg(feature = "tables")]
+mod tables;
 #[cfg(feature = "otlp")]
 mod traces;
 mod watch;
@@ -28,11 +30,13 @@ use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand,
 
 use cache::CacheArguments;
 use changes::ChangesArguments;
-use commands::{CompletionsArguments, ImportArguments, RunArguments};
+use commands::{CompletionsArguments, ImportArguments, RunArguments, VerifyArguments};
 use doctor::DoctorArguments;
 use fetch::FetchArguments;
 use query::QueryArguments;
 use settings::{Group, Settings};
+#[cfg(feature = "tables")]
+use tables::TablesArguments;
 use watch::WatchArguments;
 
 /// How the program ends.
@@ -85,6 +89,9 @@ enum Task {
     Query(QueryArguments),
     /// Print which objects were committed after a cursor, in the order of the commits
     Changes(ChangesArguments),
+    /// Derive Parquet files from the archive, one of each table for each month
+    #[cfg(feature = "tables")]
+    Tables(TablesArguments),
     /// Fetch a part of the feed with its own filters, and store nothing
     Fetch(FetchArguments),
     /// Show or clear the cache of the store and the feed
@@ -92,7 +99,7 @@ enum Task {
     /// Check the last run and the evidence that events are stored
     Health,
     /// Read the whole archive and check it
-    Verify,
+    Verify(VerifyArguments),
     /// Repair the archive: finish what an interrupted run claimed, move duplicates to repaired/, rebuild the ledger
     Repair,
     /// Try everything that a run needs, and report what is missing and what to do about it
@@ -114,19 +121,43 @@ const ARCHIVE: &[Group] = groups![StoreSettings, RequestSettings];
 /// What writing commands take beside [`ARCHIVE`].
 const WRITING: &[Group] = groups![StateSettings, ClaimSettings];
 const CACHE: &[Group] = groups![CacheUse, CacheSettings];
+/// Where the tables are.
+const TABLES: &[Group] = if cfg!(feature = "tables") { groups![TablesSettings] } else { &[] };
+/// Whether a run is followed by the tables.
+const TABLES_AFTER_RUN: &[Group] =
+    if cfg!(feature = "tables") { groups![TablesScheduleSettings, TablesSettings] } else { &[] };
 /// What a run takes, and the commands that do or try the same.
 const RUN: &[Group] = groups![DepositSettings, RecordSettings, HealthSettings];
 
 /// The settings that a command takes as options.
 fn groups_of(command: &str) -> Vec<Group> {
     let groups: &[&[Group]] = match command {
-        "run" => &[FEED, ARCHIVE, WRITING, CACHE, RUN, groups![PrometheusSettings, HeartbeatSettings]],
-        "watch" => &[groups![ServiceSettings, HeartbeatSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
+        "run" => &[
+            FEED,
+            ARCHIVE,
+            WRITING,
+            CACHE,
+            RUN,
+            TABLES_AFTER_RUN,
+            groups![PrometheusSettings, HeartbeatSettings],
+        ],
+        "watch" => &[
+            groups![ServiceSettings, HeartbeatSettings],
+            FEED,
+            ARCHIVE,
+            WRITING,
+            CACHE,
+            RUN,
+            TABLES_AFTER_RUN,
+        ],
         "doctor" => &[groups![DoctorSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
         "import" => &[ARCHIVE, WRITING, groups![DepositSettings], CACHE],
         "repair" => &[groups![RepairSettings], ARCHIVE, WRITING, CACHE],
-        "verify" | "changes" => &[ARCHIVE],
-        "query" => &[ARCHIVE, CACHE],
+        #[cfg(feature = "tables")]
+        "tables" => &[groups![RepairSettings], ARCHIVE, TABLES],
+        "verify" => &[ARCHIVE, TABLES],
+        "changes" => &[ARCHIVE],
+        "query" => &[ARCHIVE, CACHE, TABLES],
         "fetch" => &[FEED, groups![StateSettings, RequestSettings], CACHE],
         "cache" => &[groups![SourceSettings, StoreSettings, CacheSettings]],
         "health" => &[groups![HealthSettings]],
@@ -157,9 +188,16 @@ pub(crate) fn command_line() -> Command {
             .value_name("FILE")
             .value_hint(ValueHint::FilePath)
             .help("TOML file of settings");
+        let is_tables = command.get_name() == "tables";
         let options = settings::options(&groups).into_iter().map(|option| {
             let is_hidden = option.is_hide_short_help_set() && !hides_none;
-            option.hide_short_help(is_hidden)
+            let option = option.hide_short_help(is_hidden);
+            // The command has a shorter name for what is its own.
+            if is_tables && option.get_id() == "tables_location" {
+                option.long("tables").visible_alias("tables-location")
+            } else {
+                option
+            }
         });
         let env_file = Arg::new(env_file::OPTION)
             .long(env_file::OPTION)
@@ -219,10 +257,12 @@ fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
         Task::Import(arguments) => commands::import(&settings, &arguments),
         Task::Query(arguments) => query::query(&settings, &arguments),
         Task::Changes(arguments) => changes::changes(&settings, &arguments),
+        #[cfg(feature = "tables")]
+        Task::Tables(arguments) => tables::tables(&settings, &arguments),
         Task::Fetch(arguments) => fetch::fetch(&settings, &arguments),
         Task::Cache(arguments) => cache::cache(&settings, &arguments),
         Task::Health => commands::health(&settings),
-        Task::Verify => commands::verify(&settings),
+        Task::Verify(arguments) => commands::verify(&settings, &arguments),
         Task::Repair => commands::repair(&settings),
         Task::Doctor(arguments) => doctor::doctor(&settings, &arguments),
         Task::Config | Task::Completions(_) | Task::Man => commands::config(&settings, &values),

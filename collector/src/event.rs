@@ -21,8 +21,8 @@ use thiserror::Error;
 
 use content::Canonical;
 pub use content::content;
-pub use date::local_day;
-pub use fields::Fields;
+pub use date::{LocalTime, local_day, local_time};
+pub use fields::{Fields, Values};
 pub use fingerprint::Fingerprint;
 pub use scan::{Fault, MAX_DEPTH, SyntaxError};
 use scan::{RawString, Scanner, Stop};

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! [`run`] is the list of these steps; [`import`] repeats them over recorded responses. [`query`] reads what is stored, through a
-//! [`cache`] where there is one; [`fetch`] asks the feed by its own filters. [`analysis`] and [`trends`] read the records of
+//! [`cache`] where there is one, and from `tables` where they hold the same; [`fetch`] asks the feed by its own filters. [`analysis`] and [`trends`] read the records of
 //! runs, whose values [`quantity`] defines; [`heartbeat`] reports runs to a monitor. No module knows the command line, only
 //! [`feed`], [`store`] and [`heartbeat`] know the network, and only [`clock`] reads the time.
 //!
@@ -84,6 +84,7 @@
 //! | `cli` | the programs `collector` and `analyze-metrics` |
 //! | `oci` | archives in OCI Object Storage |
 //! | `s3` | archives in buckets with the API of S3 |
+//! | `tables` | Parquet files of the archive, for other tools and for queries |
 //! | `watch` | the service: schedule, pages, metrics |
 //! | `otlp` | traces for OpenTelemetry |
 //! | `oci-rust-sdk` | a second signer for Object Storage, under the AGPL-3.0 |
@@ -118,6 +119,8 @@ pub mod query;
 pub mod record;
 pub mod run;
 pub mod store;
+#[cfg(feature = "tables")]
+pub mod tables;
 pub mod text;
 mod tls;
 pub mod trends;

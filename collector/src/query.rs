@@ -12,6 +12,8 @@ mod lookup;
 mod plan;
 mod prefixes;
 mod scan;
+#[cfg(feature = "tables")]
+mod tables;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -67,6 +69,11 @@ impl Query {
     /// Whether nothing but their numbers says where the events are.
     fn knows_only_numbers(&self) -> bool {
         !self.filter.ids.is_empty() && self.from.is_none() && self.to.is_none() && self.after.is_none()
+    }
+
+    /// The ids with which the answer is complete: an id stands in one line under `events/`.
+    fn ids_to_find(&self) -> BTreeSet<EventId> {
+        if self.revisions == Revisions::None { self.filter.ids.clone() } else { BTreeSet::new() }
     }
 }
 
@@ -134,13 +141,29 @@ impl Cost {
     }
 }
 
+/// What was answered from tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TablesUse {
+    /// Months whose table was read.
+    pub months: Vec<String>,
+    /// Objects that were committed since, or are being committed, and that were read beside the tables.
+    pub objects_since: usize,
+    /// Why objects were read where a table could be expected.
+    pub not_used: Vec<String>,
+}
+
 /// What a query cost so far, counted by all its parts.
 #[derive(Debug, Clone, Default)]
-struct Account(Arc<Mutex<Cost>>);
+struct Account(Arc<Mutex<(Cost, TablesUse)>>);
 
 impl Account {
     fn change(&self, change: impl FnOnce(&mut Cost)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).0);
+    }
+
+    #[cfg(feature = "tables")]
+    fn note_tables(&self, change: impl FnOnce(&mut TablesUse)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1);
     }
 
     fn note_listing(&self, origin: Origin, objects: usize) {
@@ -163,7 +186,7 @@ impl Account {
     }
 
     fn read(&self) -> Cost {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -192,6 +215,12 @@ impl Answer<'_> {
     #[must_use]
     pub fn cost(&self) -> Cost {
         self.account.read()
+    }
+
+    /// What was answered from tables so far.
+    #[must_use]
+    pub fn tables(&self) -> TablesUse {
+        self.account.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 }
 
@@ -257,6 +286,10 @@ impl Archive {
     }
 
     async fn begin(&self, query: Query, account: Account) -> BoxStream<'_, Item> {
+        #[cfg(feature = "tables")]
+        if let Some(tables) = self.usable_tables(&account).await {
+            return self.answer_from(tables, query, account).await;
+        }
         if !query.knows_only_numbers() {
             let days = Days::between(query.from, query.to, self.now());
             return self.read_days(&days, query, account);
@@ -274,19 +307,21 @@ impl Archive {
     }
 
     fn read_days(&self, days: &Days, query: Query, account: Account) -> BoxStream<'_, Item> {
+        let ids = query.ids_to_find();
+        let found = self.read_partitions(days, query, account);
+        if ids.is_empty() { found } else { until_found(found, ids) }
+    }
+
+    fn read_partitions(&self, days: &Days, query: Query, account: Account) -> BoxStream<'_, Item> {
         let objects = self.objects_of(days, &query, &account);
         let reads = self.read_in_order(self.cached(), objects, |step| step.as_ref().ok().map(|(_, it)| it));
-        // An id stands in one line, so that the answer is complete once each was found.
-        let tells_once = query.revisions == Revisions::None;
-        let ids = if tells_once { query.filter.ids.clone() } else { BTreeSet::new() };
         let mut scan = Scan::new(query, account);
-        let found = reads.flat_map(move |(step, content)| {
+        Box::pin(reads.flat_map(move |(step, content)| {
             stream::iter(match (step, content) {
                 (Ok((place, listed)), Some(content)) => scan.take(place, &listed.key, content),
                 (Ok(_), None) => Vec::new(),
                 (Err(error), _) => vec![Err(error)],
             })
-        });
-        if ids.is_empty() { Box::pin(found) } else { until_found(found.boxed(), ids) }
+        }))
     }
 }

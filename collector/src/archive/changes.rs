@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::{Archive, ArchiveError};
 use crate::ledger::{CommitKind, Descent, Mark, is_id};
+use crate::store::Key;
 
 /// A position in the journal of an archive, after which changes are asked for.
 ///
@@ -121,6 +122,21 @@ pub enum ChangesError {
 }
 
 impl Archive {
+    /// The position of the last commit, and the objects that a run has claimed and not committed.
+    ///
+    /// # Errors
+    /// [`ChangesError`] if the archive cannot be read or has no journal.
+    pub(crate) async fn head_of_journal(&self) -> Result<(Cursor, Vec<Key>), ChangesError> {
+        let location = || self.store.location();
+        let (ledger, _) = self.peek_ledger().await?.ok_or_else(|| ChangesError::NoArchive(location()))?;
+        if !ledger.lineage.is_known() {
+            return Err(ChangesError::NoJournal(location()));
+        }
+        let claimed = ledger.claim.iter().flat_map(|claim| &claim.objects);
+        let claimed = claimed.filter_map(|object| Key::new(object.key.as_str()).ok()).collect();
+        Ok((Cursor(ledger.lineage.mark()), claimed))
+    }
+
     /// What was committed after a cursor, or from the beginning. Whole commits, until there are at least `limit`
     /// changes. Costs one small read a commit.
     ///

@@ -42,7 +42,7 @@ pub(super) fn digest_of(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// A digest in lower-case hexadecimal.
-pub(super) fn hexadecimal(digest: &[u8; 32]) -> String {
+pub(crate) fn hexadecimal(digest: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = digest.iter().flat_map(|&byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()

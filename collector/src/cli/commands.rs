@@ -41,6 +41,11 @@ pub(crate) fn run(settings: &Settings, arguments: &RunArguments) -> Result<Exit,
         runtime.block_on(heartbeat.report(&report, clock.now(), &limits));
     }
     report.log_unhealthy(clock.now(), &limits);
+    #[cfg(feature = "tables")]
+    if report.result.is_ok() && super::tables::period(settings.tables_schedule.tables, clock.now()).is_some()
+    {
+        runtime.block_on(super::tables::follow_run(settings, &collector.archive, &clock));
+    }
     let health_file = &collector.paths.health_file;
     let mut unwritten = None;
     if let Some(path) = &settings.prometheus.prometheus_file {
@@ -143,7 +148,37 @@ pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
     Ok(if verdict.healthy { Exit::Done } else { Exit::Failed })
 }
 
-pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// Also hold the Parquet files of `collector tables` against the archive
+    #[cfg(feature = "tables")]
+    #[arg(long = "tables")]
+    with_tables: bool,
+}
+
+/// The findings about an archive, and about its tables.
+#[cfg(feature = "tables")]
+#[derive(serde::Serialize)]
+struct AllFindings<'a> {
+    #[serde(flatten)]
+    archive: &'a Findings,
+    tables: &'a collector::tables::TablesFindings,
+}
+
+#[cfg(feature = "tables")]
+fn verify_tables(settings: &Settings, findings: &Findings, location: &str) -> Result<Exit, Failure> {
+    let (tables, tables_location) = super::tables::verify(settings)?;
+    if settings.output.json {
+        output::print_json(&AllFindings { archive: findings, tables: &tables })?;
+    } else {
+        output::print_findings(findings, location)?;
+        super::tables::print_findings(&tables, &tables_location)?;
+    }
+    Ok(if findings.is_sound() && tables.is_sound() { Exit::Done } else { Exit::Failed })
+}
+
+#[cfg_attr(not(feature = "tables"), expect(unused_variables, reason = "without the feature there are none"))]
+pub(crate) fn verify(settings: &Settings, arguments: &VerifyArguments) -> Result<Exit, Failure> {
     let runtime = runtime()?;
     let archive = runtime.block_on(open_archive(settings.archive(), &system_clock()))?;
     if let Err(error) = runtime.block_on(archive.require_existing()) {
@@ -156,6 +191,10 @@ pub(crate) fn verify(settings: &Settings) -> Result<Exit, Failure> {
     let audit = runtime.block_on(archive.audit(|read, of| bar.show(read, of)));
     bar.finish();
     let findings = audit?.findings;
+    #[cfg(feature = "tables")]
+    if arguments.with_tables {
+        return verify_tables(settings, &findings, &archive.store().location());
+    }
     if settings.output.json {
         output::print_json(&findings)?;
     } else {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use chrono::NaiveDate;
 use clap::{Args, value_parser};
-use collector::query::{Cost, Cursor, Filter, Query, Revisions, Unreadable};
+use collector::query::{Cost, Cursor, Filter, Query, Revisions, TablesUse, Unreadable};
 use collector::text::printable;
 use serde_json::json;
 
@@ -52,6 +52,10 @@ pub(super) struct QueryArguments {
     /// Report on stderr what was listed and read, and what came from the cache
     #[arg(long)]
     explain: bool,
+    /// Read objects only, also where tables hold the same
+    #[cfg(feature = "tables")]
+    #[arg(long)]
+    no_tables: bool,
     #[command(flatten)]
     format: FormatArguments,
 }
@@ -65,6 +69,9 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
     let runtime = runtime()?;
     let answered = runtime.block_on(async {
         let archive = open_archive(settings.archive(), &system_clock()).await?;
+        #[cfg(feature = "tables")]
+        let archive =
+            if arguments.no_tables { archive } else { super::tables::with_tables(archive, settings).await? };
         let mut answer = archive.query(&query);
         let mut out = BufWriter::new(io::stdout().lock());
         let mut writer = event_writer(settings.output.json, &arguments.format, &mut out);
@@ -104,7 +111,7 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
             }
         }
         bar.finish();
-        if answer.cost().objects_listed == 0 && unreadable == 0 {
+        if answer.cost().objects_listed + answer.cost().objects_read == 0 && unreadable == 0 {
             archive.require_existing().await?;
         }
         writer.finish(next.as_ref())?;
@@ -113,15 +120,15 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
         if let Some(next) = next {
             let _ = writeln!(io::stderr(), "there is more: --after {next}");
         }
-        let cost = answer.cost();
+        let cost = (answer.cost(), answer.tables());
         if let Some(cache) = archive.cache() {
             cache.close().await;
         }
         Ok::<_, Failure>((cost, unreadable))
     });
-    let (cost, unreadable) = answered?;
+    let ((cost, tables), unreadable) = answered?;
     if arguments.explain {
-        explain(cost, began.elapsed().as_secs_f64());
+        explain(cost, &tables, began.elapsed().as_secs_f64());
     }
     Ok(if unreadable > 0 { Exit::Failed } else { Exit::Done })
 }
@@ -146,7 +153,8 @@ fn report_unreadable(error: &Unreadable) {
     let _ = writeln!(io::stderr(), "error: cannot be read: {}", printable(error));
 }
 
-fn explain(cost: Cost, elapsed_s: f64) {
-    let explanation = json!({"explain": cost, "requests": cost.requests(), "elapsed_s": elapsed_s});
+fn explain(cost: Cost, tables: &TablesUse, elapsed_s: f64) {
+    let explanation =
+        json!({"explain": cost, "tables": tables, "requests": cost.requests(), "elapsed_s": elapsed_s});
     let _ = writeln!(io::stderr(), "{explanation}");
 }

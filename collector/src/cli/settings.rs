@@ -45,6 +45,10 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) store: StoreSettings,
     #[command(flatten)]
+    pub(crate) tables: TablesSettings,
+    #[command(flatten)]
+    pub(crate) tables_schedule: TablesScheduleSettings,
+    #[command(flatten)]
     pub(crate) deposit: DepositSettings,
     #[command(flatten)]
     pub(crate) claims: ClaimSettings,
@@ -209,6 +213,13 @@ impl Settings {
             state_dir: self.state.state_dir.clone(),
             cache: (!self.cache_use.no_cache).then(|| self.cache.clone()),
         }
+    }
+
+    /// The store of the tables, if it is not that of the archive.
+    #[cfg(feature = "tables")]
+    pub(crate) fn tables_store(&self) -> Option<StoreOptions> {
+        let address = self.tables.tables_location.clone()?;
+        Some(StoreOptions { address, ..self.store.options() })
     }
 
     pub(crate) fn record_paths(&self) -> RecordPaths {

@@ -72,6 +72,9 @@ struct Service {
     clock: SharedClock,
     status: Arc<Status>,
     pages: Option<JoinHandle<()>>,
+    /// The hour or day for which the tables were made last.
+    #[cfg(feature = "tables")]
+    tables_made: std::cell::Cell<Option<i64>>,
 }
 
 /// What depends on the settings.
@@ -82,7 +85,14 @@ impl Service {
         let clock = system_clock();
         let (buffer, limits) = (settings.deposit.buffer_size, settings.health.limits());
         let status = Arc::new(Status::new(clock.now(), buffer, limits)?);
-        Ok(Self { settings, clock, status, pages: None })
+        Ok(Self {
+            settings,
+            clock,
+            status,
+            pages: None,
+            #[cfg(feature = "tables")]
+            tables_made: std::cell::Cell::default(),
+        })
     }
 
     /// Opens what the settings name, as a start and a reload do, and polls nothing.
@@ -113,6 +123,10 @@ impl Service {
                     heartbeat.report(&report, self.clock.now(), &self.status.limits()).await;
                 }
                 show_status(&self.status);
+                #[cfg(feature = "tables")]
+                if report.result.is_ok() {
+                    self.make_tables(&collector).await;
+                }
                 report
             };
             let said =
@@ -136,6 +150,16 @@ impl Service {
         }
         info!("stopped");
         Ok(Exit::Done)
+    }
+
+    /// Makes the tables, once an hour or a day.
+    #[cfg(feature = "tables")]
+    async fn make_tables(&self, collector: &Collector) {
+        let schedule = self.settings.tables_schedule.tables;
+        let period = super::tables::period(schedule, self.clock.now());
+        if period.is_some() && period != self.tables_made.replace(period) {
+            super::tables::follow_run(&self.settings, &collector.archive, &self.clock).await;
+        }
     }
 
     /// Reads the settings again. Returns nothing, and leaves everything as it is, if they are not valid.
@@ -175,6 +199,8 @@ impl Service {
             clock: Arc::clone(&self.clock),
             status: Arc::clone(&self.status),
             pages: None,
+            #[cfg(feature = "tables")]
+            tables_made: self.tables_made.clone(),
         };
         let (collector, heartbeat) = (renewed.collector().await?, heartbeat(&renewed.settings)?);
         let (schedule, poll_interval) = renewed.rhythm();

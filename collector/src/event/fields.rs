@@ -100,6 +100,63 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// What an event says, where a text that is absent differs from an empty one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Values<'a> {
+    /// The texts that the event holds; empty where it holds none.
+    fields: Fields<'a>,
+    /// The members that are absent or hold something else than a text, in the order of [`Values::texts`].
+    absent: [bool; 6],
+    /// Number of members that hold something else than a text; `null` is none of them.
+    pub odd: usize,
+}
+
+impl<'a> Values<'a> {
+    /// Reads an event.
+    ///
+    /// # Errors
+    /// If the text is not JSON.
+    pub fn of(json: &'a str) -> serde_json::Result<Self> {
+        let mut values = Self { fields: Fields::of(json)?, ..Self::default() };
+        if values.slots().iter().all(|text| !text.is_empty()) {
+            return Ok(values);
+        }
+        let event: Members<'_> = serde_json::from_str(json)?;
+        let location = event.read::<Members<'_>>("location");
+        let is_odd = |value: Option<&&RawValue>| {
+            value.is_some_and(|value| !value.get().starts_with('"') && value.get() != "null")
+        };
+        let is_text = |value: Option<&&RawValue>| value.is_some_and(|value| value.get().starts_with('"'));
+        let outer = ["name", "summary", "url", "type"].map(|name| event.0.get(name));
+        let inner = ["name", "gps"].map(|name| location.as_ref().and_then(|it| it.0.get(name)));
+        for (absent, value) in values.absent.iter_mut().zip(outer.into_iter().chain(inner)) {
+            *absent = !is_text(value);
+            values.odd += usize::from(is_odd(value));
+        }
+        let place = event.0.get("location").map(|value| value.get());
+        values.odd += usize::from(place.is_some_and(|place| !place.starts_with('{') && place != "null"));
+        Ok(values)
+    }
+
+    fn slots(&self) -> [&Cow<'a, str>; 6] {
+        let Fields { name, summary, url, kind, location, gps, .. } = &self.fields;
+        [name, summary, url, kind, location, gps]
+    }
+
+    /// The number of the event and its `datetime`.
+    #[must_use]
+    pub fn id_and_datetime(&self) -> (EventId, &str) {
+        (self.fields.id, &self.fields.datetime)
+    }
+
+    /// `name`, `summary`, `url`, `type`, and of its location `name` and `gps`, each only if it is a text.
+    #[must_use]
+    pub fn texts(&self) -> [Option<&str>; 6] {
+        let mut absent = self.absent.into_iter();
+        self.slots().map(|text| if absent.next() == Some(true) { None } else { Some(&**text) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +168,19 @@ mod tests {
                 .unwrap();
         assert_eq!((&*event.name, &*event.location, event.hour()), ("", "", Some(9)));
         assert!(Fields::of("{").is_err());
+    }
+
+    #[test]
+    fn absent_text_differs_from_empty_one() {
+        let event = r#"{"id":1,"datetime":"d","name":"","summary":5,"url":null,"location":{"gps":["a"]}}"#;
+        let values = Values::of(event).unwrap();
+        assert_eq!(values.texts(), [Some(""), None, None, None, None, None]);
+        assert_eq!((values.id_and_datetime(), values.odd), ((1, "d"), 2));
+        let values = Values::of(r#"{"id":1,"datetime":"d","location":"Falun"}"#).unwrap();
+        assert_eq!((values.texts(), values.odd), ([None; 6], 1));
+        let usual = r#"{"id":1,"datetime":"d","name":"n","summary":"s","url":"u","type":"t","location":{"name":"l","gps":"g"}}"#;
+        let values = Values::of(usual).unwrap();
+        assert_eq!((values.texts(), values.odd), (["n", "s", "u", "t", "l", "g"].map(Some), 0));
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl Answer<'_> {
     pub fn cost(&self) -> Cost {
         self.answer.cost()
     }
+
+    /// What was answered from tables so far.
+    #[must_use]
+    pub fn tables(&self) -> super::TablesUse {
+        self.answer.tables()
+    }
 }
 
 impl Iterator for Answer<'_> {

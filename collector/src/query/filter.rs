@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+#[cfg(feature = "tables")]
+use rustc_hash::FxHashMap;
+
 use crate::event::{EventId, Fields};
 use crate::text::{composed, is_same_ignoring_case, lowercase};
 
@@ -19,6 +22,10 @@ pub struct Filter {
     pub text: Option<String>,
 }
 
+/// Of a kind and a place: whether they fit the filter but for its text, and whether they fit it with its text.
+#[cfg(feature = "tables")]
+pub(super) type Known = FxHashMap<Box<str>, FxHashMap<Box<str>, (bool, bool)>>;
+
 /// Whether a text holds another one, letters compared without their case.
 fn contains(text: &str, wanted: &str) -> bool {
     let (text, wanted) = (composed(text), composed(wanted));
@@ -33,6 +40,26 @@ impl Filter {
     /// The same of an event's JSON.
     pub(super) fn accepts_json(&self, json: &str) -> bool {
         Fields::of(json).is_ok_and(|event| self.accepts(&event))
+    }
+
+    /// The same as [`Filter::accepts`] for many events, of which few differ in their kind and place.
+    #[cfg(feature = "tables")]
+    pub(super) fn accepts_with(&self, event: &Fields<'_>, known: &mut Known) -> bool {
+        if !(self.ids.is_empty() || self.ids.contains(&event.id)) {
+            return false;
+        }
+        let pair = (&*event.kind, &*event.location);
+        let of_kind = known.get(pair.0).and_then(|places| places.get(pair.1)).copied();
+        let (fits, has_text) = of_kind.unwrap_or_else(|| {
+            let alone = Fields { kind: pair.0.into(), location: pair.1.into(), ..Fields::default() };
+            let any_id = Self { ids: BTreeSet::new(), ..self.clone() };
+            let without_text = Self { text: None, ..any_id.clone() };
+            let judged = (without_text.accepts(&alone), any_id.accepts(&alone));
+            known.entry(pair.0.into()).or_default().insert(pair.1.into(), judged);
+            judged
+        });
+        let in_texts = |wanted: &str| contains(&event.name, wanted) || contains(&event.summary, wanted);
+        fits && (has_text || self.text.as_deref().is_some_and(in_texts))
     }
 
     /// Whether an event is wanted.

@@ -30,10 +30,26 @@ impl Days {
         Self::Between(from, to.or_else(|| from.map(|_| soon())).unwrap_or(NaiveDate::MAX))
     }
 
-    fn contain(&self, day: NaiveDate) -> bool {
+    pub(super) fn contain(&self, day: NaiveDate) -> bool {
         match self {
             Self::Between(from, to) => from.is_none_or(|from| day >= from) && day <= *to,
             Self::These(days) => days.contains(&day),
+        }
+    }
+
+    /// Those of them from one to another; nothing for no limit.
+    #[cfg(feature = "tables")]
+    pub(super) fn within(&self, first: Option<NaiveDate>, last: Option<NaiveDate>) -> Self {
+        match self {
+            Self::Between(from, to) => {
+                Self::Between((*from).max(first), last.map_or(*to, |last| last.min(*to)))
+            }
+            Self::These(days) => {
+                let is_within = |day: &&NaiveDate| {
+                    first.is_none_or(|first| first <= **day) && last.is_none_or(|last| **day <= last)
+                };
+                Self::These(days.iter().filter(is_within).copied().collect())
+            }
         }
     }
 
@@ -58,13 +74,13 @@ impl Days {
 impl Query {
     /// Where an object stands among those that are read: by day, and of a day the later versions first where only the last
     /// one counts.
-    fn rank(&self, place: Place, key: &Key) -> (NaiveDate, bool, Key) {
+    pub(super) fn rank(&self, place: Place, key: &Key) -> (NaiveDate, bool, Key) {
         let revisions_first = self.revisions == Revisions::Latest;
         (place.day, (place.kind == Kind::Events) == revisions_first, key.clone())
     }
 
     /// Whether an object can hold anything behind a cursor.
-    fn is_wanted(&self, after: &Cursor, place: Place, key: &Key) -> bool {
+    pub(super) fn is_wanted(&self, after: &Cursor, place: Place, key: &Key) -> bool {
         let tells_versions = self.revisions == Revisions::Latest && place.kind == Kind::Revisions;
         let is_of_that_day = place.day == after.place().day;
         (tells_versions && is_of_that_day) || self.rank(place, key) >= self.rank(after.place(), after.key())

@@ -42,11 +42,16 @@ impl Scan {
         }
     }
 
-    fn lines_of(&mut self, place: Place, key: &Key, bytes: &[u8]) -> Vec<Item> {
+    /// Forgets what belongs to another day. Number of lines of the object that were returned before.
+    pub(super) fn begin_object(&mut self, place: Place, key: &Key) -> usize {
         if self.latest.day != Some(place.day) {
             self.latest = Latest { day: Some(place.day), ..Latest::default() };
         }
-        let returned = self.query.after.as_ref().filter(|after| after.key() == key).map_or(0, Cursor::lines);
+        self.query.after.as_ref().filter(|after| after.key() == key).map_or(0, Cursor::lines)
+    }
+
+    fn lines_of(&mut self, place: Place, key: &Key, bytes: &[u8]) -> Vec<Item> {
+        let returned = self.begin_object(place, key);
         let (mut found, mut count) = (Vec::new(), 0);
         let lines = bytes.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         for (number, line) in lines {
@@ -82,7 +87,17 @@ impl Scan {
             return Ok(None);
         }
         let json = std::str::from_utf8(line)?;
-        let event = Fields::of(json)?;
+        Ok(self.take_event(place, key, number, (json, Fields::of(json)?))?)
+    }
+
+    /// What is wanted of an event that was read.
+    pub(super) fn take_event(
+        &mut self,
+        place: Place,
+        key: &Key,
+        number: usize,
+        (json, event): (&str, Fields<'_>),
+    ) -> serde_json::Result<Option<Found>> {
         let is_revision = place.kind == Kind::Revisions;
         if is_revision && self.query.revisions == Revisions::Latest {
             let when = key.run();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// An object's name: segments of letters, digits, `.`, `_` and `-`, parted by `/`.
+/// An object's name: segments of letters, digits, `.`, `_`, `-` and `=`, parted by `/`.
 ///
 /// No segment begins with a dot, so that no name leads out of a folder or hides in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +28,7 @@ impl Key {
     /// [`InvalidKey`] if it has empty segments, other characters, or a segment that begins with a dot.
     pub fn new(name: impl Into<String>) -> Result<Self, InvalidKey> {
         let name = name.into();
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'=');
         let fits =
             |segment: &str| !segment.is_empty() && !segment.starts_with('.') && segment.bytes().all(allowed);
         if name.split('/').all(fits) { Ok(Self(name)) } else { Err(InvalidKey(name)) }

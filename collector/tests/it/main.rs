@@ -34,6 +34,8 @@ mod spawned;
 mod stores;
 mod summary;
 mod support;
+#[cfg(feature = "tables")]
+mod tables;
 #[cfg(feature = "otlp")]
 mod traces;
 mod verify;

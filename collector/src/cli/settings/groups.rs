@@ -162,6 +162,35 @@ pub(crate) struct BucketSettings {
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
+pub(crate) struct TablesSettings {
+    /// A folder or bucket of the Parquet files [default: the store]
+    #[arg(long, value_name = "DIR|URL", value_hint = ValueHint::DirPath)]
+    pub(crate) tables_location: Option<StoreAddress>,
+}
+
+/// How often the tables are brought up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TablesSchedule {
+    Off,
+    Hourly,
+    Daily,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct TablesScheduleSettings {
+    /// Bring the Parquet files up to date after a run
+    #[arg(long, value_name = "WHEN", default_value = "off", num_args = 0..=1, default_missing_value = "daily")]
+    #[arg(value_parser = parsers::names(&[
+        (&["off"], TablesSchedule::Off),
+        (&["hourly"], TablesSchedule::Hourly),
+        (&["daily"], TablesSchedule::Daily),
+    ]))]
+    pub(crate) tables: TablesSchedule,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
 pub(crate) struct DepositSettings {
     /// Start a new archive where this machine remembers another one
     #[arg(long, hide_short_help = true)]
