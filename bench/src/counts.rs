@@ -1,6 +1,6 @@
 //! What an ordinary run does, counted: nothing of it depends on the machine or on the moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use collector::event::Response;
 use collector::ledger::Classification;
 use collector::store::{Key, Listed, MemoryStore, Object, Store, StoreError, Version, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Case;
 
@@ -89,6 +89,40 @@ pub fn of_steps() -> anyhow::Result<Vec<Step>> {
 
 /// Counts by name, in their order.
 pub type Counts = BTreeMap<String, u64>;
+
+/// A count that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountChange {
+    /// What is counted.
+    pub name: String,
+    /// Before; nothing where it was not counted.
+    pub from: Option<u64>,
+    /// Now; nothing where it is not counted any more.
+    pub to: Option<u64>,
+}
+
+impl CountChange {
+    /// Whether it is a regression: more, or not counted any more.
+    #[must_use]
+    pub fn is_regression(&self) -> bool {
+        match (self.from, self.to) {
+            (Some(from), Some(to)) => to > from,
+            (from, _) => from.is_some(),
+        }
+    }
+}
+
+/// Counts that are not what they were, by name.
+#[must_use]
+pub fn changes(before: &Counts, after: &Counts) -> Vec<CountChange> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let change = |name: &String| CountChange {
+        name: name.clone(),
+        from: before.get(name).copied(),
+        to: after.get(name).copied(),
+    };
+    names.into_iter().map(change).filter(|change| change.from != change.to).collect()
+}
 
 /// Counts what the steps of a run do to the heap, and what runs over 500 events ask of a store when all are new, two, and
 /// none. In a program whose allocator is dhat's, and while no profiler runs.

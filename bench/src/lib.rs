@@ -10,7 +10,9 @@
 
 pub mod catalog;
 pub mod counts;
+pub mod explain;
 pub mod gate;
+pub mod history;
 pub mod year;
 
 use chrono::{DateTime, TimeDelta, Utc};

@@ -3,21 +3,39 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::machine::{Machine, toolchain};
 use super::pairs::{Compared, Comparison, Verdict};
 use super::statistics::{Interval, median_interval, ratio_of_medians};
 
 const FORMAT: u32 = 1;
+/// Results of one run of criterion are not further apart; older ones were left behind by an earlier run.
+const ONE_RUN: Duration = Duration::from_hours(3);
 
 /// Results by the benches' names: nanoseconds for an iteration, sample by sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     format: u32,
     benches: BTreeMap<String, Vec<f64>>,
+    /// Missing in results that were kept by an earlier version.
+    #[serde(default)]
+    origin: Option<Origin>,
+    /// Benches whose results are older than those of the run.
+    #[serde(default)]
+    left_over: Vec<String>,
+}
+
+/// Where and when results were measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Origin {
+    machine: Machine,
+    toolchain: String,
+    time: DateTime<Utc>,
 }
 
 /// What a bench took once.
@@ -50,9 +68,9 @@ impl Results {
     /// Reads the newest results under criterion's folder (`target/criterion`).
     ///
     /// # Errors
-    /// If there are none, or they are not as this criterion writes them.
+    /// If there are none, they are not as this criterion writes them, or two folders hold a bench of the same name.
     pub fn of_criterion(folder: &Path) -> anyhow::Result<Self> {
-        let mut benches = BTreeMap::new();
+        let (mut benches, mut times) = (BTreeMap::new(), BTreeMap::new());
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
             let entries =
@@ -61,7 +79,13 @@ impl Results {
                 let path = entry?.path();
                 if path.file_name().is_some_and(|name| name == "new") && path.join("sample.json").exists() {
                     let (id, samples) = read_bench(&path)?;
-                    benches.insert(id, samples);
+                    times.insert(id.clone(), fs::metadata(path.join("sample.json"))?.modified()?);
+                    let other = benches.insert(id, samples);
+                    ensure!(
+                        other.is_none(),
+                        "{} is of a bench that another folder has as well",
+                        path.display()
+                    );
                 } else if path.is_dir() {
                     folders.push(path);
                 }
@@ -72,7 +96,25 @@ impl Results {
             "{} holds no results; run `cargo bench -p bench` first",
             folder.display()
         );
-        Ok(Self { format: FORMAT, benches })
+        let newest = times.values().max().copied().unwrap_or(SystemTime::UNIX_EPOCH);
+        let is_old = |time: &SystemTime| newest.duration_since(*time).is_ok_and(|age| age > ONE_RUN);
+        let left_over = times.iter().filter(|(_, time)| is_old(time)).map(|(id, _)| id.clone()).collect();
+        Ok(Self { format: FORMAT, benches, origin: None, left_over })
+    }
+
+    /// The same, with where they were measured: on this machine, with its toolchain, now.
+    ///
+    /// # Errors
+    /// If there is no toolchain.
+    pub fn measured_here(self) -> anyhow::Result<Self> {
+        let origin = Origin { machine: Machine::this(), toolchain: toolchain()?, time: Utc::now() };
+        Ok(Self { origin: Some(origin), ..self })
+    }
+
+    /// The samples of a bench, in nanoseconds for an iteration.
+    #[must_use]
+    pub fn samples(&self, id: &str) -> Option<&[f64]> {
+        self.benches.get(id).map(Vec::as_slice)
     }
 
     /// Keeps them.
@@ -145,7 +187,7 @@ fn read_bench(folder: &Path) -> anyhow::Result<(String, Vec<f64>)> {
 /// Compares two sets of results. Slower by more than `tolerance` beyond doubt is slower; whether that fails the gate is
 /// said by `fail`.
 #[must_use]
-pub fn compare(before: &Results, after: &Results, tolerance: f64) -> Comparison {
+pub fn compare(before: &Results, after: &Results, tolerance: f64, accepted: &[String]) -> Comparison {
     let ids: Vec<&String> = before
         .benches
         .keys()
@@ -158,12 +200,47 @@ pub fn compare(before: &Results, after: &Results, tolerance: f64) -> Comparison 
                 let ratio = ratio_of_medians(before, after, error);
                 (judge(ratio, tolerance), Some(ratio))
             }
+            (Some(_), None) if accepted.contains(id) => (Verdict::Removed, None),
             (Some(_), None) => (Verdict::Vanished, None),
             _ => (Verdict::New, None),
         };
         Compared { id: id.clone(), verdict, ratio, control: None }
     });
-    Comparison { benches: benches.collect(), rounds: 1, control_tripped: false }
+    let (notes, disturbed) = different_origins(before, after);
+    Comparison {
+        benches: benches.collect(),
+        rounds: 1,
+        control_tripped: false,
+        repeated: 0,
+        disturbed,
+        notes,
+    }
+}
+
+/// What must be known of two results that are compared, and why they cannot be compared.
+fn different_origins(before: &Results, after: &Results) -> (Vec<String>, Option<String>) {
+    let mut notes: Vec<String> = after
+        .left_over
+        .iter()
+        .map(|id| format!("the result of {id} was left behind by an earlier run of criterion"))
+        .collect();
+    let (Some(old), Some(new)) = (&before.origin, &after.origin) else {
+        notes.push("the baseline does not state its machine and toolchain; record it again".to_owned());
+        return (notes, None);
+    };
+    let age = (new.time - old.time).num_minutes();
+    notes.push(format!("the baseline is {:.1} hours old", age as f64 / 60.0));
+    let different = if old.machine != new.machine {
+        Some(format!("the baseline is of another machine: {}, and this one is {}", old.machine, new.machine))
+    } else if old.toolchain != new.toolchain {
+        Some(format!(
+            "the baseline is of another toolchain: {}, and this one is {}",
+            old.toolchain, new.toolchain
+        ))
+    } else {
+        None
+    };
+    (notes, different)
 }
 
 fn judge(Interval { low, high, .. }: Interval, tolerance: f64) -> Verdict {

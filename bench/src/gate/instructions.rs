@@ -39,12 +39,19 @@ impl Instructions {
     }
 }
 
-/// Counts the instructions of benches in two builds.
+/// Counts the instructions of the benches that both builds have.
 ///
 /// # Errors
 /// If valgrind is missing or says nothing.
 pub fn count(base: &Build, head: &Build, ids: &[String]) -> anyhow::Result<Vec<Instructions>> {
-    let counted = ids.iter().map(|id| {
+    let (mut of_base, mut of_head) = (base.start()?, head.start()?);
+    let mut in_both = Vec::new();
+    for id in ids {
+        if of_base.measure(id, 1)?.is_some() && of_head.measure(id, 1)?.is_some() {
+            in_both.push(id);
+        }
+    }
+    let counted = in_both.into_iter().map(|id| {
         let alone = collected(base, id, 1)?;
         let probed = collected(base, id, 1 + PROBE)?.saturating_sub(alone) as f64 / PROBE as f64;
         let iterations = (WORTH_COUNTING / probed.max(1.0)).clamp(50.0, 1e6) as u64;

@@ -5,11 +5,14 @@
 //! lives. So a round is made of fresh processes, and it is the rounds that are compared. Within a round, what the machine
 //! does meanwhile only ever adds time: of a process's slices the shortest says most.
 
+use std::fmt;
+
 use anyhow::Context as _;
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::conditions::Conditions;
 use super::slices::{Build, Slices};
 use super::statistics::{Interval, median_interval};
 
@@ -32,6 +35,10 @@ pub struct Plan {
     pub error: f64,
     /// Decides the order of slices.
     pub seed: u64,
+    /// Benches that only the first build has, on purpose.
+    pub accepted: Vec<String>,
+    /// What disturbs a round, so that it is repeated.
+    pub conditions: Conditions,
 }
 
 impl Default for Plan {
@@ -45,11 +52,26 @@ impl Default for Plan {
             tolerance: 0.05,
             error: 0.01,
             seed: 1,
+            accepted: Vec::new(),
+            conditions: Conditions::default(),
         }
     }
 }
 
 impl Plan {
+    /// A plan for all benches that some builds compare by default.
+    ///
+    /// # Errors
+    /// If a build cannot be run, or has none.
+    pub fn of(builds: &[&Build]) -> anyhow::Result<Self> {
+        let mut ids: Vec<String> = Vec::new();
+        for build in builds {
+            ids.extend(build.benches()?.into_iter().filter(|id| !ids.contains(id)).collect::<Vec<_>>());
+        }
+        anyhow::ensure!(!ids.is_empty(), "there are no benches");
+        Ok(Self { ids, ..Self::default() })
+    }
+
     /// How often the rounds are looked at, at most.
     fn looks(&self) -> usize {
         (self.rounds[1] / self.rounds[0]).max(1)
@@ -62,7 +84,7 @@ impl Plan {
 }
 
 /// What is said of a bench.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Less time, beyond doubt.
@@ -77,10 +99,12 @@ pub enum Verdict {
     New,
     /// Only the first build has it.
     Vanished,
+    /// Only the first build has it, on purpose.
+    Removed,
 }
 
 /// A bench and what is said of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Compared {
     /// Which.
     pub id: String,
@@ -93,7 +117,7 @@ pub struct Compared {
 }
 
 /// What is said of two builds.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Comparison {
     /// Bench by bench.
     pub benches: Vec<Compared>,
@@ -101,6 +125,15 @@ pub struct Comparison {
     pub rounds: usize,
     /// Whether the first build differed from itself, so that nothing can be said.
     pub control_tripped: bool,
+    /// Rounds that were repeated because the machine was disturbed.
+    #[serde(default)]
+    pub repeated: usize,
+    /// What disturbed the machine in more rounds than the plan has, so that there is no answer.
+    #[serde(default)]
+    pub disturbed: Option<String>,
+    /// What else must be known to read this.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Comparison {
@@ -108,11 +141,11 @@ impl Comparison {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         let any = |verdict| self.benches.iter().any(|bench| bench.verdict == verdict);
-        if self.control_tripped {
+        if self.control_tripped || self.disturbed.is_some() {
             4
-        } else if any(Verdict::Slower) {
+        } else if any(Verdict::Slower) || any(Verdict::Vanished) {
             3
-        } else if any(Verdict::Unsure) || any(Verdict::Vanished) {
+        } else if any(Verdict::Unsure) {
             4
         } else {
             0
@@ -157,6 +190,7 @@ pub fn compare(
         Compared {
             id: id.clone(),
             verdict: match said[bench] {
+                None if measurement.iterations[bench].is_some() => Verdict::Unsure,
                 None => measurement.missing[bench],
                 Some(Verdict::Slower) if !confirmed(bench) => Verdict::Unsure,
                 Some(verdict) => verdict,
@@ -165,7 +199,65 @@ pub fn compare(
             control: interval(&rounds[bench].control),
         }
     });
-    Ok(Comparison { benches: benches.collect(), rounds: measurement.rounds, control_tripped })
+    Ok(Comparison {
+        benches: benches.collect(),
+        rounds: measurement.rounds,
+        control_tripped,
+        repeated: measurement.repeated,
+        disturbed: measurement.disturbed,
+        notes: Vec::new(),
+    })
+}
+
+/// The machine does not allow an answer now.
+#[derive(Debug)]
+pub struct Inconclusive(pub String);
+
+impl fmt::Display for Inconclusive {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "inconclusive: {}", self.0)
+    }
+}
+
+impl std::error::Error for Inconclusive {}
+
+/// Log-ratios of a bench, a pair a round.
+#[derive(Debug, Clone)]
+pub struct Ratios {
+    /// Which bench.
+    pub id: String,
+    /// Second build against first.
+    pub head: Vec<f64>,
+    /// First against itself.
+    pub control: Vec<f64>,
+}
+
+/// Measures two builds in a number of rounds, without a verdict. Benches that only one of them has are left out.
+///
+/// # Errors
+/// If a build cannot be run; [`Inconclusive`] if the machine was disturbed for too long.
+pub fn measure(
+    base: &Build,
+    head: &Build,
+    plan: &Plan,
+    mut progress: impl FnMut(usize),
+) -> anyhow::Result<Vec<Ratios>> {
+    let mut measurement = Measurement::new(base, head, plan)?;
+    let benches: Vec<usize> =
+        (0..plan.ids.len()).filter(|&bench| measurement.iterations[bench].is_some()).collect();
+    let mut rounds = vec![Rounds::default(); plan.ids.len()];
+    for _ in 0..plan.rounds[0] {
+        measurement.round(&benches, &mut rounds)?;
+        progress(measurement.rounds);
+    }
+    if let Some(disturbance) = measurement.disturbed {
+        return Err(Inconclusive(disturbance).into());
+    }
+    let ratios = benches.into_iter().map(|bench| {
+        let Rounds { head, control } = std::mem::take(&mut rounds[bench]);
+        Ratios { id: plan.ids[bench].clone(), head, control }
+    });
+    Ok(ratios.collect())
 }
 
 /// What the log-ratios of some rounds say.
@@ -191,6 +283,10 @@ struct Measurement<'a> {
     missing: Vec<Verdict>,
     /// Made so far.
     rounds: usize,
+    /// Made in vain.
+    repeated: usize,
+    /// Why there were more rounds in vain than the plan has rounds, and no more are made.
+    disturbed: Option<String>,
     rng: Pcg64Mcg,
 }
 
@@ -201,13 +297,18 @@ impl<'a> Measurement<'a> {
         for id in &plan.ids {
             let known = [of_base.measure(id, 1)?, of_head.measure(id, 1)?];
             iterations.push(match known {
+                [Some(_), Some(_)] if !base.counts_iterations() => Some(1),
                 [Some(_), Some(_)] => Some(calibrated(&mut of_base, id, plan.slice_ms)?),
                 _ => None,
             });
-            missing.push(if known[0].is_none() { Verdict::New } else { Verdict::Vanished });
+            missing.push(match known {
+                [None, _] => Verdict::New,
+                _ if plan.accepted.contains(id) => Verdict::Removed,
+                _ => Verdict::Vanished,
+            });
         }
         let rng = Pcg64Mcg::seed_from_u64(plan.seed);
-        Ok(Self { base, head, plan, iterations, missing, rounds: 0, rng })
+        Ok(Self { base, head, plan, iterations, missing, rounds: 0, repeated: 0, disturbed: None, rng })
     }
 
     /// Rounds of some benches, each until it is clear, or there were enough of them.
@@ -221,7 +322,6 @@ impl<'a> Measurement<'a> {
             }
             for _ in 0..plan.rounds[0] {
                 self.round(&open, &mut rounds)?;
-                self.rounds += 1;
                 progress(self.rounds);
             }
             open.retain(|&bench| judge(&rounds[bench].head, plan, error) == Verdict::Unsure);
@@ -229,27 +329,51 @@ impl<'a> Measurement<'a> {
         Ok(rounds)
     }
 
-    /// A round of fresh processes.
+    /// A round of fresh processes, repeated for as long as the machine is disturbed.
     fn round(&mut self, benches: &[usize], rounds: &mut [Rounds]) -> anyhow::Result<()> {
+        while self.disturbed.is_none() {
+            let before = self.plan.conditions.snapshot();
+            let measured = self.measure(benches)?;
+            let Some(disturbance) = self.plan.conditions.disturbance_since(&before) else {
+                for (&bench, [head, control]) in benches.iter().zip(measured) {
+                    rounds[bench].head.push(head);
+                    rounds[bench].control.push(control);
+                }
+                self.rounds += 1;
+                break;
+            };
+            self.repeated += 1;
+            if self.repeated > self.plan.rounds[0] {
+                self.disturbed = Some(disturbance);
+            }
+        }
+        Ok(())
+    }
+
+    /// The log-ratios of the second build and of the control against the first build, bench by bench.
+    fn measure(&mut self, benches: &[usize]) -> anyhow::Result<Vec<[f64; 2]>> {
         let mut processes = [self.base.start()?, self.head.start()?, self.base.start()?];
+        let warms_up = self.base.counts_iterations();
+        let slices = if warms_up { self.plan.slices } else { 1 };
+        let mut measured = Vec::new();
         for &bench in benches {
-            let (id, Some(iterations)) = (&self.plan.ids[bench], self.iterations[bench]) else { continue };
-            for process in &mut processes {
+            let (id, iterations) = (&self.plan.ids[bench], self.iterations[bench].unwrap_or(1));
+            for process in processes.iter_mut().filter(|_| warms_up) {
                 process.measure(id, iterations / 4 + 1)?;
             }
             let mut least = [f64::INFINITY; 3];
-            for _ in 0..self.plan.slices {
+            for _ in 0..slices {
                 for which in self.order() {
-                    let measured = processes[which].measure(id, iterations)?;
-                    let took = measured.with_context(|| format!("{id} has vanished"))?.as_secs_f64();
+                    let took = processes[which].measure(id, iterations)?;
+                    let took = took.with_context(|| format!("{id} has vanished"))?;
                     least[which] = least[which].min(took);
                 }
             }
-            let [base, head, control] = least.map(f64::ln);
-            rounds[bench].head.push(head - base);
-            rounds[bench].control.push(control - base);
+            // A clock that is too coarse for a bench says zero.
+            let [base, head, control] = least.map(|least| least.max(1e-12).ln());
+            measured.push([head - base, control - base]);
         }
-        Ok(())
+        Ok(measured)
     }
 
     /// The three processes in an order drawn by lot.
@@ -264,7 +388,7 @@ fn calibrated(process: &mut Slices, id: &str, slice_ms: f64) -> anyhow::Result<u
     let mut iterations = 1;
     loop {
         let took = process.measure(id, iterations)?.with_context(|| format!("{id} has vanished"))?;
-        let took_ms = took.as_secs_f64() * 1e3;
+        let took_ms = took * 1e3;
         if took_ms >= slice_ms / 2.0 || iterations > 1 << 30 {
             return Ok(((iterations as f64 * slice_ms / took_ms.max(1e-6)) as u64).max(20));
         }

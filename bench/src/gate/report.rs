@@ -16,11 +16,14 @@ pub fn summary(comparison: &Comparison) -> String {
     let vanished = count(Verdict::Vanished);
     let of = comparison.benches.len();
     match comparison.exit_code() {
+        3 if vanished > 0 => format!("{slower} of {of} benches are slower, {vanished} have vanished"),
         3 => format!("{slower} of {of} benches are slower"),
+        4 if comparison.disturbed.is_some() => {
+            format!("inconclusive: {}", comparison.disturbed.as_deref().unwrap_or_default())
+        }
         4 if comparison.control_tripped => {
             "inconclusive: the first build differs from itself on this machine now".to_owned()
         }
-        4 if vanished > 0 => format!("inconclusive: {vanished} of {of} benches have vanished"),
         4 => format!("inconclusive: {unsure} of {of} benches cannot be distinguished on this machine now"),
         _ if faster > 0 => format!("no bench is slower, {faster} of {of} are faster"),
         _ => format!("no bench of {of} is slower"),
@@ -35,6 +38,7 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::Unsure => "unsure",
         Verdict::New => "new",
         Verdict::Vanished => "vanished",
+        Verdict::Removed => "removed",
     }
 }
 
@@ -50,7 +54,7 @@ fn style(verdict: Verdict) -> Style {
         Verdict::Same => Style::new(),
         Verdict::Faster => AnsiColor::Green.on_default(),
         Verdict::Slower | Verdict::Vanished => AnsiColor::Red.on_default().bold(),
-        Verdict::Unsure | Verdict::New => AnsiColor::Yellow.on_default(),
+        Verdict::Unsure | Verdict::New | Verdict::Removed => AnsiColor::Yellow.on_default(),
     }
 }
 
@@ -64,8 +68,18 @@ pub fn text(comparison: &Comparison, coloured: bool) -> String {
         let word = word(*verdict);
         let _ = writeln!(text, "{style}{word:<9}{style:#} {id:width$}  {}", percent(*ratio));
     }
+    for note in notes(comparison) {
+        let _ = writeln!(text, "note: {note}");
+    }
     let _ = writeln!(text, "{}", summary(comparison));
     text
+}
+
+/// What must be known to read a comparison.
+fn notes(comparison: &Comparison) -> Vec<String> {
+    let repeated = (comparison.repeated > 0)
+        .then(|| format!("{} rounds were repeated: the machine was disturbed", comparison.repeated));
+    comparison.notes.iter().cloned().chain(repeated).collect()
 }
 
 /// A comment for a pull request: summary first, what changed, the rest folded, how to reproduce.
@@ -92,6 +106,9 @@ pub fn markdown(comparison: &Comparison, reproduce: &str) -> String {
             same.len(),
             rows(same)
         );
+    }
+    for note in notes(comparison) {
+        let _ = writeln!(text, "\nNote: {note}.");
     }
     let _ = write!(text, "\nTo reproduce: `{reproduce}`\n");
     text

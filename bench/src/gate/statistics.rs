@@ -2,17 +2,27 @@
 
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A value and bounds for the true one.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// As measured.
     pub value: f64,
-    /// Not less.
+    /// Not less; in JSON, `null` is no bound.
+    #[serde(deserialize_with = "low")]
     pub low: f64,
     /// Not more.
+    #[serde(deserialize_with = "high")]
     pub high: f64,
+}
+
+fn low<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NEG_INFINITY))
+}
+
+fn high<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
 }
 
 impl Interval {

@@ -156,6 +156,24 @@ pub fn mann_whitney(before: &[f64], after: &[f64]) -> Option<f64> {
     Some(erfc(distance / (2.0 * variance).sqrt()))
 }
 
+/// The chance that values without a trend rise or fall as steadily as these, in their order: the test of Mann and Kendall,
+/// two-sided, by its normal approximation without ties. Nothing for fewer than ten values.
+#[must_use]
+pub fn trend(values: &[f64]) -> Option<f64> {
+    let rising: f64 = values
+        .iter()
+        .enumerate()
+        .flat_map(|(number, one)| {
+            values[number + 1..].iter().map(move |other| (other - one).partial_cmp(&0.0))
+        })
+        .map(|order| order.map_or(0.0, |order| f64::from(order as i8)))
+        .sum();
+    let count = values.len() as f64;
+    let variance = count * (count - 1.0) * (2.0 * count + 5.0) / 18.0;
+    let distance = (rising.abs() - 1.0).max(0.0);
+    (values.len() >= 10).then(|| erfc(distance / (2.0 * variance).sqrt()))
+}
+
 /// The slope of points, with the bounds that hold it with 95 % confidence: `[low, slope, high]`. The median of the slopes
 /// between all pairs (Theil 1950, Sen 1968), which single points cannot spoil. Nothing for fewer than ten points.
 #[must_use]
@@ -186,6 +204,18 @@ pub fn slope(points: &[(f64, f64)]) -> Option<[f64; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trend_is_as_tables_of_kendall_give_it() {
+        let rising: Vec<f64> = (0..10).map(f64::from).collect();
+        // S = 45, and its variance is 125.
+        assert!((trend(&rising).unwrap() - 8.3e-5).abs() < 1e-6, "{:?}", trend(&rising));
+        let falling: Vec<f64> = rising.iter().map(|value| -value).collect();
+        assert_eq!(trend(&rising), trend(&falling));
+        let up_and_down: Vec<f64> = (0..40).map(|value| f64::from(value % 2)).collect();
+        assert!(trend(&up_and_down).unwrap() > 0.5);
+        assert_eq!(trend(&rising[..9]), None);
+    }
 
     #[test]
     fn quantiles_lie_between_the_nearest_numbers() {
