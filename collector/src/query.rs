@@ -298,7 +298,8 @@ impl Archive {
         let unreadable = stream::iter(unreadable.into_iter().map(Err));
         if query.revisions == Revisions::None {
             let mut found: Vec<Found> = found.into_values().collect();
-            found.sort_by(|one, other| (one.day, one.cursor.key()).cmp(&(other.day, other.cursor.key())));
+            let place = |event: &Found| (event.day, event.cursor.key().clone(), event.cursor.lines());
+            found.sort_by_cached_key(place);
             found.retain(|event| query.filter.accepts_json(&event.json));
             return Box::pin(unreadable.chain(stream::iter(found.into_iter().map(Ok))));
         }
