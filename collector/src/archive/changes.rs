@@ -9,7 +9,6 @@ use thiserror::Error;
 
 use super::{Archive, ArchiveError};
 use crate::ledger::{CommitKind, Descent, Mark, is_id};
-use crate::store::Key;
 
 /// A position in the journal of an archive, after which changes are asked for.
 ///
@@ -126,7 +125,8 @@ impl Archive {
     ///
     /// # Errors
     /// [`ChangesError`] if the archive cannot be read or has no journal.
-    pub(crate) async fn head_of_journal(&self) -> Result<(Cursor, Vec<Key>), ChangesError> {
+    #[cfg(feature = "tables")]
+    pub(crate) async fn head_of_journal(&self) -> Result<(Cursor, Vec<crate::store::Key>), ChangesError> {
         let location = || self.store.location();
         let (ledger, _) = self.peek_ledger().await?.ok_or_else(|| ChangesError::NoArchive(location()))?;
         if !ledger.lineage.is_known() {
