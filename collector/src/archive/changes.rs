@@ -133,7 +133,7 @@ impl Archive {
             return Err(ChangesError::NoJournal(location()));
         }
         let claimed = ledger.claim.iter().flat_map(|claim| &claim.objects);
-        let claimed = claimed.filter_map(|object| Key::new(object.key.as_str()).ok()).collect();
+        let claimed = claimed.filter_map(|object| crate::store::Key::new(object.key.as_str()).ok()).collect();
         Ok((Cursor(ledger.lineage.mark()), claimed))
     }
 
