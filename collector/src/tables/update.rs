@@ -44,28 +44,37 @@ impl Update<'_> {
     /// Makes the months, and writes the manifest.
     pub(super) async fn carry_out(mut self) -> Result<TablesReport, TablesError> {
         let mut affected = std::mem::take(&mut self.plan.affected);
-        let mut strays = BTreeSet::new();
-        for (month, objects) in std::mem::take(&mut self.plan.from_objects) {
-            self.make_revisions(month, None, objects, &mut strays).await?;
-            affected.insert(month);
+        let from_objects = std::mem::take(&mut self.plan.from_objects);
+        let added = std::mem::take(&mut self.plan.added);
+        let made: BTreeSet<Month> = from_objects.keys().chain(added.keys()).copied().collect();
+        for (month, objects) in from_objects {
+            self.make_revisions(month, None, objects).await?;
         }
-        for (month, objects) in std::mem::take(&mut self.plan.added) {
+        for (month, objects) in added {
             let entry = self.manifest.months.get(&month).cloned();
-            self.make_revisions(month, entry, objects, &mut strays).await?;
-            affected.insert(month);
+            self.make_revisions(month, entry, objects).await?;
         }
-        // The months of events that have versions in another month.
-        for (month, entry) in &self.manifest.months {
-            if strays.iter().any(|id| entry.may_hold(*id)) {
-                affected.insert(*month);
-            }
-        }
+        affected.extend(self.months_beside(&made));
+        affected.extend(made);
         for month in affected.into_iter().rev() {
             self.make_events(month).await?;
             self.report.months.push(month);
         }
         self.report.months.sort_unstable();
         self.finish().await
+    }
+
+    /// The months of events that have versions in another month and lines in one of these, before or now. Such an event moves
+    /// to another month when its latest version is in another one, wherever that line was added.
+    fn months_beside(&self, made: &BTreeSet<Month>) -> BTreeSet<Month> {
+        let states = [&self.plan.before.months, &self.manifest.months];
+        let entries_made: Vec<&MonthEntry> =
+            states.iter().flat_map(|months| made.iter().filter_map(|month| months.get(month))).collect();
+        let strays = states.iter().flat_map(|months| months.values()).flat_map(|entry| &entry.strays);
+        let strays: BTreeSet<EventId> =
+            strays.filter(|id| entries_made.iter().any(|entry| entry.may_hold(**id))).copied().collect();
+        let holds = |entry: &MonthEntry| strays.iter().any(|id| entry.may_hold(*id));
+        self.manifest.months.iter().filter(|(_, entry)| holds(entry)).map(|(month, _)| *month).collect()
     }
 
     async fn finish(mut self) -> Result<TablesReport, TablesError> {
@@ -95,13 +104,11 @@ impl Update<'_> {
         month: Month,
         before: Option<MonthEntry>,
         objects: Vec<Listed>,
-        strays: &mut BTreeSet<EventId>,
     ) -> Result<(), TablesError> {
         let archive = &self.tables.archive;
         let stored = self.get(month, Table::Revisions).await?;
         let on_store = OnStore::new(stored.as_ref());
         let known = self.manifest.months.get(&month).cloned();
-        strays.extend(known.iter().flat_map(|entry| &entry.strays));
         // An earlier table that is not as it was written is not used.
         let is_intact = before.as_ref().is_some_and(|entry| on_store.is(&entry.revisions));
         let bytes = stored.filter(|_| is_intact).map(|object| Bytes::from(object.bytes));
@@ -120,7 +127,6 @@ impl Update<'_> {
         };
         drop(reader);
         let Mirror { built, mut entry } = made;
-        strays.extend(&entry.strays);
         let is_empty = built.entry.rows == 0 && entry.unreadable == 0;
         entry.events = known.as_ref().map(|known| known.events.clone()).unwrap_or_default();
         let known = known.map(|known| known.revisions);

@@ -271,6 +271,18 @@ proptest! {
     }
 }
 
+/// The line that moves the event back is added to another month than the one whose table names it.
+#[tokio::test]
+async fn event_that_moves_to_the_next_month_and_back_stands_once() {
+    let mut history = History::new();
+    let tables = empty();
+    for version in [0, 3, 1] {
+        history.poll(&Step { new_events: 0, edits: vec![(49, version)], absent: vec![] }).await;
+        update(&history.tables(&tables), &TablesOptions::default()).await;
+        check(&history.store, &tables).await;
+    }
+}
+
 /// A history over two months of all events but the first three, with tables beside the archive.
 async fn collected() -> History {
     let mut history = History::new();
