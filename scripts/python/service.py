@@ -1,10 +1,12 @@
 """Runs `collector watch` beside a real Prometheus: it scrapes, and an alert fires when runs stop and ends when they resume.
+Then it is reloaded as often as in years, within its limit of memory, and stopped in the middle of a reload.
 
     service.py FOLDER    with the built programs in FOLDER
 """
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MONITORING = ROOT / "scripts/monitoring"
 # An alert that waits for 45 minutes waits here for this number of seconds: more than one interval of ten.
 PATIENCE_S = 20
+RELOADS = 200
+MOST_MEMORY_KB = 16_000
 
 
 def free_port() -> int:
@@ -50,11 +54,11 @@ def get(url: str) -> tuple[int, str]:
         return 0, ""
 
 
-def wait_for(what: str, holds, limit_s: float) -> float:
+def wait_for(what: str, holds, limit_s: float, pause_s: float = 0.2) -> float:
     begin = time.monotonic()
     while not holds():
         assert time.monotonic() - begin < limit_s, f"not within {limit_s} s: {what}"
-        time.sleep(0.2)
+        time.sleep(pause_s)
     return time.monotonic() - begin
 
 
@@ -72,7 +76,14 @@ def main() -> None:
             "scrape_configs": [{"job_name": "polisen", "static_configs": [{"targets": [f"127.0.0.1:{service_port}"]}]}],
         }
         (folder / "prometheus.json").write_text(json.dumps(config))
-        watch = [PROGRAMS / "collector", "watch", "--feed", feed, "--interval", "10s", "--listen", f"127.0.0.1:{service_port}"]
+        settings = folder / "config.toml"
+
+        def set_interval(seconds: int) -> None:
+            text = f'feed = "{feed}"\ninterval = "{seconds}s"\nlisten = "127.0.0.1:{service_port}"\n'
+            settings.write_text(text)
+
+        set_interval(10)
+        watch = [PROGRAMS / "collector", "watch", "--config", settings]
         log = (folder / "log").open("w")
         prometheus = [
             "prometheus",
@@ -107,6 +118,16 @@ def main() -> None:
             back = wait_for("the alert ends", lambda: "PolisenCollectorStopped" not in firing(), 120)
             assert get(f"{page}/health")[0] == 200
             print(f"Prometheus: the alert (after {PATIENCE_S} s instead of 45 min) fired {took:.0f} s after runs failed, ended {back:.0f} s after they could succeed")
+            for reload in range(RELOADS):
+                seconds = 10 + reload % 5
+                set_interval(seconds)
+                service.send_signal(signal.SIGHUP)
+                expected = f"polisen_collector_poll_interval_seconds {seconds}\n"
+                wait_for(f"reload {reload}", lambda: expected in get(f"{page}/metrics")[1], 15, 0.01)
+            peak_kb = int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{service.pid}/status").read_text())[1])
+            assert peak_kb < MOST_MEMORY_KB, f"{peak_kb} kB of memory"
+            print(f"{RELOADS} reloads, each took effect; {peak_kb / 1000:.1f} MB of memory at most")
+            service.send_signal(signal.SIGHUP)
             service.send_signal(signal.SIGTERM)
             assert service.wait(15) == 0
         text = (folder / "log").read_text()
