@@ -1,8 +1,11 @@
-//! The command line: its commands and options, and the settings that they and other sources give.
+//! The programs `collector` and `analyze-metrics`: their commands and options, and the settings that these and other sources give.
+//!
+//! A program parses, calls the rest of the library, and turns the outcome into an exit code. Nothing else knows the command line.
 //!
 //! The result of a command goes to stdout, everything else to stderr. A reader that closes the pipe early (`| head`) is not
 //! an error.
 
+mod analyze_metrics;
 mod cache;
 mod changes;
 mod commands;
@@ -39,7 +42,9 @@ use settings::{Group, Settings};
 use tables::TablesArguments;
 use watch::WatchArguments;
 
-/// How the program ends.
+pub use analyze_metrics::main as analyze_metrics;
+
+/// How a program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// What was asked is done.
@@ -209,8 +214,24 @@ pub(crate) fn command_line() -> Command {
     })
 }
 
+/// The program `collector`.
+#[must_use]
+pub fn collector() -> ExitCode {
+    let exit = match command_line().try_get_matches() {
+        Ok(matches) => dispatch(&matches),
+        Err(refused) => refuse(&refused),
+    };
+    exit.into()
+}
+
+/// Prints why a command line was refused. Help and version come this way too, on stdout and as success.
+fn refuse(refused: &clap::Error) -> Exit {
+    let _ = refused.print();
+    if refused.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
 /// Carries a command out, and reports why it failed.
-pub(crate) fn dispatch(matches: &ArgMatches) -> Exit {
+fn dispatch(matches: &ArgMatches) -> Exit {
     let result = carry_out(matches);
     logging::finish();
     match result {

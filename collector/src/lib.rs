@@ -10,9 +10,12 @@
 //! ```
 //!
 //! [`run`] is the list of these steps; [`import`] repeats them over recorded responses. [`query`] reads what is stored, through a
-//! [`cache`] where there is one, and from `tables` where they hold the same; [`fetch`] asks the feed by its own filters. [`analysis`] and [`trends`] read the records of
-//! runs, whose values [`quantity`] defines; [`heartbeat`] reports runs to a monitor. No module knows the command line, only
-//! [`feed`], [`store`] and [`heartbeat`] know the network, and only [`clock`] reads the time.
+//! [`cache`] where there is one, and from `tables` where they hold the same; [`fetch`] asks the feed by its own filters. `analysis` and `trends` read the records of
+//! runs, whose values [`quantity`] defines; `heartbeat` reports runs to a monitor. Only `cli` knows the command line, only
+//! [`feed`], [`store`] and `heartbeat` know the network, and only [`clock`] reads the time.
+//!
+//! Modules that this page does not list are public for the programs, benches and load tests of this project alone. They change
+//! without notice.
 //!
 //! # A course in five steps
 //!
@@ -96,17 +99,23 @@ compile_error!(
      docs/platforms.md"
 );
 
+#[doc(hidden)]
 pub mod analysis;
 pub mod archive;
 pub mod cache;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod clock;
 mod concurrency;
 pub mod event;
 pub mod feed;
 pub mod fetch;
+#[doc(hidden)]
 pub mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+#[doc(hidden)]
 pub mod heartbeat;
 mod http_phases;
 mod http_span;
@@ -121,8 +130,10 @@ pub mod run;
 pub mod store;
 #[cfg(feature = "tables")]
 pub mod tables;
+#[doc(hidden)]
 pub mod text;
 mod tls;
+#[doc(hidden)]
 pub mod trends;
 #[cfg(feature = "watch")]
 pub mod watch;

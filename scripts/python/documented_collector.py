@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """A plain collector as the documents describe it: requests, json, a set, datetime.fromisoformat, JSON Lines.
 
-    documented_collector.py --url URL --store DIR          one run
+    documented_collector.py --url URL --store DIR          one run into a folder
+    documented_collector.py --url URL --bucket CONFIG --endpoint URL
+                                                           one run into Object Storage, with the official SDK
     documented_collector.py --steps N RESPONSE [LEDGER]    time the steps in memory, print their median
     documented_collector.py --install DIR                  make what an installation leaves after months
 
@@ -23,10 +25,49 @@ TRACKED = 1000
 USER_AGENT = "documented-collector/1.0 (comparison on loopback)"
 
 
-def read_seen(path: Path) -> set:
-    if not path.exists():
-        return set()
-    return set(json.loads(path.read_text(encoding="utf-8"))["seen_ids"])
+class Folder:
+    """Objects as files."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def read(self, name: str) -> str | None:
+        path = self.folder / name
+        return path.read_text(encoding="utf-8") if path.exists() else None
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+class Bucket:
+    """Objects in Object Storage."""
+
+    def __init__(self, config: str, endpoint: str, namespace: str, bucket: str):
+        import oci
+
+        self.refused = oci.exceptions.ServiceError
+        self.at = (namespace, bucket)
+        self.client = oci.object_storage.ObjectStorageClient(oci.config.from_file(config), service_endpoint=endpoint)
+
+    def read(self, name: str) -> str | None:
+        try:
+            return self.client.get_object(*self.at, name).data.text
+        except self.refused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def write(self, name: str, text: str) -> None:
+        self.client.put_object(*self.at, name, text.encode())
+
+
+LEDGER = "metadata/last_seen.json"
+
+
+def read_seen(text: str | None) -> set:
+    return set(json.loads(text)["seen_ids"]) if text else set()
 
 
 def event_date(event: dict) -> datetime:
@@ -45,40 +86,36 @@ def to_json_lines(events: list) -> dict:
     }
 
 
-def write_seen(path: Path, seen: set) -> None:
+def write_seen(store: Folder | Bucket, seen: set) -> None:
     kept = sorted(seen, reverse=True)[:TRACKED]
     ledger = {
         "seen_ids": kept,
         "last_updated": datetime.now(timezone.utc).isoformat(),
         "total_tracked": len(kept),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(ledger, indent=2), encoding="utf-8")
+    store.write(LEDGER, json.dumps(ledger, indent=2))
 
 
-def collect(url: str, store: Path) -> None:
+def collect(url: str, store: Folder | Bucket) -> None:
     import requests
 
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip, deflate"}
     response = requests.get(url, headers=headers, timeout=30)
     response.raise_for_status()
     events = response.json()
-    ledger = store / "metadata" / "last_seen.json"
-    seen = read_seen(ledger)
+    seen = read_seen(store.read(LEDGER))
     new = [event for event in events if event["id"] not in seen]
     if new:
         second = int(time.time())
         for day, lines in to_json_lines(new).items():
-            folder = store / "events" / day
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"events-{second}.jsonl").write_text(lines, encoding="utf-8")
-        write_seen(ledger, seen | {event["id"] for event in events})
+            store.write(f"events/{day}/events-{second}.jsonl", lines)
+        write_seen(store, seen | {event["id"] for event in events})
     print(f"{len(new)} new of {len(events)}")
 
 
 def time_steps(rounds: int, response: Path, ledger: Path | None) -> None:
     body = response.read_bytes()
-    seen = read_seen(ledger) if ledger else set()
+    seen = read_seen(ledger.read_text(encoding="utf-8")) if ledger else set()
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -148,7 +185,7 @@ def install(folder: Path, seed: int = 1) -> None:
             day_folder.mkdir(parents=True, exist_ok=True)
             # The original writes no line feed at the end.
             (day_folder / f"events-{second + at % 7}.jsonl").write_text(lines.rstrip("\n"), encoding="utf-8")
-    write_seen(folder / "data" / "metadata" / "last_seen.json", {event["id"] for event in events})
+    write_seen(Folder(folder / "data"), {event["id"] for event in events})
     made_metrics(folder / "metrics", chance)
     (folder / ".env").write_text(DOTENV, encoding="utf-8")
     units = folder / "etc" / "systemd" / "system"
@@ -186,6 +223,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A plain collector as the documents describe it.")
     parser.add_argument("--url")
     parser.add_argument("--store", type=Path, default=Path("data"))
+    parser.add_argument("--bucket", metavar="CONFIG", help="a configuration file of the SDK")
+    parser.add_argument("--endpoint", help="where Object Storage is")
     parser.add_argument("--steps", type=int, metavar="N")
     parser.add_argument("--install", type=Path, metavar="DIR")
     parser.add_argument("files", nargs="*", type=Path, metavar="RESPONSE [LEDGER]")
@@ -195,7 +234,8 @@ def main() -> None:
     elif given.install:
         install(given.install)
     elif given.url:
-        collect(given.url, given.store)
+        bucket = given.bucket and Bucket(given.bucket, given.endpoint, "simulated", "events")
+        collect(given.url, bucket or Folder(given.store))
     else:
         parser.error("name --url, --install, or --steps and a response")
 

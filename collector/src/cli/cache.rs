@@ -4,8 +4,6 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use collector::archive::Archive;
-use collector::cache::{Cache, KeptOnDisk};
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
@@ -13,6 +11,8 @@ use super::output::{self, bytes};
 use super::settings::{Settings, StoreSettings};
 use super::stores::open_store;
 use super::{Exit, Failure};
+use crate::archive::Archive;
+use crate::cache::{Cache, KeptOnDisk};
 
 #[derive(Debug, Args)]
 pub(super) struct CacheArguments {

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use clap::{Args, value_parser};
-use collector::archive::{Changes, Cursor};
 
 use super::commands::{runtime, system_clock};
 use super::output;
 use super::settings::Settings;
 use super::stores::open_archive;
 use super::{Exit, Failure};
+use crate::archive::{Changes, Cursor};
 
 /// Maximum number of changes that are printed, but for those of the last commit.
 const LIMIT: u32 = 1_000;

@@ -7,15 +7,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use clap_complete::Shell;
-use collector::archive::{ArchiveError, Findings};
-use collector::clock::{Clock as _, SharedClock, SystemClock};
-use collector::feed::{Feed, FeedError, POLISEN_URL};
-use collector::heartbeat::Heartbeat;
-use collector::import::{find_recordings, import as import_recordings};
-use collector::record::check;
-use collector::run::Collector;
-use collector::text::printable_lines;
-use collector::watch::status::Status;
 use tokio::runtime::Runtime;
 use tracing::warn;
 
@@ -23,6 +14,15 @@ use super::output::{self, Progress};
 use super::settings::{Settings, Value};
 use super::stores::open_archive;
 use super::{Exit, Failure, command_line, summary};
+use crate::archive::{ArchiveError, Findings};
+use crate::clock::{Clock as _, SharedClock, SystemClock};
+use crate::feed::{Feed, FeedError, POLISEN_URL};
+use crate::heartbeat::Heartbeat;
+use crate::import::{find_recordings, import as import_recordings};
+use crate::record::check;
+use crate::run::Collector;
+use crate::text::printable_lines;
+use crate::watch::status::Status;
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
@@ -33,7 +33,7 @@ pub(crate) struct RunArguments {
 
 pub(crate) fn run(settings: &Settings, arguments: &RunArguments) -> Result<Exit, Failure> {
     let limits = settings.health.limits();
-    let (runtime, clock) = (collector::run::runtime().context("cannot start")?, system_clock());
+    let (runtime, clock) = (crate::run::runtime().context("cannot start")?, system_clock());
     let collector = runtime.block_on(collector(settings, &clock))?;
     let heartbeat = heartbeat(settings)?;
     let report = runtime.block_on(collector.run());
@@ -162,7 +162,7 @@ pub(crate) struct VerifyArguments {
 struct AllFindings<'a> {
     #[serde(flatten)]
     archive: &'a Findings,
-    tables: &'a collector::tables::TablesFindings,
+    tables: &'a crate::tables::TablesFindings,
 }
 
 #[cfg(feature = "tables")]
@@ -258,5 +258,5 @@ pub(super) fn system_clock() -> SharedClock {
 
 /// The runtime of a command that reads many objects at a time.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
-    collector::run::runtime_with(16).context("cannot start")
+    crate::run::runtime_with(16).context("cannot start")
 }

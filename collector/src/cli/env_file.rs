@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn apply(named: Option<&String>) -> anyhow::Result<()> {
     let path = named.cloned().or_else(|| env::var(VARIABLE).ok().filter(|path| !path.is_empty()));
     let Some(path) = path.map(PathBuf::from) else { return Ok(()) };
-    let text = collector::files::read_text(&path, LIMIT_BYTES, PATIENCE)
+    let text = crate::files::read_text(&path, LIMIT_BYTES, PATIENCE)
         .with_context(|| format!("cannot read {}", path.display()))?;
     let variables = parse(&text).map_err(|(line, reason)| anyhow!("{}:{line}: {reason}", path.display()))?;
     let program = env::current_exe().context("cannot start again")?;

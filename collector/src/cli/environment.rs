@@ -123,7 +123,7 @@ fn check_certificates() -> anyhow::Result<()> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     if let Some(file) = set("SSL_CERT_FILE") {
         let unusable = |reason: String| anyhow!("$SSL_CERT_FILE: {}: {reason}", Path::new(&file).display());
-        let text = collector::files::read_regular(Path::new(&file), CERTIFICATES_LIMIT_BYTES);
+        let text = crate::files::read_regular(Path::new(&file), CERTIFICATES_LIMIT_BYTES);
         let text = text.map_err(|error| unusable(error.to_string()))?;
         if !holds_certificate(&text) {
             return Err(unusable("it holds no certificate in PEM format".to_owned()));
@@ -140,7 +140,7 @@ fn check_certificate_folders(folders: &OsString) -> anyhow::Result<()> {
             fs::read_dir(&folder).map_err(|error| anyhow!("$SSL_CERT_DIR: {}: {error}", folder.display()))?;
         let mut files = entries.filter_map(|entry| Some(entry.ok()?.path()));
         is_found |= files.any(|file| {
-            let text = collector::files::read_regular(&file, CERTIFICATES_LIMIT_BYTES);
+            let text = crate::files::read_regular(&file, CERTIFICATES_LIMIT_BYTES);
             text.is_ok_and(|text| holds_certificate(&text))
         });
     }

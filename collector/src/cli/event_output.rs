@@ -8,13 +8,13 @@ use std::io::{self, IsTerminal as _, Write};
 use chrono::NaiveDate;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use collector::event::Fields;
-use collector::fetch::Shown;
-use collector::query::{Cursor, Found};
-use collector::text::{csv_cell, json_for_terminal, printable};
 use serde_json::{Map, Value, json};
 
 use super::output;
+use crate::event::Fields;
+use crate::fetch::Shown;
+use crate::query::{Cursor, Found};
+use crate::text::{csv_cell, json_for_terminal, printable};
 
 /// The fields of an event that can be chosen.
 const FIELDS: [&str; 9] = ["id", "datetime", "type", "location", "name", "summary", "url", "gps", "day"];

@@ -4,9 +4,6 @@ use std::io::{self, BufWriter, Write as _};
 use std::sync::Arc;
 
 use clap::{Args, value_parser};
-use collector::cache::Cache;
-use collector::feed::{Feed, Selection, Source, When};
-use collector::fetch::select;
 use serde_json::json;
 
 use super::commands::{remind_of_contact, runtime, system_clock};
@@ -14,6 +11,9 @@ use super::event_output::{FormatArguments, Row, event_writer};
 use super::output::Progress;
 use super::settings::Settings;
 use super::{Exit, Failure, output};
+use crate::cache::Cache;
+use crate::feed::{Feed, Selection, Source, When};
+use crate::fetch::select;
 
 #[derive(Debug, Args)]
 pub(super) struct FetchArguments {

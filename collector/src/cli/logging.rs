@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal as _};
 use std::{env, fmt};
 
-use collector::text::{json_for_terminal, printable};
 use nix::sys::stat::fstat;
 use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
@@ -16,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::settings::LogSettings;
+use crate::text::{json_for_terminal, printable};
 
 /// The form of a line of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,15 +4,6 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use collector::archive::{ArchiveError, Deposit, Findings, Outcome, Problem, Repair};
-use collector::feed::Source;
-use collector::import::ImportSummary;
-use collector::quantity::Quantity;
-use collector::record::check::HealthCheck;
-use collector::record::{HttpUse, RunRecord};
-use collector::run::RunReport;
-use collector::store::OpenError;
-use collector::text::{json_for_terminal, printable, without_credentials};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
@@ -20,6 +11,15 @@ use serde_json::json;
 use super::Exit;
 use super::settings::Value;
 use super::{logging, summary};
+use crate::archive::{ArchiveError, Deposit, Findings, Outcome, Problem, Repair};
+use crate::feed::Source;
+use crate::import::ImportSummary;
+use crate::quantity::Quantity;
+use crate::record::check::HealthCheck;
+use crate::record::{HttpUse, RunRecord};
+use crate::run::RunReport;
+use crate::store::OpenError;
+use crate::text::{json_for_terminal, printable, without_credentials};
 
 /// Prints a value as one JSON document.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use chrono::NaiveDate;
 use clap::{Args, value_parser};
-use collector::query::{Cost, Cursor, Filter, Query, Revisions, TablesUse, Unreadable};
-use collector::text::printable;
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
@@ -16,6 +14,8 @@ use super::output::Progress;
 use super::settings::{Names, Settings, names};
 use super::stores::open_archive;
 use super::{Exit, Failure};
+use crate::query::{Cost, Cursor, Filter, Query, Revisions, TablesUse, Unreadable};
+use crate::text::printable;
 
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);

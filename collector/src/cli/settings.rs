@@ -21,13 +21,14 @@ use std::sync::LazyLock;
 use anyhow::bail;
 use clap::builder::{BoolishValueParser, StringValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches as _};
-use collector::archive::ArchiveOptions;
-use collector::feed::{CallLimits, FeedOptions, Source, is_loopback};
-use collector::record::{Limits, RecordPaths};
-use collector::store::StoreOptions;
-use collector::store::oci::vault::SecretIds;
 
 use config_file::ConfigFile;
+
+use crate::archive::ArchiveOptions;
+use crate::feed::{CallLimits, FeedOptions, Source, is_loopback};
+use crate::record::{Limits, RecordPaths};
+use crate::store::StoreOptions;
+use crate::store::oci::vault::SecretIds;
 pub(crate) use groups::*;
 pub(crate) use parsers::{Names, names};
 pub(crate) use values::{Origin, Value};
@@ -240,7 +241,7 @@ impl SourceSettings {
 impl CallSettings {
     /// Whether the provider cannot know whom to ask about the calls.
     pub(crate) fn is_anonymous(&self) -> bool {
-        self.contact.is_none() && self.user_agent == collector::feed::USER_AGENT
+        self.contact.is_none() && self.user_agent == crate::feed::USER_AGENT
     }
 }
 

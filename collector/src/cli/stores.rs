@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use collector::archive::{Archive, StateFolder};
-use collector::cache::{Cache, CacheOptions, DiskOptions};
-use collector::clock::SharedClock;
-use collector::store::{OpenError, OpenStore, StoreOptions};
 use twox_hash::XxHash3_64;
 
 use super::Failure;
 use super::settings::{ArchiveSettings, CacheSettings, Origin};
+use crate::archive::{Archive, StateFolder};
+use crate::cache::{Cache, CacheOptions, DiskOptions};
+use crate::clock::SharedClock;
+use crate::store::{OpenError, OpenStore, StoreOptions};
 
 /// Opens a store. An error about a folder names the option, variable or file that chose it.
 pub(crate) async fn open_store(

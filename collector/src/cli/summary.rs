@@ -3,12 +3,12 @@
 
 use std::fmt::Write as _;
 
-use collector::quantity::{CallKind, Quantity, Section, StepKind};
-use collector::record::RunRecord;
 use tracing::{info, warn};
 
 use super::logging::LogFormat;
 use super::output::duration;
+use crate::quantity::{CallKind, Quantity, Section, StepKind};
+use crate::record::RunRecord;
 
 const WIDTH: usize = 60;
 

@@ -5,10 +5,6 @@ use std::io::{self, Write as _};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args;
-use collector::archive::Archive;
-use collector::clock::SharedClock;
-use collector::store::SharedStore;
-use collector::tables::{Month, Months, Tables, TablesFindings, TablesOptions, TablesReport};
 use tracing::{info, warn};
 
 use super::commands::{runtime, system_clock};
@@ -16,6 +12,10 @@ use super::output;
 use super::settings::{Settings, TablesSchedule};
 use super::stores::open_archive;
 use super::{Exit, Failure};
+use crate::archive::Archive;
+use crate::clock::SharedClock;
+use crate::store::SharedStore;
+use crate::tables::{Month, Months, Tables, TablesFindings, TablesOptions, TablesReport};
 
 #[derive(Debug, Args)]
 pub(super) struct TablesArguments {

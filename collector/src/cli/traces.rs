@@ -63,7 +63,7 @@ fn resource() -> Resource {
 
 /// A client for this address, with the same restrictions as all other calls of the program.
 fn client_for(url: &Url) -> anyhow::Result<Client> {
-    let is_here = collector::feed::is_loopback(url);
+    let is_here = crate::feed::is_loopback(url);
     match url.scheme() {
         "https" => {}
         "http" if is_here => {}

@@ -8,16 +8,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use clap::{ArgMatches, Args};
-use collector::clock::SharedClock;
-use collector::feed::Source;
-use collector::heartbeat::Heartbeat;
-use collector::record::{health, is_in_the_future};
-use collector::run::Collector;
-use collector::watch::http::Pages;
-use collector::watch::poll_interval::PollInterval;
-use collector::watch::schedule::Schedule;
-use collector::watch::status::Status;
-use collector::watch::{Command, Watch, listener, recorded_runs};
 use nix::sys::signal::SigSet;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,6 +18,16 @@ use tracing::{error, info, warn};
 use super::commands::{collector, heartbeat, system_clock};
 use super::settings::{ServiceSettings, Settings};
 use super::{Exit, Failure};
+use crate::clock::SharedClock;
+use crate::feed::Source;
+use crate::heartbeat::Heartbeat;
+use crate::record::{health, is_in_the_future};
+use crate::run::Collector;
+use crate::watch::http::Pages;
+use crate::watch::poll_interval::PollInterval;
+use crate::watch::schedule::Schedule;
+use crate::watch::status::Status;
+use crate::watch::{Command, Watch, listener, recorded_runs};
 
 /// A health file that is read is not larger.
 const HEALTH_LIMIT_BYTES: u64 = 1 << 20;
@@ -56,7 +56,7 @@ pub(crate) fn watch(
     options: &ArgMatches,
     arguments: &WatchArguments,
 ) -> Result<Exit, Failure> {
-    let runtime = collector::run::runtime().context("cannot start")?;
+    let runtime = crate::run::runtime().context("cannot start")?;
     let ended = runtime.block_on(async {
         let commands = signals()?;
         let service = Service::start(settings)?;
@@ -311,7 +311,7 @@ async fn pass_on(mut signal: Signal, command: Command, sender: UnboundedSender<C
 
 /// When an earlier process ran last, so that a restart does not poll anew before it is time. A time in the future delays nothing.
 fn last_run(settings: &Settings, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let text = collector::files::read_regular(&settings.health.health_file, HEALTH_LIMIT_BYTES).ok()?;
+    let text = crate::files::read_regular(&settings.health.health_file, HEALTH_LIMIT_BYTES).ok()?;
     let health: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let time = DateTime::parse_from_rfc3339(health.get("last_run")?.as_str()?).ok()?;
     let time = time.to_utc();

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{env, fs};
 
-use collector::archive::{Archive, Findings};
-use collector::clock::SharedClock;
-use collector::record::history::{History, Input};
-use collector::store::OpenStore;
-
 use super::{CheckResult, Round};
+use crate::archive::{Archive, Findings};
 use crate::cli::settings::{Settings, python};
 use crate::cli::{Failure, output};
+use crate::clock::SharedClock;
+use crate::record::history::{History, Input};
+use crate::store::OpenStore;
 
 /// Where services and their times are configured.
 const SCHEDULES: [&str; 3] = ["/etc/systemd/system", "/etc/cron.d", "/var/spool/cron/crontabs"];
@@ -127,7 +126,7 @@ fn files_that_run_it(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = paths
         .filter(|path| path.extension().is_none_or(|extension| extension == OsStr::new("service")))
         .filter(|path| {
-            let text = collector::files::read_regular(path, LIMIT_BYTES);
+            let text = crate::files::read_regular(path, LIMIT_BYTES);
             text.is_ok_and(|text| String::from_utf8_lossy(&text).contains(PROGRAM))
         })
         .collect();

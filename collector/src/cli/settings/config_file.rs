@@ -35,7 +35,7 @@ impl ConfigFile {
         };
         let path = with_home(&path).map_err(|reason| anyhow!("--config: `{path}`: {reason}"))?;
         let path = PathBuf::from(path);
-        let text = collector::files::read_text(&path, LIMIT_BYTES, PATIENCE)
+        let text = crate::files::read_text(&path, LIMIT_BYTES, PATIENCE)
             .with_context(|| format!("cannot read {}", path.display()))?;
         let known: Vec<&str> = KEYS.iter().map(String::as_str).collect();
         let entries =

@@ -4,7 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
-use collector::files::check_folder;
+
+use crate::files::check_folder;
 
 /// Where state that outlives a run belongs: systemd's `StateDirectory=`, or the user's by the XDG rules.
 pub(super) fn state() -> anyhow::Result<PathBuf> {

@@ -11,19 +11,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
-use collector::archive::ArchiveOptions;
-use collector::cache::CacheOptions;
-use collector::feed::{FeedOptions, POLISEN_URL, Source};
-use collector::heartbeat::HeartbeatUrl;
-use collector::record::Limits;
-use collector::store::oci::instance::METADATA_URL;
-use collector::store::{Addressing, Auth, SignerKind, StoreAddress};
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
 use super::parsers::{self, Listener, time_text};
 use super::values::Origin;
+use crate::archive::ArchiveOptions;
+use crate::cache::CacheOptions;
 use crate::cli::logging::LogFormat;
+use crate::feed::{FeedOptions, POLISEN_URL, Source};
+use crate::heartbeat::HeartbeatUrl;
+use crate::record::Limits;
+use crate::store::oci::instance::METADATA_URL;
+use crate::store::{Addressing, Auth, SignerKind, StoreAddress};
 
 const CACHE: &str = "Cache";
 const BUCKET: &str = "Store in a bucket (oci://, s3://)";

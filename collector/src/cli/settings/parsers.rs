@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use collector::files::check_folder;
-use collector::store::SignerKind;
 use tracing::level_filters::LevelFilter;
 
 use super::folders;
+use crate::files::check_folder;
+use crate::store::SignerKind;
 
 /// The address that the service listens on, if any.
 pub(crate) type Listener = Option<SocketAddr>;

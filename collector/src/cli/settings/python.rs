@@ -6,11 +6,11 @@
 use std::env;
 
 use anyhow::{anyhow, bail};
-use collector::store::oci::endpoint::Region;
 use tracing::{info, warn};
 
 use super::values::Value;
 use super::variables;
+use crate::store::oci::endpoint::Region;
 
 /// What a variable means here.
 #[derive(Clone, Copy)]

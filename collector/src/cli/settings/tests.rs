@@ -70,7 +70,7 @@ fn docs_list_every_setting() {
     if env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, &expected).unwrap();
     }
-    let hint = "`UPDATE_DOCS=1 cargo test -p polisen-events-collector --bin collector settings::` writes it";
+    let hint = "`UPDATE_DOCS=1 cargo test -p polisen-events-collector --lib cli::settings::` writes it";
     assert!(fs::read_to_string(&path).unwrap() == expected, "docs/settings.md differs; {hint}");
 }
 

@@ -10,11 +10,11 @@ use anyhow::anyhow;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueHint};
-use collector::heartbeat::HeartbeatUrl;
-use collector::text::without_credentials;
 
 use super::config_file::{ConfigFile, Entry};
 use super::{folders, option, parsers, python, variable, variables};
+use crate::heartbeat::HeartbeatUrl;
+use crate::text::without_credentials;
 
 /// The bucket that the documented collector stores into, where `OCI_NAMESPACE` is set and `OCI_BUCKET_NAME` is not.
 const DOCUMENTED_BUCKET: &str = "polisen-events-collector";
