@@ -121,10 +121,7 @@ pub enum ArchiveError {
         found: String,
     },
     /// The store is empty where this machine has seen an archive.
-    #[error(
-        "{location} is empty, but this machine has collected archive {archive} there: is the disk mounted, and the \
-         address right? With --new-archive a new one is begun"
-    )]
+    #[error("{location} is empty, but this machine has collected archive {archive} there")]
     Vanished {
         /// The store.
         location: String,
@@ -151,6 +148,9 @@ impl ArchiveError {
         match self {
             Self::Missing(_) => Some(
                 "check --store and whether the file system is mounted; `collector run` starts an archive",
+            ),
+            Self::Vanished { .. } => Some(
+                "mount the disk or correct --store; if the archive was removed on purpose, --new-archive starts another one",
             ),
             _ => None,
         }

@@ -70,8 +70,8 @@ pub enum ResponseError {
     /// Nothing but white space.
     #[error("the response is empty")]
     Empty,
-    /// A byte sequence that is no text.
-    #[error("the response is no UTF-8: invalid byte at offset {offset}")]
+    /// A byte sequence that is not text.
+    #[error("the response is not UTF-8: invalid byte at offset {offset}")]
     InvalidUtf8 {
         /// Offset of the first invalid byte.
         offset: usize,
@@ -80,7 +80,7 @@ pub enum ResponseError {
     #[error("the response is a web page, not JSON")]
     WebPage,
     /// A JSON value of another kind, such as an error object.
-    #[error("the response is JSON, but {found} where an array of events belongs")]
+    #[error("the response is JSON, but {found} and not an array of events")]
     NotAnArray {
         /// What it is.
         found: &'static str,

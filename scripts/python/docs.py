@@ -202,7 +202,12 @@ def run(path: Path, shell: subprocess.Popen, command: Command, code_is_shown: bo
 
 
 def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print(__doc__)
+        return
     programs = Path(sys.argv[1]).resolve()
+    if not (programs / "collector").is_file():
+        sys.exit(f"there is no program `collector` in {programs}")
     paths = [Path(it).resolve() for it in sys.argv[2:]] or [ROOT / "README.md", *sorted(set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/operate.md"})]
     wrong, executed, skipped = [], 0, 0
     for path in paths:

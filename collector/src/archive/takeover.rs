@@ -52,7 +52,9 @@ impl Archive {
     ///
     /// `ours` names the same objects as the claim that was found, but us as the owner.
     pub(super) async fn finish(&self, from: &Snapshot, ours: Claim) -> Result<Snapshot, ArchiveError> {
-        info!(objects = ours.objects.len(), "finishing what a run left behind");
+        if from.ledger.claim.as_ref().is_some_and(|claim| claim.owner != ours.owner) {
+            info!(objects = ours.objects.len(), "finishing what a run left behind");
+        }
         let Swap::Done(held) = self.swap(from, from.ledger.with_claim(ours)).await? else {
             return Box::pin(self.open()).await;
         };

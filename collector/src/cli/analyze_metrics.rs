@@ -132,12 +132,17 @@ impl CommandLine {
     /// The documented report is over all records of a folder.
     fn check(&self) -> Result<(), clap::Error> {
         let reports = self.prints_document();
+        let is_missing = |path: &&PathBuf| path.as_os_str() != "-" && !path.exists();
+        if let Some(path) = self.paths.iter().find(is_missing) {
+            let message = format!("{}: no such file or folder", printable(path.display()));
+            return Err(Self::command().error(ErrorKind::ValueValidation, message));
+        }
         let is_one_folder = self.paths.len() <= 1 && self.paths.iter().all(|path| path.is_dir());
         let chooses = !is_one_folder || self.since.is_some() || self.until.is_some() || self.last.is_some();
         let wrong = |message: &str| Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
         if chooses && !reports && self.fail_on.is_empty() && self.save_baseline.is_none() {
             return wrong(
-                "the documented report is over all records of one existing folder; for other records, ask for one with --report",
+                "without --report, all records of one folder are reported; for a period or other records, name a report with --report",
             );
         }
         if self.format != Format::Text && !reports {
@@ -235,7 +240,13 @@ fn cannot_read(folder: &Path) -> String {
 fn archive(folder: &Path, age: TimeDelta, out: &mut impl io::Write) -> anyhow::Result<()> {
     let now = Utc::now();
     let packed = pack(folder, now - age, now).with_context(|| format!("cannot pack {}", folder.display()))?;
-    writeln!(out, "{} records are packed into {} files", packed.records, packed.files.len())?;
+    let files = packed.files.len();
+    writeln!(
+        out,
+        "{} records are packed into {files} file{}",
+        packed.records,
+        if files == 1 { "" } else { "s" }
+    )?;
     for left in packed.left {
         writeln!(out, "left as it is: {}: {}", printable(left.place), printable(left.reason))?;
     }

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::commands::{runtime, system_clock};
 use super::event_output::{FormatArguments, Row, event_writer};
 use super::output::Progress;
+use super::settings::parsers;
 use super::settings::{Names, Settings, names};
 use super::stores::open_archive;
 use super::{Exit, Failure};
@@ -23,10 +24,10 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 pub(super) struct QueryArguments {
     /// First day, such as 2026-01-31 [default: the earliest day in the archive]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = parsers::day)]
     from: Option<NaiveDate>,
     /// Last day [default: the latest day in the archive; with --from: today]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = parsers::day)]
     to: Option<NaiveDate>,
     /// Only events of this type; repeatable
     #[arg(long = "type", value_name = "TYPE")]
@@ -119,6 +120,8 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
         out.flush()?;
         if let Some(next) = next {
             let _ = writeln!(io::stderr(), "there is more: --after {next}");
+        } else if printed == 0 && io::stderr().is_terminal() {
+            let _ = writeln!(io::stderr(), "no events found");
         }
         let cost = (answer.cost(), answer.tables());
         if let Some(cache) = archive.cache() {

@@ -7,7 +7,7 @@
 mod config_file;
 mod folders;
 mod groups;
-mod parsers;
+pub(super) mod parsers;
 pub(super) mod python;
 #[cfg(test)]
 mod tests;

@@ -20,10 +20,10 @@ use crate::tables::{Month, Months, Tables, TablesFindings, TablesOptions, Tables
 #[derive(Debug, Args)]
 pub(super) struct TablesArguments {
     /// First day; its whole month is made [default: the earliest month in the archive]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = parsers::day)]
     from: Option<NaiveDate>,
     /// Last day; its whole month is made [default: the latest month in the archive]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = parsers::day)]
     to: Option<NaiveDate>,
     /// Make every file anew from the objects, also if nothing was committed
     #[arg(long)]

@@ -269,7 +269,11 @@ fn check_source(settings: &Settings) -> anyhow::Result<()> {
     }
     let closest = closest_calls(settings);
     if settings.service.interval < closest {
-        bail!("interval: the feed may be called every {} s at most", closest.as_secs());
+        bail!(
+            "--interval: {} s is less than the {} s that the feed permits between two polls; 30m is 30 minutes",
+            settings.service.interval.as_secs(),
+            closest.as_secs()
+        );
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub enum Fault {
     #[error("an invalid number")]
     InvalidNumber,
     /// Something behind the value.
-    #[error("something stands behind the end of the value")]
+    #[error("there is text behind the end of the value")]
     TrailingGarbage,
 }
 

@@ -129,7 +129,7 @@ where
     if rest.fill_buf().await.map_err(|error| judge(error, encoding))?.is_empty() {
         return Ok(bytes);
     }
-    let reason = "something stands behind the end of the compressed data".to_owned();
+    let reason = "there are bytes behind the end of the compressed data".to_owned();
     Err(FeedError::Encoding { encoding: encoding.to_owned(), reason }.into())
 }
 

@@ -17,16 +17,20 @@ const FRAME_BYTES: u64 = 1024;
 
 #[derive(Deserialize)]
 struct Line<'a> {
-    time: Time,
+    #[serde(borrow)]
+    time: &'a RawValue,
     #[serde(borrow)]
     body: &'a RawValue,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Time {
-    Seconds(i64),
-    Text(DateTime<Utc>),
+/// The time of a line: seconds since 1970, or a text as RFC 3339 has it.
+fn parse_time(json: &RawValue) -> Result<DateTime<Utc>, String> {
+    let seconds = || DateTime::from_timestamp(json.get().parse().ok()?, 0);
+    let text = || serde_json::from_str(json.get()).ok();
+    seconds().or_else(text).ok_or_else(|| {
+        let shown: String = json.get().chars().take(40).collect();
+        format!("`time` is {shown}, and not a time such as \"2026-01-31T14:00:00Z\" or seconds since 1970")
+    })
 }
 
 /// Whether a file of this name holds JSON Lines.
@@ -60,11 +64,7 @@ pub(super) fn find(
         if !line.trim_ascii().is_empty() {
             let Line { time, body } =
                 serde_json::from_slice(&line).map_err(|error| invalid(error.to_string()))?;
-            let time = match time {
-                Time::Seconds(seconds) => DateTime::from_timestamp(seconds, 0),
-                Time::Text(time) => Some(time),
-            };
-            let time = time.ok_or_else(|| invalid("the time does not exist".to_owned()))?;
+            let time = parse_time(time).map_err(invalid)?;
             let offset = body.get().as_ptr() as usize - line.as_ptr() as usize;
             let span = Body::Span { path: Arc::clone(&path), offset: begin + offset as u64 };
             found.push(Recording::new(time, Arc::clone(&name), number, body.get().len() as u64, span));

@@ -406,7 +406,7 @@ fn archive_that_is_not_mounted_is_not_begun_anew() {
     fs::rename(home.path("data"), home.path("unmounted")).unwrap();
     fs::create_dir(home.path("data")).unwrap();
     let ended = home.run(fixture("response-next.json")).with(1);
-    assert!(ended.error_line().contains("--new-archive"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("hint: mount the disk or correct --store"), "{}", ended.stderr);
     assert_eq!(home.store().len(), 0);
     fs::remove_dir_all(home.path("data")).unwrap();
     fs::rename(home.path("unmounted"), home.path("data")).unwrap();

@@ -67,7 +67,7 @@ impl Bucket {
             return self.list(query);
         };
         let Ok(name) = percent_decode_str(name).decode_utf8() else {
-            return Answer::error(StatusCode::BAD_REQUEST, "InvalidParameter", "the name is no UTF-8");
+            return Answer::error(StatusCode::BAD_REQUEST, "InvalidParameter", "the name is not UTF-8");
         };
         match *method {
             Method::GET => {

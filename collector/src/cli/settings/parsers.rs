@@ -6,12 +6,18 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use chrono::NaiveDate;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use tracing::level_filters::LevelFilter;
 
 use super::folders;
 use crate::files::check_folder;
 use crate::store::SignerKind;
+
+/// A day, such as 2026-01-31.
+pub(crate) fn day(text: &str) -> Result<NaiveDate, &'static str> {
+    NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| "not a day such as 2026-01-31")
+}
 
 /// The address that the service listens on, if any.
 pub(crate) type Listener = Option<SocketAddr>;
