@@ -84,14 +84,29 @@ fn resolved<'a>(text: &'a str, names: &mut HashMap<&'a str, String>) -> String {
 
 /// Whether a function belongs to a library that is a means only.
 fn is_library(function: &str) -> bool {
-    matches!(crate_of(function).as_str(), "" | "std" | "core" | "alloc" | "hashbrown" | "compiler_builtins")
+    matches!(
+        crate_of(function).as_str(),
+        "" | "std" | "core" | "alloc" | "hashbrown" | "compiler_builtins" | "__rustc"
+    )
 }
 
-/// Moves what library functions cost to the functions that call them.
+/// Moves what library functions cost to the functions that call them, by what each caller spends in them. Functions of a library
+/// call each other, so this is repeated.
 fn attribute(functions: &mut Amounts, calls: &BTreeMap<(String, String), f64>) {
-    for ((caller, callee), cost) in calls {
-        if !is_library(caller) && is_library(callee) {
-            *functions.entry(caller.clone()).or_default() += cost;
+    const PASSES: usize = 40;
+    let mut callers: BTreeMap<&String, Vec<(&String, f64)>> = BTreeMap::new();
+    for ((caller, callee), cost) in calls.iter().filter(|((caller, callee), _)| caller != callee) {
+        callers.entry(callee).or_default().push((caller, *cost));
+    }
+    let library: Vec<String> = functions.keys().filter(|function| is_library(function)).cloned().collect();
+    for _ in 0..PASSES {
+        for function in &library {
+            let Some(callers) = callers.get(function) else { continue };
+            let cost = functions.insert(function.clone(), 0.0).unwrap_or(0.0);
+            let all: f64 = callers.iter().map(|(_, cost)| cost).sum();
+            for (caller, spent) in callers {
+                *functions.entry((*caller).clone()).or_default() += cost * spent / all.max(1.0);
+            }
         }
     }
     functions.retain(|function, _| !is_library(function));
