@@ -135,11 +135,11 @@ pub fn full_ledger() -> Ledger {
     after(&buffer_of(CAPACITY, 1), &Ledger::complete_since_ever(), DateTime::UNIX_EPOCH)
 }
 
-/// The responses of a day, half an hour apart, and when they are given.
+/// Responses half an hour apart, and when they are given: 48 for a day.
 #[must_use]
-pub fn day_of_responses() -> Vec<(DateTime<Utc>, Vec<u8>)> {
+pub fn responses(count: usize) -> Vec<(DateTime<Utc>, Vec<u8>)> {
     let mut feed = Feed::new(FeedConfig { log: false, ..FeedConfig::default() });
-    let responses = (0..48).map(|_| {
+    let responses = (0..count).map(|_| {
         feed.advance_by(TimeDelta::minutes(30));
         (feed.now(), feed.full_response().compact())
     });

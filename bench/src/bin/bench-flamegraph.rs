@@ -78,7 +78,7 @@ fn bench(id: &str) -> anyhow::Result<Work> {
 
 /// A day of runs, half an hour apart, over and over: each iteration is a run.
 fn whole_run() -> anyhow::Result<Work> {
-    let responses = bench::day_of_responses();
+    let responses = bench::responses(48);
     let times: Vec<DateTime<Utc>> = responses.iter().map(|(at, _)| *at).collect();
     let url = serve(responses.into_iter().map(|(_, body)| body).collect())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

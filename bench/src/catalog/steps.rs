@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::io;
 use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate};
 use collector::archive::{Archive, ArchiveOptions, objects_of};
-use collector::clock::VirtualClock;
+use collector::clock::{SharedClock, SystemClock, VirtualClock};
 use collector::event::Response;
+use collector::import::{find_recordings, import};
 use collector::ledger::{Classification, LedgerDocument};
-use collector::store::MemoryStore;
+use collector::store::{LocalStore, MemoryStore};
 
 use super::{Entry, Throughput, Work, entries};
 use crate::{Case, OwnedEvent};
@@ -29,6 +31,7 @@ pub(super) const ENTRIES: &[Entry] = entries![
     "ledger"/"find"/"5000", Elements(5_000), classify(5_000);
     "ledger"/"apply"/"500", Elements(500), apply_news(500);
     "import"/"day"/"48", Elements(48), import_day();
+    "import"/"disk"/"500", Elements(500), import_on_disk(500);
     "pipeline"/"all_seen"/"500", Elements(500), pipeline(500, 0);
     "pipeline"/"all_seen"/"5000", Elements(5_000), pipeline(5_000, 0);
     "pipeline"/"all_seen"/"50000", Elements(50_000), pipeline(50_000, 0);
@@ -121,7 +124,7 @@ fn apply_news(count: usize) -> Work {
 
 /// A day of responses, half an hour apart, into an archive in memory.
 fn import_day() -> Work {
-    let recordings = crate::day_of_responses();
+    let recordings = crate::responses(48);
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return Box::new(|| ()) };
     Box::new(move || {
         runtime.block_on(async {
@@ -136,5 +139,25 @@ fn import_day() -> Work {
                 let _ = black_box(archive.deposit(&response, snapshot, *at).await);
             }
         });
+    })
+}
+
+/// The bulk import of recorded responses, durable, from files into an empty folder on disk: the processor's part and the syncs.
+fn import_on_disk(count: usize) -> Work {
+    let prepared = || {
+        let folder = tempfile::tempdir()?;
+        for (at, body) in crate::responses(count) {
+            std::fs::write(folder.path().join(format!("{}.json", at.timestamp())), body)?;
+        }
+        let recordings = find_recordings(&[folder.path().to_owned()], |_| ()).map_err(io::Error::other)?;
+        Ok::<_, io::Error>((folder, recordings, collector::run::runtime()?))
+    };
+    let Ok((folder, recordings, runtime)) = prepared() else { return Box::new(|| ()) };
+    Box::new(move || {
+        let Ok(home) = tempfile::tempdir_in(folder.path()) else { return };
+        let clock: SharedClock = Arc::new(SystemClock::default());
+        let store = Arc::new(LocalStore::new(home.path().join("data")));
+        let archive = Archive::new(store, Arc::clone(&clock), ArchiveOptions::default());
+        let _ = black_box(runtime.block_on(import(&archive, &clock, &recordings, |_| ())));
     })
 }

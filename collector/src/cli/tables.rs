@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::commands::{runtime, system_clock};
 use super::output;
-use super::settings::{Settings, TablesSchedule};
+use super::settings::{Settings, TablesSchedule, parsers};
 use super::stores::open_archive;
 use super::{Exit, Failure};
 use crate::archive::Archive;
