@@ -44,8 +44,9 @@ fn parse(json: &[u8]) -> anyhow::Result<Amounts> {
     let mut amounts = Amounts::new();
     for point in points {
         let names = point.frames.iter().filter_map(|&number| function(frames.get(number)?));
-        let is_means =
-            |name: &String| matches!(crate_of(name).as_str(), "" | "std" | "core" | "alloc" | "hashbrown" | "__rustc");
+        let is_means = |name: &String| {
+            matches!(crate_of(name).as_str(), "" | "std" | "core" | "alloc" | "hashbrown" | "__rustc")
+        };
         let site = names.into_iter().find(|name| !is_means(name));
         *amounts.entry(site.unwrap_or_else(|| "the runtime".to_owned())).or_default() += point.blocks;
     }

@@ -132,15 +132,13 @@ impl CommandLine {
     /// The documented report is over all records of a folder.
     fn check(&self) -> Result<(), clap::Error> {
         let reports = self.prints_document();
-        let is_missing = |path: &&PathBuf| path.as_os_str() != "-" && !path.exists();
-        if let Some(path) = self.paths.iter().find(is_missing) {
-            let message = format!("{}: no such file or folder", printable(path.display()));
-            return Err(Self::command().error(ErrorKind::ValueValidation, message));
-        }
         let is_one_folder = self.paths.len() <= 1 && self.paths.iter().all(|path| path.is_dir());
         let chooses = !is_one_folder || self.since.is_some() || self.until.is_some() || self.last.is_some();
         let wrong = |message: &str| Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
         if chooses && !reports && self.fail_on.is_empty() && self.save_baseline.is_none() {
+            if let Some(path) = self.paths.iter().find(|path| path.as_os_str() != "-" && !path.exists()) {
+                return wrong(&format!("{}: no such file or folder", printable(path.display())));
+            }
             return wrong(
                 "without --report, all records of one folder are reported; for a period or other records, name a report with --report",
             );

@@ -17,7 +17,7 @@ use crate::import::ImportSummary;
 use crate::quantity::Quantity;
 use crate::record::check::HealthCheck;
 use crate::record::{HttpUse, RunRecord};
-use crate::run::RunReport;
+use crate::run::{RunError, RunReport};
 use crate::store::OpenError;
 use crate::text::{json_for_terminal, printable, without_credentials};
 
@@ -37,7 +37,11 @@ pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
     let priority = if logging::goes_to_journal() { "<3>" } else { "" };
     let _ = writeln!(io::stderr(), "{priority}error: {}", one_line(error));
     let hint = error.chain().find_map(|cause| {
-        let archive = || cause.downcast_ref::<ArchiveError>().and_then(ArchiveError::hint);
+        let of_run = || match cause.downcast_ref()? {
+            RunError::Archive(error) => error.hint(),
+            _ => None,
+        };
+        let archive = || cause.downcast_ref().map_or_else(of_run, ArchiveError::hint);
         archive().or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
     });
     if let Some(hint) = hint {

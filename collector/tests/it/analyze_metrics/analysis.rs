@@ -372,7 +372,9 @@ fn folder_may_be_an_argument_of_the_documented_report() {
     assert_eq!(analyze(&home, &["./metrics"]).with(0).stdout, report);
     let refused = analyze(&home, &["metrics", "metrics"]).with(2);
     let error = refused.error_line();
-    assert!(error.contains("all records of one existing folder"), "{error}");
+    assert!(error.contains("all records of one folder"), "{error}");
+    let refused = analyze(&home, &["nowhere"]).with(2);
+    assert!(refused.error_line().contains("nowhere: no such file or folder"), "{}", refused.stderr);
 }
 
 #[test]
