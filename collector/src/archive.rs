@@ -7,18 +7,18 @@ mod audit;
 mod bulk;
 mod changes;
 mod commit;
-mod compare;
+pub(crate) mod compare;
 mod day_index;
 pub mod deposit;
 pub(crate) mod generations;
 mod inventory;
-mod journal;
+pub(crate) mod journal;
 mod layout;
-mod ledger_file;
+pub(crate) mod ledger_file;
 mod lookup;
 pub(crate) mod memory;
 mod names;
-mod owner;
+pub(crate) mod owner;
 pub(crate) mod partition;
 pub(crate) mod reading;
 mod repair;
@@ -136,6 +136,26 @@ pub enum ArchiveError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The archive follows another one.
+    #[error(
+        "{location} follows {primary} and accepts no runs; `collector adopt --store {location}` makes it the archive that does"
+    )]
+    Replica {
+        /// The store.
+        location: String,
+        /// The location of the archive that it follows.
+        primary: String,
+    },
+    /// Another store has taken over since.
+    #[error("{location} was taken over by {primary} (epoch {epoch}); nothing was stored")]
+    TakenOver {
+        /// The store.
+        location: String,
+        /// The location of the archive that accepts runs now.
+        primary: String,
+        /// The epoch of that archive.
+        epoch: u64,
+    },
     /// Somebody else changed the archive in spite of the claim on it.
     #[error("the archive was changed by somebody else meanwhile; nothing is lost, start again")]
     Interrupted,
@@ -151,6 +171,9 @@ impl ArchiveError {
             ),
             Self::Vanished { .. } => Some(
                 "mount the disk or correct --store; if the archive was removed on purpose, --new-archive starts another one",
+            ),
+            Self::TakenOver { .. } => Some(
+                "collect into the other one; `collector mirror --reconcile` brings what both have stored together",
             ),
             _ => None,
         }
@@ -216,6 +239,8 @@ pub struct Archive {
     /// Where the tables are that queries may be answered from.
     #[cfg(feature = "tables")]
     pub(crate) tables: Option<SharedStore>,
+    /// Where a later epoch of the archive is looked for before anything is stored.
+    epoch_store: Option<SharedStore>,
 }
 
 impl Archive {
@@ -230,6 +255,7 @@ impl Archive {
             memory,
             options,
             cached: None,
+            epoch_store: None,
             #[cfg(feature = "tables")]
             tables: None,
         }
@@ -246,6 +272,13 @@ impl Archive {
     #[must_use]
     pub fn with_liveness(mut self, liveness: Arc<dyn Liveness>) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// The same, looking for a later epoch in another store before anything is stored.
+    #[must_use]
+    pub fn with_epoch_store(mut self, store: SharedStore) -> Self {
+        self.epoch_store = Some(store);
         self
     }
 
@@ -321,6 +354,15 @@ impl Archive {
     /// Whether the time of a run that began at a moment of its clock is over.
     pub(crate) fn deadline_from(&self, began: Duration) -> impl Fn() -> bool {
         move || self.clock.since(began) > self.options.deadline
+    }
+
+    /// How long others leave its claims alone.
+    pub(crate) fn lease(&self) -> Duration {
+        self.options.lease
+    }
+
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.clock
     }
 
     /// What time it is for it.

@@ -15,6 +15,7 @@ mod environment;
 mod event_output;
 mod fetch;
 mod logging;
+mod mirror;
 mod output;
 mod query;
 mod settings;
@@ -36,6 +37,7 @@ use changes::ChangesArguments;
 use commands::{CompletionsArguments, ImportArguments, RunArguments, VerifyArguments};
 use doctor::DoctorArguments;
 use fetch::FetchArguments;
+use mirror::{AdoptArguments, MirrorArguments};
 use query::QueryArguments;
 use settings::{Group, Settings};
 #[cfg(feature = "tables")]
@@ -97,6 +99,10 @@ enum Task {
     /// Derive Parquet files from the archive, one of each table for each month
     #[cfg(feature = "tables")]
     Tables(TablesArguments),
+    /// Keep a replica of the archive in another store
+    Mirror(MirrorArguments),
+    /// Make a replica the archive that accepts runs
+    Adopt(AdoptArguments),
     /// Fetch a part of the feed with its own filters, and store nothing
     Fetch(FetchArguments),
     /// Show or clear the cache of the store and the feed
@@ -132,7 +138,7 @@ const TABLES: &[Group] = if cfg!(feature = "tables") { groups![TablesSettings] }
 const TABLES_AFTER_RUN: &[Group] =
     if cfg!(feature = "tables") { groups![TablesScheduleSettings, TablesSettings] } else { &[] };
 /// What a run takes, and the commands that do or try the same.
-const RUN: &[Group] = groups![DepositSettings, RecordSettings, HealthSettings];
+const RUN: &[Group] = groups![DepositSettings, RecordSettings, HealthSettings, ReplicaSettings];
 
 /// The settings that a command takes as options.
 fn groups_of(command: &str) -> Vec<Group> {
@@ -163,6 +169,7 @@ fn groups_of(command: &str) -> Vec<Group> {
         "verify" => &[ARCHIVE, TABLES],
         "changes" => &[ARCHIVE],
         "query" => &[ARCHIVE, CACHE, TABLES],
+        "mirror" | "adopt" => &[ARCHIVE, WRITING, groups![ReplicaSettings]],
         "fetch" => &[FEED, groups![StateSettings, RequestSettings], CACHE],
         "cache" => &[groups![SourceSettings, StoreSettings, CacheSettings]],
         "health" => &[groups![HealthSettings]],
@@ -280,6 +287,8 @@ fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
         Task::Changes(arguments) => changes::changes(&settings, &arguments),
         #[cfg(feature = "tables")]
         Task::Tables(arguments) => tables::tables(&settings, &arguments),
+        Task::Mirror(arguments) => mirror::mirror(&settings, &arguments),
+        Task::Adopt(arguments) => mirror::adopt(&settings, &arguments),
         Task::Fetch(arguments) => fetch::fetch(&settings, &arguments),
         Task::Cache(arguments) => cache::cache(&settings, &arguments),
         Task::Health => commands::health(&settings),

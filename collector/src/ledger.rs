@@ -9,6 +9,7 @@ mod claim;
 mod classification;
 mod document;
 mod lineage;
+mod replica;
 mod tally;
 mod window;
 
@@ -21,6 +22,7 @@ pub use classification::{Classification, Comparison, Doubt, Doubtful};
 pub use document::{LedgerDocument, LedgerError, READ_LIMIT_BYTES, SIZE_LIMIT_BYTES};
 pub(crate) use lineage::is_id;
 pub use lineage::{CommitKind, CommitRecord, CommittedObject, Descent, Lineage, Mark};
+pub use replica::{Rejoining, Replica};
 pub use tally::{RUN_DAYS, Tallies, Tally, prefix_of};
 pub use window::WindowReport;
 
@@ -62,6 +64,8 @@ pub struct Ledger {
     pub lineage: Lineage,
     /// What the days hold that this ledger vouches for.
     pub tallies: Tallies,
+    /// That the archive follows another one, and accepts no runs.
+    pub replica: Option<Replica>,
 }
 
 impl Default for Ledger {
@@ -93,7 +97,14 @@ impl Ledger {
             claim: None,
             lineage: Lineage::default(),
             tallies: Tallies::new(),
+            replica: None,
         }
+    }
+
+    /// An empty ledger that vouches for no day: what is stored is found by looking it up.
+    #[must_use]
+    pub fn vouching_for_nothing() -> Self {
+        Self::complete_after(NaiveDate::from_ymd_opt(9999, 12, 31).unwrap_or(NaiveDate::MAX))
     }
 
     /// The same, limited to `capacity` events, at most [`CAPACITY`].
@@ -173,6 +184,7 @@ impl Ledger {
             writes: _,
             lineage: _,
             tallies: _,
+            replica: _,
         } = self;
         *seen == other.seen
             && *complete_after == other.complete_after

@@ -122,6 +122,7 @@ mod http_span;
 pub mod import;
 mod json;
 pub mod ledger;
+pub mod mirror;
 mod python;
 pub mod quantity;
 pub mod query;

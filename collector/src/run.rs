@@ -81,6 +81,7 @@ impl RunError {
             Self::Archive(ArchiveError::Busy { .. } | ArchiveError::Interrupted) => "busy",
             Self::Archive(ArchiveError::Untrusted { .. }) => "untrusted_store",
             Self::Archive(ArchiveError::Missing(_)) => "no_archive",
+            Self::Archive(ArchiveError::Replica { .. } | ArchiveError::TakenOver { .. }) => "not_primary",
         }
     }
 }

@@ -220,6 +220,11 @@ pub trait Store: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Whether a write that is reported as done proves the content that is stored: the service compares a checksum.
+    fn proves_content(&self) -> bool {
+        false
+    }
+
     /// Where it is, for programs: the same for every way to name it.
     fn identity(&self) -> String {
         self.location()

@@ -112,7 +112,7 @@ impl Archive {
     }
 
     /// Gives a ledger the history and the tallies of what is stored, while a claim is held.
-    pub(super) async fn reconciled(&self, ledger: Ledger) -> Result<Ledger, ArchiveError> {
+    pub(crate) async fn reconciled(&self, ledger: Ledger) -> Result<Ledger, ArchiveError> {
         let Some(Healing { mut ledger, beyond }) = self.compare(&ledger, true).await? else {
             return Ok(ledger);
         };
@@ -467,7 +467,7 @@ impl Ledger {
     }
 }
 
-pub(super) fn tally_of(objects: &[Listed]) -> Tally {
+pub(crate) fn tally_of(objects: &[Listed]) -> Tally {
     let mut tally = Tally::default();
     let own = objects.iter().filter(|object| Place::of(object.key.as_str()).is_some());
     own.for_each(|object| tally.add(object.key.as_str(), object.size_bytes));

@@ -22,7 +22,7 @@ use super::owner::ActiveRun;
 use super::partition::{Draft, Names, drafts};
 use super::{Archive, ArchiveError};
 use crate::clock::iso;
-use crate::event::Response;
+use crate::event::{EventId, Response};
 use crate::ledger::{Claim, Classification, Ledger, Tallies};
 use crate::quantity::{Quantities, Quantity};
 use crate::store::Key;
@@ -56,8 +56,21 @@ pub struct Deposit {
     pub objects: Vec<(Key, usize)>,
 }
 
+/// What another archive has stored of a response, beside its elements.
+#[derive(Debug, Default)]
+pub(crate) struct Absorbed {
+    /// Events that vanished from the feed.
+    pub(crate) withdrawn: Vec<EventId>,
+    /// Events that were back.
+    pub(crate) returned: Vec<EventId>,
+    /// When the feed was looked at before.
+    pub(crate) last_seen: String,
+}
+
 /// One deposit under way.
 struct Run<'a> {
+    /// What else is stored, if the response is what another archive has stored, and not an image of the feed.
+    absorbed: Option<&'a Absorbed>,
     archive: &'a Archive,
     response: &'a Response<'a>,
     start: DateTime<Utc>,
@@ -87,7 +100,29 @@ impl Archive {
         snapshot: Snapshot,
         start: DateTime<Utc>,
     ) -> Result<(Deposit, Snapshot), ArchiveError> {
-        let run = Run {
+        self.begin_run(response, start, &snapshot, None).carry_out(snapshot).await
+    }
+
+    /// Stores what another archive has stored, as far as it is new here. The response says nothing about the feed.
+    pub(crate) async fn absorb(
+        &self,
+        response: &Response<'_>,
+        absorbed: &Absorbed,
+        snapshot: Snapshot,
+        start: DateTime<Utc>,
+    ) -> Result<(Deposit, Snapshot), ArchiveError> {
+        self.begin_run(response, start, &snapshot, Some(absorbed)).carry_out(snapshot).await
+    }
+
+    fn begin_run<'a>(
+        &'a self,
+        response: &'a Response<'a>,
+        start: DateTime<Utc>,
+        snapshot: &Snapshot,
+        absorbed: Option<&'a Absorbed>,
+    ) -> Run<'a> {
+        Run {
+            absorbed,
             archive: self,
             response,
             start,
@@ -99,8 +134,7 @@ impl Archive {
             contradicted: false,
             contradictions: 0,
             listed: Tallies::new(),
-        };
-        run.carry_out(snapshot).await
+        }
     }
 
     /// What a run that begins stores its objects with.
@@ -192,6 +226,9 @@ impl Run<'_> {
         let since = clock.elapsed();
         let mut classified =
             debug_span!("deduplicate").in_scope(|| Classification::find(self.response, ledger, self.start));
+        if let Some(absorbed) = self.absorbed {
+            classified.window = ledger.absorbed_window(&absorbed.withdrawn, &absorbed.returned);
+        }
         self.add_time(Quantity::Deduplication, since);
         let since = clock.elapsed();
         let settled = self.archive.settle(self.response, &mut classified, &ledger.lineage);
@@ -221,7 +258,10 @@ impl Run<'_> {
         goal: Ledger,
         mut held: Snapshot,
     ) -> Result<Swap, ArchiveError> {
-        let last_seen = held.ledger.last_updated.map_or_else(String::new, iso);
+        let last_seen = match self.absorbed {
+            Some(absorbed) => absorbed.last_seen.clone(),
+            None => held.ledger.last_updated.map_or_else(String::new, iso),
+        };
         let mut names = std::mem::replace(&mut self.names, Names::of_run(self.start));
         let check = || self.check_deadline();
         let drafts = drafts(self.response, classified, &mut names, self.start, &last_seen, check);

@@ -22,7 +22,7 @@ const FOLDER: &str = "metadata/ledger/";
 
 /// Which state of the ledger was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum LedgerVersion {
+pub(crate) enum LedgerVersion {
     /// There is none.
     Absent,
     /// The object under the documented name.
@@ -33,7 +33,7 @@ pub(super) enum LedgerVersion {
 
 /// The ledger as it is stored.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(crate) struct Stored {
     /// The document; nothing if there is none.
     pub(super) bytes: Option<Vec<u8>>,
     pub(super) version: LedgerVersion,
@@ -63,7 +63,7 @@ pub(crate) fn number_of(key: &Key) -> Option<u64> {
 
 impl Archive {
     /// Reads the ledger's document.
-    pub(super) async fn read_stored(&self) -> Result<Stored, ArchiveError> {
+    pub(crate) async fn read_stored(&self) -> Result<Stored, ArchiveError> {
         if self.store.replaces_atomically() {
             return Ok(match self.store.get(&ledger_key()).await? {
                 Some(object) => Stored::new(Some(object.bytes), LedgerVersion::Object(object.version)),
@@ -234,7 +234,7 @@ impl Archive {
     }
 
     /// Publishes a ledger under its documented name, where that is only a copy.
-    pub(super) async fn publish(&self, bytes: &[u8]) {
+    pub(crate) async fn publish(&self, bytes: &[u8]) {
         if self.store.replaces_atomically() {
             return;
         }

@@ -12,11 +12,36 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::audit::{Audit, LedgerState};
 use super::journal::{ABSENT_RECORDS, digest_of, hexadecimal, journal_key};
 use super::layout::Place;
-use super::names::Names;
+use super::names::{Names, Packed};
 use super::{Archive, ArchiveError};
 use crate::concurrency::buffered;
 use crate::ledger::{CommitRecord, CommittedObject, Ledger};
 use crate::store::Key;
+
+/// Number of records beyond the ledger of a replica that are looked at for objects which were replaced.
+const LATER_RECORDS: u64 = 1_000;
+
+/// What the ledger of a replica covers: the objects that its journal names.
+#[derive(Debug, Default)]
+pub(super) struct Covered {
+    names: Names,
+    packed: FxHashSet<Packed>,
+}
+
+impl Covered {
+    /// Whether an object of the archive is one that the ledger does not cover yet.
+    pub(super) fn is_ahead(&self, key: &Key) -> bool {
+        let is_covered = || self.names.pack(key).is_some_and(|packed| self.packed.contains(&packed));
+        Place::of(key.as_str()).is_some() && !is_covered()
+    }
+
+    fn take_record(&mut self, record: &CommitRecord) {
+        for key in record.objects.iter().filter_map(|object| Key::new(object.key.as_str()).ok()) {
+            let packed = self.names.intern(&key);
+            self.packed.insert(packed);
+        }
+    }
+}
 
 /// The objects of an archive in the order in which they were read, and what the journal says of them.
 #[derive(Debug, Default)]
@@ -94,6 +119,18 @@ impl Inventory {
     }
 }
 
+impl Inventory {
+    /// Takes an object that a later commit replaced for what it was before.
+    fn accept_replaced(&mut self, record: &CommitRecord) {
+        for object in record.objects.iter().filter(|object| object.replaces.is_some()) {
+            let Some(position) = self.position(&object.key) else { continue };
+            if self.stored[position as usize].is_as_named(object) {
+                self.differing.remove(&position);
+            }
+        }
+    }
+}
+
 impl Stored {
     /// Whether a commit names this content. One that named an object without reading it knows only the size.
     fn is_as_named(&self, named: &CommittedObject) -> bool {
@@ -129,6 +166,13 @@ impl Audit {
             return Ok(());
         }
         self.read_journal(archive, after, progress).await?;
+        if after.replica.is_some() {
+            // An update replaces objects before the ledger covers that, and after the journal names it.
+            let next = after.lineage.sequence() + 1;
+            for record in archive.records(next..next + LATER_RECORDS).await? {
+                self.inventory.accept_replaced(&record);
+            }
+        }
         self.hold_named(archive, before.lineage.sequence()).await?;
         self.hold_stored(after);
         Ok(())
@@ -244,6 +288,27 @@ impl Audit {
 }
 
 impl Archive {
+    /// What the ledger covers, if the archive is a replica.
+    pub(super) async fn covered_by(&self, ledger: &LedgerState) -> Result<Option<Covered>, ArchiveError> {
+        let LedgerState::Own(ledger) = ledger else { return Ok(None) };
+        if ledger.replica.is_none() {
+            return Ok(None);
+        }
+        let mut covered = Covered::default();
+        let written = ledger.lineage.sequence() - u64::from(ledger.lineage.unwritten().is_some());
+        let reads = (1..=written).map(|sequence| self.record_at(sequence).boxed());
+        let mut reads = buffered(self.parallel(), reads);
+        while let Some(record) = reads.next().await {
+            match record {
+                Ok(record) => record.iter().for_each(|record| covered.take_record(record)),
+                Err(ArchiveError::Journal { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        ledger.lineage.unwritten().into_iter().for_each(|record| covered.take_record(record));
+        Ok(Some(covered))
+    }
+
     async fn is_stored(&self, key: &str) -> Result<bool, ArchiveError> {
         let Ok(key) = Key::new(key) else { return Ok(false) };
         Ok(self.store.head(&key).await?.is_some())

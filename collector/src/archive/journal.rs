@@ -24,8 +24,16 @@ const OBJECTS_PER_RECORD: usize = 1_000;
 pub(super) const ABSENT_RECORDS: usize = 64;
 
 /// The name of a record.
-pub(super) fn journal_key(sequence: u64) -> Key {
+pub(crate) fn journal_key(sequence: u64) -> Key {
     Key::of_parts(format!("metadata/journal/{:06}/{:03}.json", sequence / 1_000, sequence % 1_000))
+}
+
+/// The number of a record, by its name.
+pub(crate) fn sequence_of(key: &Key) -> Option<u64> {
+    let (thousands, rest) = key.as_str().strip_prefix("metadata/journal/")?.split_once('/')?;
+    let sequence = thousands.parse::<u64>().ok()?.checked_mul(1_000)?;
+    let sequence = sequence.checked_add(rest.strip_suffix(".json")?.parse().ok()?)?;
+    (journal_key(sequence) == *key).then_some(sequence)
 }
 
 /// The SHA-256 digest of a content, in lower-case hexadecimal.
@@ -49,7 +57,7 @@ pub(crate) fn hexadecimal(digest: &[u8]) -> String {
 }
 
 /// An object as a commit names it.
-pub(super) fn committed(key: &Key, bytes: &[u8]) -> CommittedObject {
+pub(crate) fn committed(key: &Key, bytes: &[u8]) -> CommittedObject {
     CommittedObject {
         key: key.as_str().to_owned(),
         size_bytes: bytes.len() as u64,
@@ -60,7 +68,7 @@ pub(super) fn committed(key: &Key, bytes: &[u8]) -> CommittedObject {
 
 impl Archive {
     /// Writes the record of the last commit. Whether the journal agrees with the ledger.
-    pub(super) async fn flush_journal(&self, lineage: &Lineage) -> Result<bool, ArchiveError> {
+    pub(crate) async fn flush_journal(&self, lineage: &Lineage) -> Result<bool, ArchiveError> {
         match lineage.unwritten() {
             Some(record) => self.write_record(record).await,
             None => Ok(true),
@@ -68,7 +76,7 @@ impl Archive {
     }
 
     /// Writes a record. Whether it is there now; if not, another one has its number.
-    async fn write_record(&self, record: &CommitRecord) -> Result<bool, ArchiveError> {
+    pub(crate) async fn write_record(&self, record: &CommitRecord) -> Result<bool, ArchiveError> {
         let (key, bytes) = (journal_key(record.sequence), record.to_document());
         for tries_left in (0..TRIES).rev() {
             match self.store.create(&key, &bytes).await {
@@ -84,7 +92,7 @@ impl Archive {
     }
 
     /// A record of the journal; nothing if there is none of that number.
-    pub(super) async fn record_at(&self, sequence: u64) -> Result<Option<CommitRecord>, ArchiveError> {
+    pub(crate) async fn record_at(&self, sequence: u64) -> Result<Option<CommitRecord>, ArchiveError> {
         let key = journal_key(sequence);
         let Some(object) = self.store.get(&key).await? else { return Ok(None) };
         let record = CommitRecord::parse(&object.bytes)
@@ -97,7 +105,7 @@ impl Archive {
     }
 
     /// Records with the numbers of a range, in order, up to the first that is absent.
-    pub(super) async fn records(&self, range: Range<u64>) -> Result<Vec<CommitRecord>, ArchiveError> {
+    pub(crate) async fn records(&self, range: Range<u64>) -> Result<Vec<CommitRecord>, ArchiveError> {
         let reads = range.map(|sequence| self.record_at(sequence).boxed());
         let mut reads = buffered(self.parallel(), reads);
         let mut found = Vec::new();
@@ -120,7 +128,7 @@ impl Archive {
 
     /// Writes a record without objects in the place of each that is absent, so that readers pass it. What the absent
     /// records named is appended as what no record names.
-    pub(super) async fn fill_gaps(&self, lineage: &Lineage, gaps: &[u64]) -> Result<(), ArchiveError> {
+    pub(crate) async fn fill_gaps(&self, lineage: &Lineage, gaps: &[u64]) -> Result<(), ArchiveError> {
         for &sequence in gaps {
             self.write_record(&lineage.placeholder(sequence, self.now().timestamp())).await?;
         }
@@ -128,7 +136,7 @@ impl Archive {
     }
 
     /// Appends commits of the objects. The caller holds a claim.
-    pub(super) async fn append_to_journal(
+    pub(crate) async fn append_to_journal(
         &self,
         lineage: &mut Lineage,
         kind: CommitKind,
@@ -173,7 +181,7 @@ impl Archive {
                 let is_last = lineage.last.as_ref().is_some_and(|last| last.commit == record.commit);
                 if !is_last {
                     lineage.archive.clone_from(&record.archive);
-                    lineage.epoch = record.epoch;
+                    lineage.epoch = lineage.epoch.max(record.epoch);
                     let last = lineage.unwritten().filter(|last| last.sequence == record.sequence);
                     displaced.extend(last.iter().flat_map(|last| last.objects.clone()));
                     lineage.follow(record);

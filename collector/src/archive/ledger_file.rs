@@ -14,7 +14,8 @@ use super::{Archive, ArchiveError};
 use crate::clock::CLOCK_TOLERANCE;
 use crate::concurrency::buffered;
 use crate::event::{self, Event};
-use crate::ledger::{Ledger, LedgerDocument, Lineage, Mark};
+use crate::ledger::{Ledger, LedgerDocument, LedgerError, Lineage, Mark};
+use crate::mirror::role::Role;
 use crate::store::{Key, Listed};
 
 /// The ledger as it was read or written, and which state of it that is.
@@ -36,7 +37,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(ledger: Ledger, version: LedgerVersion, agreement: Agreement) -> Self {
+    pub(crate) fn new(ledger: Ledger, version: LedgerVersion, agreement: Agreement) -> Self {
         Self {
             ledger,
             version,
@@ -51,7 +52,7 @@ impl Snapshot {
 
 /// Whether the objects are known to agree with a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Agreement {
+pub(crate) enum Agreement {
     /// They were compared within the last day, and all commits since are known.
     Recent,
     /// They have just been compared.
@@ -64,7 +65,7 @@ pub(super) enum Agreement {
 
 /// What became of a swap.
 #[derive(Debug)]
-pub(super) enum Swap {
+pub(crate) enum Swap {
     /// The ledger is the new one.
     Done(Box<Snapshot>),
     /// Somebody else wrote it, or it is not known whether this run did: read again and start over.
@@ -72,7 +73,7 @@ pub(super) enum Swap {
 }
 
 /// How often an operation with an unknown outcome is tried before the run gives up.
-pub(super) const TRIES: usize = 5;
+pub(crate) const TRIES: usize = 5;
 
 impl Archive {
     /// Reads the ledger. In an ordinary run that is one small read, and a look at the object that was committed last.
@@ -82,6 +83,7 @@ impl Archive {
     pub async fn open(&self) -> Result<Snapshot, ArchiveError> {
         loop {
             let mut snapshot = self.read_snapshot().await?;
+            self.refuse_later_epoch(&snapshot.ledger.lineage).await?;
             self.trust_store(&mut snapshot.ledger).await?;
             self.distrust_future(&mut snapshot.ledger);
             if snapshot.ledger.claim.is_some() {
@@ -111,6 +113,9 @@ impl Archive {
             self.publish(newest).await;
         }
         let Some(bytes) = bytes else {
+            if let Some(role) = Role::read(self.store()).await? {
+                return Err(self.follows(role.primary));
+            }
             let ledger = self.rebuild().await?;
             if !ledger.is_empty() {
                 warn!("the archive has events but no ledger; it is rebuilt from the archive");
@@ -122,6 +127,9 @@ impl Archive {
             source,
         })?;
         Ok(match document {
+            LedgerDocument::Own(ledger) if ledger.replica.is_some() => {
+                return Err(self.follows(ledger.replica.map(|it| it.primary).unwrap_or_default()));
+            }
             LedgerDocument::Own(ledger) => Snapshot::new(
                 ledger.limited_to(self.options.capacity),
                 version,
@@ -140,6 +148,53 @@ impl Archive {
                 Snapshot::new(ledger, version, Agreement::Open)
             }
         })
+    }
+
+    /// Fails if the archive has a later epoch elsewhere. A store that cannot be reached proves nothing.
+    async fn refuse_later_epoch(&self, lineage: &Lineage) -> Result<(), ArchiveError> {
+        let Some(elsewhere) = &self.epoch_store else { return Ok(()) };
+        match Role::read(elsewhere).await {
+            Ok(Some(role)) if role.archive == lineage.archive && role.epoch > lineage.epoch => {
+                let (location, Role { primary, epoch, .. }) = (self.store.location(), role);
+                Err(ArchiveError::TakenOver { location, primary, epoch })
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                warn!(%error, "it is not known whether another store has taken over");
+                Ok(())
+            }
+        }
+    }
+
+    fn follows(&self, primary: String) -> ArchiveError {
+        ArchiveError::Replica { location: self.store.location(), primary }
+    }
+
+    /// The ledger as it is written, whatever the role of the archive: for those who change roles.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Ledger`] if it is not a ledger of this program.
+    pub(crate) async fn stored_snapshot(&self) -> Result<Option<Snapshot>, ArchiveError> {
+        let stored = self.read_stored().await?;
+        let Some(bytes) = stored.bytes else { return Ok(None) };
+        let unusable = |source| ArchiveError::Ledger {
+            location: format!("{} in {}", ledger_key(), self.store.location()),
+            source,
+        };
+        match LedgerDocument::parse(&bytes).map_err(unusable)? {
+            LedgerDocument::Own(ledger) => Ok(Some(Snapshot::new(*ledger, stored.version, Agreement::Open))),
+            LedgerDocument::Foreign { .. } => Err(unusable(LedgerError::Inconsistent("it has no history"))),
+        }
+    }
+
+    /// The state before a ledger is written into an empty store.
+    pub(crate) fn absent_ledger(&self) -> Snapshot {
+        let version = if self.store.replaces_atomically() {
+            LedgerVersion::Absent
+        } else {
+            LedgerVersion::Generation(0)
+        };
+        Snapshot::new(Ledger::vouching_for_nothing(), version, Agreement::Open)
     }
 
     /// A time that has not come yet says nothing: a ledger of the future switches nothing off.
@@ -166,7 +221,7 @@ impl Archive {
     }
 
     /// A ledger made from the archive that keeps what only an earlier one knows. The caller holds a claim.
-    pub(super) async fn rebuild_after(&self, earlier: &Ledger) -> Result<Ledger, ArchiveError> {
+    pub(crate) async fn rebuild_after(&self, earlier: &Ledger) -> Result<Ledger, ArchiveError> {
         let mut ledger = self.rebuild().await?;
         ledger.inherit(earlier);
         let first = self.record_at(1).await?;
@@ -218,7 +273,7 @@ impl Archive {
     }
 
     /// Puts a new ledger in the place of the one that was read, if no other process has.
-    pub(super) async fn swap(&self, from: &Snapshot, to: Ledger) -> Result<Swap, ArchiveError> {
+    pub(crate) async fn swap(&self, from: &Snapshot, to: Ledger) -> Result<Swap, ArchiveError> {
         let (swap, bytes) = self.swap_unpublished(from, to).await?;
         if matches!(&swap, Swap::Done(snapshot) if snapshot.ledger.claim.is_none()) {
             self.publish(&bytes).await;

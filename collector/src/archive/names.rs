@@ -7,7 +7,7 @@ use super::layout::{Kind, Place};
 use crate::store::Key;
 
 /// The name of an object in a list of names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Packed {
     /// The day, and the position of its kind in [`Kind::ALL`]; [`ODD`] of a name that is kept as a text.
     place: u32,

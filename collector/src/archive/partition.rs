@@ -206,11 +206,23 @@ impl RejectedLine {
 
     /// The fingerprint of the element, as [`Response::rejected_fingerprint`] gives it.
     fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_canonical(&content(self.source().as_bytes()))
+    }
+
+    /// The element as the feed sent it.
+    fn source(&self) -> String {
         let stored = self.element.get();
         let is_text = KEPT_AS_TEXT.iter().any(|reason| reason.to_string() == self.reason);
         let source = is_text.then(|| serde_json::from_str::<String>(stored).ok()).flatten();
-        Fingerprint::of_canonical(&content(source.as_deref().unwrap_or(stored).as_bytes()))
+        source.unwrap_or_else(|| stored.to_owned())
     }
+}
+
+/// The rejected elements that an object holds, as the feed sent them.
+pub(crate) fn rejected_elements(bytes: &[u8]) -> Vec<String> {
+    let lines = bytes.split(|&byte| byte == b'\n');
+    let lines = lines.filter_map(|line| serde_json::from_slice::<RejectedLine>(line).ok());
+    lines.map(|line| line.source()).collect()
 }
 
 /// Elements that many readers refuse as JSON are stored as a string of their source.

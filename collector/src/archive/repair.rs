@@ -171,12 +171,7 @@ impl Archive {
         let Some(object) = self.store.get(key).await? else { return Ok(None) };
         let removed: Vec<u8> =
             faulty_lines(&object.bytes, faults).flat_map(|(line, _)| [line, b"\n"].concat()).collect();
-        let name = |ordinal: u32| {
-            let stem = key.as_str().trim_end_matches(".jsonl");
-            let suffix = if ordinal > 1 { format!("-{ordinal}") } else { String::new() };
-            Key::of_parts(format!("repaired/{stem}{suffix}.jsonl"))
-        };
-        self.create_under_a_free_name(name, &removed).await?;
+        self.keep_aside(key, &removed).await?;
         let kept: Vec<u8> = numbered_lines(&object.bytes)
             .filter(|(number, line)| !faults.contains_key(number) && !line.is_empty())
             .flat_map(|(_, line)| [line, b"\n"].concat())
@@ -191,14 +186,12 @@ impl Archive {
         }
     }
 
-    /// Creates an object under the first name that is free, or holds these bytes already.
-    async fn create_under_a_free_name(
-        &self,
-        name: impl Fn(u32) -> Key,
-        bytes: &[u8],
-    ) -> Result<(), ArchiveError> {
+    /// Keeps lines of an object under `repaired/`: under the first name that is free, or holds these bytes already.
+    pub(crate) async fn keep_aside(&self, key: &Key, bytes: &[u8]) -> Result<(), ArchiveError> {
         for ordinal in 1.. {
-            let key = name(ordinal);
+            let stem = key.as_str().trim_end_matches(".jsonl");
+            let suffix = if ordinal > 1 { format!("-{ordinal}") } else { String::new() };
+            let key = Key::of_parts(format!("repaired/{stem}{suffix}.jsonl"));
             if matches!(self.store.create(&key, bytes).await?, Write::Done(_)) {
                 break;
             }

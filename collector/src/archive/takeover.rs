@@ -25,7 +25,7 @@ use crate::store::{Key, Listed, Write};
 impl Archive {
     /// Whether a claim may be finished by us: its time is over, its process is gone, or it is our own,
     /// left behind by an answer that was lost.
-    pub(super) fn may_take_over(&self, claim: &Claim, own: &ActiveRun) -> bool {
+    pub(crate) fn may_take_over(&self, claim: &Claim, own: &ActiveRun) -> bool {
         let left_behind = claim.owner == self.liveness.name() && !own.is_another(&claim.run);
         left_behind || self.is_over(claim) || self.liveness.is_gone(&claim.owner)
     }
@@ -43,7 +43,7 @@ impl Archive {
     }
 
     /// A claim of this process that begins now.
-    pub(super) fn claim_of_run(&self, run: &ActiveRun, objects: Vec<ClaimedObject>) -> Claim {
+    pub(crate) fn claim_of_run(&self, run: &ActiveRun, objects: Vec<ClaimedObject>) -> Claim {
         let until = (self.clock.now() + self.options.lease).timestamp();
         Claim { run: run.name().to_owned(), owner: self.liveness.name(), until, objects }
     }
@@ -51,7 +51,7 @@ impl Archive {
     /// Finishes a claim. The snapshot that comes back has none, or was written by somebody else.
     ///
     /// `ours` names the same objects as the claim that was found, but us as the owner.
-    pub(super) async fn finish(&self, from: &Snapshot, ours: Claim) -> Result<Snapshot, ArchiveError> {
+    pub(crate) async fn finish(&self, from: &Snapshot, ours: Claim) -> Result<Snapshot, ArchiveError> {
         if from.ledger.claim.as_ref().is_some_and(|claim| claim.owner != ours.owner) {
             info!(objects = ours.objects.len(), "finishing what a run left behind");
         }
@@ -98,7 +98,7 @@ impl Archive {
     }
 
     /// Fences an object, and remembers what it holds. How a commit names it, if the run that claimed it wrote it.
-    async fn settle_object(
+    pub(crate) async fn settle_object(
         &self,
         object: &ClaimedObject,
         ledger: &mut Ledger,
@@ -143,7 +143,7 @@ impl Archive {
 
     /// Makes sure that an object exists, so that no process can create it any more. Its content, if it had
     /// been written before.
-    async fn fence(&self, key: &Key) -> Result<Option<Vec<u8>>, ArchiveError> {
+    pub(crate) async fn fence(&self, key: &Key) -> Result<Option<Vec<u8>>, ArchiveError> {
         let mut tries = 0;
         loop {
             tries += 1;

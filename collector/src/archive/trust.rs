@@ -29,7 +29,7 @@ const MAX_PROOF_LENGTH: usize = MAX_FINGERPRINT_LENGTH + 100;
 
 impl Archive {
     /// Proves the conditions, unless that was done or no other process writes.
-    pub(super) async fn trust_store(&self, ledger: &mut Ledger) -> Result<(), ArchiveError> {
+    pub(crate) async fn trust_store(&self, ledger: &mut Ledger) -> Result<(), ArchiveError> {
         if self.store.is_sound_by_construction() || is_proven(ledger, &self.proof()) {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::output::{self, Progress};
 use super::settings::{Settings, Value};
-use super::stores::open_archive;
+use super::stores::{open_archive, open_peer};
 use super::{Exit, Failure, command_line, summary};
 use crate::archive::{ArchiveError, Findings};
 use crate::clock::{Clock as _, SharedClock, SystemClock};
@@ -88,12 +88,12 @@ pub(super) fn remind_of_contact(settings: &Settings) {
 /// Makes the collector that the settings describe.
 pub(super) async fn collector(settings: &Settings, clock: &SharedClock) -> Result<Collector, Failure> {
     remind_of_contact(settings);
-    Ok(Collector {
-        feed: Feed::new(&settings.source.feed, settings.feed_options(), Arc::clone(clock))?,
-        archive: open_archive(settings.archive(), clock).await?,
-        paths: settings.record_paths(),
-        clock: Arc::clone(clock),
-    })
+    let feed = Feed::new(&settings.source.feed, settings.feed_options(), Arc::clone(clock))?;
+    let mut archive = open_archive(settings.archive(), clock).await?;
+    if let Some(address) = settings.replica.epoch_store.as_ref().or(settings.replica.mirror_to.as_ref()) {
+        archive = archive.with_epoch_store(Arc::clone(open_peer(settings, address, clock).await?.store()));
+    }
+    Ok(Collector { feed, archive, paths: settings.record_paths(), clock: Arc::clone(clock) })
 }
 
 /// The monitor that the settings name, if any.

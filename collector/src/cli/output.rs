@@ -14,6 +14,7 @@ use super::{logging, summary};
 use crate::archive::{ArchiveError, Deposit, Findings, Outcome, Problem, Repair};
 use crate::feed::Source;
 use crate::import::ImportSummary;
+use crate::mirror::MirrorError;
 use crate::quantity::Quantity;
 use crate::record::check::HealthCheck;
 use crate::record::{HttpUse, RunRecord};
@@ -42,7 +43,8 @@ pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
             _ => None,
         };
         let archive = || cause.downcast_ref().map_or_else(of_run, ArchiveError::hint);
-        archive().or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
+        let mirror = || cause.downcast_ref::<MirrorError>().and_then(MirrorError::hint);
+        archive().or_else(mirror).or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
     });
     if let Some(hint) = hint {
         let _ = writeln!(io::stderr(), "{priority}hint: {hint}");
@@ -251,6 +253,11 @@ pub(crate) fn print_findings(findings: &Findings, store: &str) -> io::Result<()>
         let claimed = counted(findings.claimed, "object");
         let _ = writeln!(text, "A run has claimed {claimed} and not committed; the next one finishes that.");
     }
+    if findings.ahead > 0 {
+        let ahead = counted(findings.ahead, "object");
+        let _ =
+            writeln!(text, "This is a replica: {ahead} ahead of its ledger, which the next update covers.");
+    }
     if findings.vouched_for > 0 {
         let ids = counted(findings.vouched_for, "id");
         let _ = writeln!(text, "Another collector marked {ids} as seen that it did not store here.");
@@ -343,7 +350,7 @@ pub(crate) fn print_config(values: &[Value], state_dir: &Path) -> io::Result<()>
     io::stdout().write_all(page.as_bytes())
 }
 
-fn counted(count: usize, name: &str) -> String {
+pub(crate) fn counted(count: usize, name: &str) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 

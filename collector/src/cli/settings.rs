@@ -27,10 +27,10 @@ use config_file::ConfigFile;
 use crate::archive::ArchiveOptions;
 use crate::feed::{CallLimits, FeedOptions, Source, is_loopback};
 use crate::record::{Limits, RecordPaths};
-use crate::store::StoreOptions;
 use crate::store::oci::vault::SecretIds;
+use crate::store::{StoreAddress, StoreOptions};
 pub(crate) use groups::*;
-pub(crate) use parsers::{Names, names};
+pub(crate) use parsers::{Names, names, positive_time, size};
 pub(crate) use values::{Origin, Value};
 pub(super) use variables::warn_of_unknown;
 
@@ -73,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) doctor: DoctorSettings,
     #[command(flatten)]
     pub(crate) repair: RepairSettings,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaSettings,
     #[command(flatten)]
     pub(crate) output: OutputSettings,
 }
@@ -202,6 +204,16 @@ impl Settings {
             parallel: self.requests.parallel,
             new_archive: self.deposit.new_archive,
             ..ArchiveOptions::default()
+        }
+    }
+
+    /// Describes another store that belongs to the archive: its replica, or its old primary.
+    pub(crate) fn peer(&self, address: &StoreAddress) -> StoreOptions {
+        StoreOptions {
+            address: address.clone(),
+            region: self.replica.peer_region.clone(),
+            endpoint: self.replica.peer_endpoint.clone(),
+            ..self.store.options()
         }
     }
 

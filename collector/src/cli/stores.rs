@@ -6,11 +6,11 @@ use anyhow::anyhow;
 use twox_hash::XxHash3_64;
 
 use super::Failure;
-use super::settings::{ArchiveSettings, CacheSettings, Origin};
+use super::settings::{ArchiveSettings, CacheSettings, Origin, Settings};
 use crate::archive::{Archive, StateFolder};
 use crate::cache::{Cache, CacheOptions, DiskOptions};
 use crate::clock::SharedClock;
-use crate::store::{OpenError, OpenStore, StoreOptions};
+use crate::store::{OpenError, OpenStore, StoreAddress, StoreOptions};
 
 /// Opens a store. An error about a folder names the option, variable or file that chose it.
 pub(crate) async fn open_store(
@@ -39,6 +39,17 @@ pub(crate) async fn open_archive(settings: ArchiveSettings, clock: &SharedClock)
         Some(options) => archive.with_cache(Arc::new(Cache::new(options, Arc::clone(clock)))),
         None => archive,
     })
+}
+
+/// Opens another store that belongs to the archive of the settings.
+pub(crate) async fn open_peer(
+    settings: &Settings,
+    address: &StoreAddress,
+    clock: &SharedClock,
+) -> Result<Archive, Failure> {
+    let opened = settings.peer(address).open(clock).await.map_err(|error| Failure::Usage(error.into()))?;
+    let memory = Arc::new(StateFolder::new(settings.state.state_dir.clone()));
+    Ok(Archive::new(opened.store, Arc::clone(clock), settings.archive_options()).with_memory(memory))
 }
 
 impl CacheSettings {

@@ -16,11 +16,13 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::commands::{collector, heartbeat, system_clock};
+use super::mirror::open_mirror;
 use super::settings::{ServiceSettings, Settings};
 use super::{Exit, Failure};
 use crate::clock::SharedClock;
 use crate::feed::Source;
 use crate::heartbeat::Heartbeat;
+use crate::mirror::{Mirror, MirrorOptions};
 use crate::record::{health, is_in_the_future};
 use crate::run::Collector;
 use crate::watch::http::Pages;
@@ -78,7 +80,7 @@ struct Service {
 }
 
 /// What depends on the settings.
-type Setup = (Collector, Option<Heartbeat>, Schedule, PollInterval);
+type Setup = (Collector, Option<Mirror>, Option<Heartbeat>, Schedule, PollInterval);
 
 impl Service {
     fn start(settings: Settings) -> Result<Self, Failure> {
@@ -107,7 +109,7 @@ impl Service {
         self.status.note_evidence(&health::read_evidence(&self.settings.health.health_file), None);
         let (opened, mut command) = unless_stopped(Box::pin(self.collector()), &mut commands).await;
         let Some(opened) = opened else { return Ok(Exit::Done) };
-        let (mut collector, mut heartbeat) = (opened?, heartbeat(&self.settings)?);
+        let ((mut collector, mut mirror), mut heartbeat) = (opened?, heartbeat(&self.settings)?);
         let (schedule, poll_interval) = self.rhythm();
         let last_run = last_run(&self.settings, self.clock.now());
         let (clock, status) = (Arc::clone(&self.clock), Arc::clone(&self.status));
@@ -119,6 +121,10 @@ impl Service {
         loop {
             let poll = async || {
                 let report = collector.run().await;
+                if let (Some(mirror), Ok(deposit)) = (&mirror, &report.result) {
+                    let updated = Box::pin(mirror.update(|_| {})).await;
+                    self.status.note_mirror(&updated, deposit.objects.len(), self.clock.now());
+                }
                 if let Some(heartbeat) = &heartbeat {
                     heartbeat.report(&report, self.clock.now(), &self.status.limits()).await;
                 }
@@ -137,8 +143,8 @@ impl Service {
             notify_reloading();
             let (reloaded, next) = unless_stopped(Box::pin(self.reload(options)), &mut commands).await;
             command = next;
-            if let Some(Some((renewed, monitor, schedule, poll_interval))) = reloaded {
-                (collector, heartbeat) = (renewed, monitor);
+            if let Some(Some((renewed, replica, monitor, schedule, poll_interval))) = reloaded {
+                (collector, mirror, heartbeat) = (renewed, replica, monitor);
                 watch.set(schedule, poll_interval);
             }
             show_status(&self.status);
@@ -167,7 +173,7 @@ impl Service {
         match self.renew(options).await {
             Ok((settings, setup)) => {
                 let before = std::mem::replace(&mut self.settings, settings);
-                info!(every_s = setup.2.interval().as_secs_f64(), "the settings were read again");
+                info!(every_s = setup.3.interval().as_secs_f64(), "the settings were read again");
                 let (log, log_before) = (&self.settings.output.log, &before.output.log);
                 for (setting, is_changed) in [
                     ("log_level", log.log_level != log_before.log_level),
@@ -202,16 +208,21 @@ impl Service {
             #[cfg(feature = "tables")]
             tables_made: self.tables_made.clone(),
         };
-        let (collector, heartbeat) = (renewed.collector().await?, heartbeat(&renewed.settings)?);
+        let ((collector, mirror), heartbeat) = (renewed.collector().await?, heartbeat(&renewed.settings)?);
         let (schedule, poll_interval) = renewed.rhythm();
         let (buffer, limits) = (renewed.settings.deposit.buffer_size, renewed.settings.health.limits());
         self.status.note_reload(Ok((buffer, limits)));
-        Ok((renewed.settings, (collector, heartbeat, schedule, poll_interval)))
+        Ok((renewed.settings, (collector, mirror, heartbeat, schedule, poll_interval)))
     }
 
-    async fn collector(&self) -> Result<Collector, Failure> {
+    /// The collector, and the mirror of its archive if there is one.
+    async fn collector(&self) -> Result<(Collector, Option<Mirror>), Failure> {
         check_source(&self.settings).map_err(Failure::Usage)?;
-        collector(&self.settings, &self.clock).await
+        let mirror = match &self.settings.replica.mirror_to {
+            Some(to) => Some(open_mirror(&self.settings, to, MirrorOptions::default(), &self.clock).await?),
+            None => None,
+        };
+        Ok((collector(&self.settings, &self.clock).await?, mirror))
     }
 
     /// When and how often is polled. Where on the grid is a matter of the machine and the store.

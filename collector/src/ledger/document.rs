@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::lineage::MAX_NUMBER;
-use super::{Claim, Ledger, Lineage, Seen, Tallies};
+use super::{Claim, Ledger, Lineage, Replica, Seen, Tallies};
 use crate::clock::iso;
 use crate::event::{EventId, Fingerprint};
 use crate::json::from_object;
@@ -93,6 +93,8 @@ struct Document {
     lineage: Lineage,
     #[serde(default)]
     tallies: Tallies,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replica: Option<Replica>,
 }
 
 /// Fingerprints in one text, which saves a fifth of their space; format 1 had a list of texts.
@@ -180,6 +182,7 @@ impl Ledger {
             claim: self.claim.clone(),
             lineage: self.lineage.clone(),
             tallies: self.tallies.clone(),
+            replica: self.replica.clone(),
         };
         let mut bytes = serde_json::to_vec(&document).unwrap_or_default();
         bytes.push(b'\n');
@@ -205,6 +208,9 @@ impl Ledger {
             return Err(LedgerError::Inconsistent("`writes` is too large"));
         }
         document.lineage.check().map_err(LedgerError::Inconsistent)?;
+        if document.replica.as_ref().is_some_and(|replica| replica.epoch > MAX_NUMBER) {
+            return Err(LedgerError::Inconsistent("the epoch of `replica` is too large"));
+        }
         Ok(Self {
             seen,
             complete_after: if document.complete_after == 0 {
@@ -222,6 +228,7 @@ impl Ledger {
             claim: document.claim,
             lineage: document.lineage,
             tallies: document.tallies,
+            replica: document.replica,
         })
     }
 }

@@ -45,6 +45,8 @@ pub enum CommitKind {
     Repair,
     /// Objects that were there before the archive had a journal.
     Base,
+    /// A replica became the archive that accepts runs. The epoch is a new one.
+    Adopt,
 }
 
 /// A record of the journal: one commit. Immutable once it is part of a committed ledger.
@@ -252,6 +254,16 @@ impl Lineage {
         if let Some(last) = &mut self.last {
             last.objects.drain(..last.objects.len().saturating_sub(OBJECTS_KEPT));
         }
+    }
+
+    /// The history up to a record of the journal, in an epoch.
+    #[must_use]
+    pub fn up_to(archive: String, epoch: u64, record: Option<CommitRecord>) -> Self {
+        let mut lineage = Self { epoch, ..Self::new(archive) };
+        if let Some(record) = record {
+            lineage.follow(record);
+        }
+        lineage
     }
 
     /// Takes a record of the journal for the last commit.

@@ -137,6 +137,17 @@ impl Ledger {
         report
     }
 
+    /// What another archive has recorded of withdrawals, as far as it is news here. It says nothing else about the window.
+    pub(crate) fn absorbed_window(&self, withdrawn: &[EventId], returned: &[EventId]) -> WindowReport {
+        let is_news = |id: &&EventId| !self.is_withdrawn(**id) && !self.window.contains(*id);
+        WindowReport {
+            sparse: true,
+            latest: false,
+            withdrawn: withdrawn.iter().filter(is_news).copied().collect(),
+            returned: returned.iter().copied().filter(|id| self.is_withdrawn(*id)).collect(),
+        }
+    }
+
     fn gone_from_the_middle(&self, present: &FxHashSet<EventId>) -> Vec<EventId> {
         let mut behind = 0;
         let mut gone = Vec::new();

@@ -206,6 +206,10 @@ impl Store for CachedStore {
         self.store.probe().await
     }
 
+    fn proves_content(&self) -> bool {
+        self.store.proves_content()
+    }
+
     fn identity(&self) -> String {
         self.store.identity()
     }

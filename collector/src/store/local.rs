@@ -174,6 +174,10 @@ impl Store for LocalStore {
         .await
     }
 
+    fn proves_content(&self) -> bool {
+        true
+    }
+
     fn identity(&self) -> String {
         let root = &self.folder.root;
         let canonical = root.canonicalize().or_else(|_| std::path::absolute(root));

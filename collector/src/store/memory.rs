@@ -68,6 +68,10 @@ impl Store for MemoryStore {
         "memory".to_owned()
     }
 
+    fn proves_content(&self) -> bool {
+        true
+    }
+
     fn is_sound_by_construction(&self) -> bool {
         true
     }

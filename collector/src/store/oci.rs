@@ -311,6 +311,11 @@ impl Store for OciStore {
         format!("oci://{}/{}/{}", self.namespace, self.bucket, self.prefix).trim_end_matches('/').to_owned()
     }
 
+    /// Each write states the MD5 digest of its content, and so does the answer.
+    fn proves_content(&self) -> bool {
+        true
+    }
+
     fn fingerprint(&self) -> String {
         self.client.peer.fingerprint(&self.location(), self.client.endpoint.as_str())
     }

@@ -18,6 +18,7 @@ use prometheus::{
 };
 
 use super::poll_interval::Plan;
+use super::status::MirrorState;
 use super::summary::{Ended, RunSummary};
 use crate::files::{self, output};
 use crate::quantity::{Definition, Metric, Quantity};
@@ -56,6 +57,10 @@ pub struct Metrics {
     max_age: IntGauge,
     reload_successful: IntGauge,
     listen_failures: IntCounter,
+    mirror_last_success: Gauge,
+    mirror_lag: Gauge,
+    mirror_lag_objects: IntGauge,
+    mirror_conflicts: IntGauge,
     memory: IntGauge,
     cpu: Counter,
 }
@@ -123,6 +128,18 @@ impl Metrics {
             )?,
             listen_failures: new
                 .counter("listen_failures_total", "Attempts to listen for these pages that failed.")?,
+            mirror_last_success: new.gauge(
+                "mirror_last_success_timestamp_seconds",
+                "When the replica last held everything, or when the service began; 0 without a replica.",
+            )?,
+            mirror_lag: new.gauge(
+                "mirror_lag_seconds",
+                "How long before the last update of the replica it last held everything.",
+            )?,
+            mirror_lag_objects: new
+                .whole("mirror_lag_objects", "Objects that runs stored and the replica lacks.")?,
+            mirror_conflicts: new
+                .whole("mirror_conflicts", "Objects of the replica that are not what they have to be.")?,
             memory: new.whole("process_resident_memory_bytes", "Memory of the process.")?,
             cpu: new.cpu()?,
             registry,
@@ -147,6 +164,13 @@ impl Metrics {
 
     pub(super) fn note_listen_failure(&self) {
         self.listen_failures.inc();
+    }
+
+    pub(super) fn note_mirror(&self, state: &MirrorState, now: DateTime<Utc>) {
+        self.mirror_last_success.set(seconds_of(state.last_success));
+        self.mirror_lag.set(seconds_of(now) - seconds_of(state.last_success));
+        self.mirror_lag_objects.set(whole(state.lag_objects));
+        self.mirror_conflicts.set(whole(state.conflicts));
     }
 
     pub(super) fn note_plan(&self, plan: &Plan) {

@@ -8,10 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use tracing::{debug, error};
 
 use super::metrics::Metrics;
 use super::poll_interval::Plan;
 use super::summary::{Ended, RunSummary};
+use crate::mirror::{MirrorError, MirrorReport};
 use crate::record::check::{self, HealthCheck};
 use crate::record::{Evidence, Limits, RunRecord};
 use crate::text::printable;
@@ -34,8 +36,24 @@ pub struct View {
     pub listen_error: Option<String>,
     /// Why the last reload was refused, while the settings before it are in use.
     pub settings_error: Option<String>,
+    /// How the replica is, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorState>,
     /// Runs, the latest first.
     pub runs: Vec<RunSummary>,
+}
+
+/// How the replica of the archive is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MirrorState {
+    /// When it last held everything, or when the service began.
+    pub last_success: DateTime<Utc>,
+    /// Objects that runs stored since.
+    pub lag_objects: usize,
+    /// Objects that are not what they have to be.
+    pub conflicts: usize,
+    /// Why the last update failed, if it did.
+    pub error: Option<String>,
 }
 
 /// The service in one line, for `systemctl status`.
@@ -54,6 +72,9 @@ impl Display for View {
         }
         if let Some(error) = &self.settings_error {
             write!(formatter, "; reload failed, the earlier settings are in use: {}", printable(error))?;
+        }
+        if let Some(error) = self.mirror.as_ref().and_then(|mirror| mirror.error.as_ref()) {
+            write!(formatter, "; the replica is behind: {}", printable(error))?;
         }
         if let Some(error) = &self.listen_error {
             write!(formatter, "; pages not available: {}", printable(error))?;
@@ -83,6 +104,7 @@ struct State {
     health_error: Option<String>,
     listen_error: Option<String>,
     settings_error: Option<String>,
+    mirror: Option<MirrorState>,
 }
 
 impl Status {
@@ -104,6 +126,7 @@ impl Status {
             health_error: None,
             listen_error: None,
             settings_error: None,
+            mirror: None,
         };
         Ok(Self { state: Mutex::new(state), metrics })
     }
@@ -129,6 +152,44 @@ impl Status {
         let error = result.err();
         let before = std::mem::replace(&mut self.state().listen_error, error.clone());
         before != error
+    }
+
+    /// Takes an update of the replica into account, after a run that stored a number of objects.
+    pub fn note_mirror(
+        &self,
+        updated: &Result<MirrorReport, MirrorError>,
+        stored: usize,
+        now: DateTime<Utc>,
+    ) {
+        let mut state = self.state();
+        let before = state.mirror.take();
+        let mut mirror = before.unwrap_or(MirrorState {
+            last_success: state.started,
+            lag_objects: 0,
+            conflicts: 0,
+            error: None,
+        });
+        mirror.lag_objects += stored;
+        match updated {
+            Ok(report) if report.is_complete() => {
+                mirror = MirrorState { last_success: now, lag_objects: 0, conflicts: 0, error: None };
+            }
+            Ok(report) => {
+                mirror.conflicts = report.conflicts_total;
+                mirror.error = Some(match &report.left_to {
+                    Some(owner) => format!("another update ({owner}) is at work on it"),
+                    None => format!("{} objects are not what they have to be", report.conflicts_total),
+                });
+            }
+            Err(error) => mirror.error = Some(error.to_string()),
+        }
+        self.metrics.note_mirror(&mirror, now);
+        if let Some(error) = &mirror.error {
+            error!(error, lag_objects = mirror.lag_objects, "the replica is behind");
+        } else {
+            debug!("the replica holds everything");
+        }
+        state.mirror = Some(mirror);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -208,6 +269,7 @@ impl Status {
             plan: state.plan,
             listen_error: state.listen_error.clone(),
             settings_error: state.settings_error.clone(),
+            mirror: state.mirror.clone(),
             runs: state.runs.iter().take(most_runs).cloned().collect(),
         }
     }

@@ -19,6 +19,7 @@ mod import;
 mod import_inputs;
 mod inputs;
 mod lies;
+mod mirror;
 mod permissions;
 mod phases;
 mod printing;

@@ -328,6 +328,23 @@ pub(crate) struct RepairSettings {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Second region")]
+pub(crate) struct ReplicaSettings {
+    /// Replica that `watch` updates after each run
+    #[arg(long, value_name = "DIR|URL", value_hint = ValueHint::DirPath, hide_short_help = true)]
+    pub(crate) mirror_to: Option<StoreAddress>,
+    /// Store with the latest epoch; a run stops if another took over
+    #[arg(long, value_name = "DIR|URL", value_hint = ValueHint::DirPath, hide_short_help = true)]
+    pub(crate) epoch_store: Option<StoreAddress>,
+    /// Region of the other store (replica, old primary, epoch store)
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub(crate) peer_region: Option<String>,
+    /// Address of the service of the other store, instead of the region's
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub(crate) peer_endpoint: Option<Url>,
+}
+
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputSettings {
     /// Print the result as JSON

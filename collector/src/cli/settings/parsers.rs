@@ -34,7 +34,7 @@ pub(super) fn time_text(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
 
-pub(super) fn positive_time(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn positive_time(text: &str) -> Result<Duration, &'static str> {
     time(text).and_then(|time| if time.is_zero() { Err("must be more than nothing") } else { Ok(time) })
 }
 
@@ -73,7 +73,7 @@ pub(super) fn share_text(share: f64) -> String {
     format!("{}%", share * 100.0)
 }
 
-pub(super) fn size(text: &str) -> Result<u64, &'static str> {
+pub(crate) fn size(text: &str) -> Result<u64, &'static str> {
     let size = text.parse::<ByteSize>().ok().map(|size| size.as_u64());
     size.filter(|&size| size > 0).ok_or("not a size such as 32MB")
 }

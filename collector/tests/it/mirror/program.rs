@@ -1,0 +1,43 @@
+//! `collector mirror` and `collector adopt` as they are typed.
+
+use crate::support::{Home, fixture};
+
+/// Folders: copied, promoted, and the other way round.
+#[test]
+fn fail_over_and_back_between_folders() {
+    let home = Home::new();
+    home.run(fixture("response.json")).with(0);
+    let report = home.collector(&["mirror", "--to", "replica", "--json"]).with(0).json();
+    assert_eq!((report["conflicts_total"].as_u64(), report["sequence"].as_u64()), (Some(0), Some(1)));
+    let verified = home.collector(&["verify", "--store", "replica", "--json"]).with(0).json();
+    assert_eq!((verified["events"].as_u64(), verified["ahead"].as_u64()), (Some(500), Some(0)));
+
+    let feed = fixture("response-next.json");
+    let feed = feed.to_str().unwrap();
+    let refused = home.collector(&["run", "--feed", feed, "--store", "replica"]).with(1);
+    assert!(refused.error_line().contains("collector adopt --store replica"), "{}", refused.stderr);
+
+    let adopted = home.collector(&["adopt", "--store", "replica"]).with(0).stdout;
+    assert!(adopted.contains("accepts runs now, in epoch 2") && adopted.contains("fenced"), "{adopted}");
+    let fenced = home.collector(&["run", "--feed", feed]).with(1);
+    assert!(fenced.error_line().contains("accepts no runs"), "{}", fenced.stderr);
+    home.collector(&["run", "--feed", feed, "--store", "replica"]).with(0);
+    home.collector(&["verify", "--store", "replica"]).with(0);
+
+    home.collector(&["mirror", "--store", "replica", "--to", "data", "--reconcile"]).with(0);
+    home.collector(&["verify"]).with(0);
+    home.collector(&["adopt", "--store", "data"]).with(0);
+    home.run(feed).with(0);
+}
+
+#[test]
+fn exchanged_addresses_are_refused_with_a_hint() {
+    let home = Home::new();
+    home.run(fixture("response.json")).with(0);
+    home.collector(&["mirror", "--to", "replica"]).with(0);
+    let refused = home.collector(&["mirror", "--store", "replica", "--to", "data"]).with(1);
+    assert!(refused.error_line().contains("is not the primary"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("hint: are --store and --to exchanged?"), "{}", refused.stderr);
+    home.collector(&["mirror", "--to", "data"]).with(1);
+    home.collector(&["mirror"]).with(2);
+}
