@@ -1,4 +1,4 @@
-//! Promotions, fences and updates that were broken off, and went on in the other direction.
+//! Promotions, fences and updates that were broken off, and then continued in the other direction.
 
 use super::reconciled::reconcile;
 use super::*;
