@@ -51,7 +51,7 @@ pub struct Adoption {
     pub copied: usize,
     /// The last commit of the archive.
     pub sequence: u64,
-    /// When it was made.
+    /// The recovery point: when the last commit before the promotion was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub committed_at: Option<DateTime<Utc>>,
     /// When the replica was last found to hold everything that the old primary had committed.
@@ -116,7 +116,8 @@ pub async fn adopt(
             adoption.copied = catch_up(source, target, epoch).await;
         }
     }
-    let ledger = promote(target, epoch, force).await?;
+    let (ledger, covered_at) = promote(target, epoch, force).await?;
+    adoption.committed_at = covered_at;
     finish(target, &ledger, adoption, epoch_store).await
 }
 
@@ -129,7 +130,8 @@ async fn finish(
 ) -> Result<Adoption, MirrorError> {
     let lineage = &ledger.lineage;
     (adoption.epoch, adoption.sequence) = (lineage.epoch, lineage.sequence());
-    adoption.committed_at = ledger.last_commit_at();
+    let last_commit_at = ledger.last_commit_at();
+    adoption.committed_at = adoption.committed_at.or(last_commit_at);
     adoption.last_event = ledger.iter().filter_map(|(id, seen)| Some((seen.day?, id))).max();
     let role = Role {
         role: Duty::Primary,
@@ -139,7 +141,7 @@ async fn finish(
         source: adoption.old_primary.clone(),
         at: target.now(),
         sequence: lineage.sequence(),
-        committed_at: adoption.committed_at,
+        committed_at: last_commit_at,
     };
     role.publish(target.store()).await?;
     if let Some(store) = epoch_store {
@@ -242,12 +244,18 @@ async fn catch_up(source: &Archive, target: &Archive, epoch: u64) -> usize {
 }
 
 /// Takes the replica over from its updates, fences what they were writing, and lets runs begin.
-async fn promote(target: &Archive, epoch: u64, force: bool) -> Result<Ledger, MirrorError> {
+///
+/// Returns the ledger, and when the last commit before the promotion was made.
+async fn promote(
+    target: &Archive,
+    epoch: u64,
+    force: bool,
+) -> Result<(Ledger, Option<DateTime<Utc>>), MirrorError> {
     let run = ActiveRun::begin(target.now());
     for _ in 0..ATTEMPTS {
         let Some(found) = target.stored_snapshot().await? else { return Err(MirrorError::Interrupted) };
         let Some(replica) = found.ledger.replica.clone() else {
-            return Ok(found.ledger);
+            return Ok((found.ledger, None));
         };
         if replica.epoch >= epoch {
             // A promotion in the other direction has fenced this archive meanwhile.
@@ -269,6 +277,7 @@ async fn promote(target: &Archive, epoch: u64, force: bool) -> Result<Ledger, Mi
             target.rebuild_after(&before).await?
         };
         let mut ledger = healed;
+        let covered_at = ledger.last_commit_at();
         ledger.lineage.epoch = epoch;
         if !target.flush_journal(&ledger.lineage).await? {
             return Err(MirrorError::Interrupted);
@@ -278,7 +287,7 @@ async fn promote(target: &Archive, epoch: u64, force: bool) -> Result<Ledger, Mi
         match target.swap(&held, ledger).await? {
             Swap::Done(free) => {
                 info!(epoch, sequence = free.ledger.lineage.sequence(), "this archive accepts runs now");
-                return Ok(free.ledger);
+                return Ok((free.ledger, covered_at));
             }
             Swap::Lost => {}
         }

@@ -285,6 +285,8 @@ fn promoted_replica_continues_and_the_old_primary_is_fenced() {
     a.run(&events(5..45));
     let adopted = promote(&b, Some(&a)).unwrap();
     assert_eq!((adopted.epoch, &adopted.fence, adopted.copied > 0), (2, &OldPrimary::Fenced, true));
+    // The recovery point is the last commit of the old primary, and not that of the promotion.
+    assert_eq!(adopted.committed_at, Some(a.now));
     let refused = a.try_run(&events(6..46)).unwrap_err();
     assert!(matches!(refused, ArchiveError::Replica { .. }), "{refused}");
     b.run(&events(6..46));
