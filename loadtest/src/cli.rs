@@ -1,6 +1,7 @@
 //! The command line of `loadtest`.
 
 mod capacity;
+mod failover;
 mod output;
 mod reliability;
 mod run;
@@ -29,6 +30,8 @@ enum Command {
     Capacity(capacity::Capacity),
     /// Measure how often a run succeeds with and without retries, and hold the documents' expected results against it.
     Reliability(reliability::Reliability),
+    /// Let one of two simulated regions fail at random moments; measure recovery point, recovery time, and what is lost.
+    Failover(failover::Failover),
     /// Serve a simulated feed for any collector, with a page that shows how it is used.
     Serve(serve::Serve),
     /// Run many collectors at once on one feed and one store.
@@ -47,6 +50,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(command) => command.carry_out(),
         Command::Capacity(command) => command.carry_out(),
         Command::Reliability(command) => command.carry_out(),
+        Command::Failover(command) => command.carry_out(),
         Command::Serve(command) => command.carry_out(),
         Command::Stress(command) => command.carry_out(),
         Command::Service(command) => command.carry_out(),

@@ -10,6 +10,7 @@
 pub mod baseline;
 pub mod capacity;
 pub mod clock;
+pub mod failover;
 pub mod feed;
 pub mod latency;
 pub mod oci;
