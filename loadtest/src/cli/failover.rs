@@ -1,5 +1,7 @@
 //! `loadtest failover`.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use loadtest::failover::{Answer, Failure, Question, RATES, Row, measure};
 use loadtest::report::html::{Axes, Line, Page};
@@ -38,11 +40,12 @@ impl Failover {
 fn text(answer: &Answer) -> String {
     let mut text = format!("{}\n", table(&answer.rows));
     for (seed, fault) in &answer.faults {
-        text += &format!("seed {seed}: {fault}\n");
+        let _ = writeln!(text, "seed {seed}: {fault}");
     }
     let total = |pick: fn(&Row) -> usize| answer.rows.iter().map(pick).sum::<usize>();
-    text += &format!(
-        "{} drills within the tolerable outage: {} events lost, {} duplicates; {} beyond it: {} lost. {:.1} s\n",
+    let _ = writeln!(
+        text,
+        "{} drills within the tolerable outage: {} events lost, {} duplicates; {} beyond it: {} lost. {:.1} s",
         total(|row| row.drills),
         total(|row| row.lost),
         total(|row| row.duplicates),
