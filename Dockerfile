@@ -2,9 +2,9 @@
 #
 #     docker build -t polisen-events-collector .
 #     docker run -v events:/var/lib/collector -e COLLECTOR_CONTACT=you@example.org polisen-events-collector
-# Traces for OpenTelemetry: --build-arg FEATURES=otlp
+# Traces for OpenTelemetry: --build-arg FEATURES=nats,otlp
 FROM rust:1.95-bookworm AS build
-ARG FEATURES=
+ARG FEATURES=nats
 # What --version prints; the repository is not part of the context: --build-arg COMMIT="$(git rev-parse --short=12 HEAD)"
 ARG COMMIT=
 WORKDIR /src

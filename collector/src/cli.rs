@@ -17,6 +17,7 @@ mod fetch;
 mod logging;
 mod mirror;
 mod output;
+mod publish;
 mod query;
 mod settings;
 mod stores;
@@ -38,6 +39,7 @@ use commands::{CompletionsArguments, ImportArguments, RunArguments, VerifyArgume
 use doctor::DoctorArguments;
 use fetch::FetchArguments;
 use mirror::{AdoptArguments, MirrorArguments};
+use publish::PublishArguments;
 use query::QueryArguments;
 use settings::{Group, Settings};
 #[cfg(feature = "tables")]
@@ -96,6 +98,8 @@ enum Task {
     Query(QueryArguments),
     /// Print which objects were committed after a cursor, in the order of the commits
     Changes(ChangesArguments),
+    /// Publish the archive to NATS JetStream, each event once, in the order of the commits
+    Publish(PublishArguments),
     /// Derive Parquet files from the archive, one of each table for each month
     #[cfg(feature = "tables")]
     Tables(TablesArguments),
@@ -168,6 +172,7 @@ fn groups_of(command: &str) -> Vec<Group> {
         "tables" => &[groups![RepairSettings], ARCHIVE, TABLES],
         "verify" => &[ARCHIVE, TABLES],
         "changes" => &[ARCHIVE],
+        "publish" => &[groups![PublishSettings], ARCHIVE],
         "query" => &[ARCHIVE, CACHE, TABLES],
         "mirror" | "adopt" => &[ARCHIVE, WRITING, groups![ReplicaSettings]],
         "fetch" => &[FEED, groups![StateSettings, RequestSettings], CACHE],
@@ -200,15 +205,15 @@ pub(crate) fn command_line() -> Command {
             .value_name("FILE")
             .value_hint(ValueHint::FilePath)
             .help("TOML file of settings");
-        let is_tables = command.get_name() == "tables";
+        let name = command.get_name().to_owned();
         let options = settings::options(&groups).into_iter().map(|option| {
             let is_hidden = option.is_hide_short_help_set() && !hides_none;
             let option = option.hide_short_help(is_hidden);
             // The command has a shorter name for what is its own.
-            if is_tables && option.get_id() == "tables_location" {
-                option.long("tables").visible_alias("tables-location")
-            } else {
-                option
+            match (name.as_str(), option.get_id().as_str()) {
+                ("tables", "tables_location") => option.long("tables").visible_alias("tables-location"),
+                ("publish", "publish_to") => option.long("to").visible_alias("publish-to"),
+                _ => option,
             }
         });
         let env_file = Arg::new(env_file::OPTION)
@@ -285,6 +290,7 @@ fn carry_out(matches: &ArgMatches) -> Result<Exit, Failure> {
         Task::Import(arguments) => commands::import(&settings, &arguments),
         Task::Query(arguments) => query::query(&settings, &arguments),
         Task::Changes(arguments) => changes::changes(&settings, &arguments),
+        Task::Publish(arguments) => publish::publish(&settings, &arguments),
         #[cfg(feature = "tables")]
         Task::Tables(arguments) => tables::tables(&settings, &arguments),
         Task::Mirror(arguments) => mirror::mirror(&settings, &arguments),

@@ -80,7 +80,7 @@
 //!
 //! # Features
 //!
-//! All are on by default but the last three.
+//! All are on by default but the last four.
 //!
 //! | Feature | What it adds |
 //! |---|---|
@@ -89,6 +89,7 @@
 //! | `s3` | archives in buckets with the API of S3 |
 //! | `tables` | Parquet files of the archive, for other tools and for queries |
 //! | `watch` | the service: schedule, pages, metrics |
+//! | `nats` | publishes to NATS JetStream |
 //! | `otlp` | traces for OpenTelemetry |
 //! | `oci-rust-sdk` | a second signer for Object Storage, under the AGPL-3.0 |
 //! | `fuzzing` | parsers of foreign bytes, for the fuzz targets only |
@@ -123,6 +124,7 @@ pub mod import;
 mod json;
 pub mod ledger;
 pub mod mirror;
+pub mod publish;
 mod python;
 pub mod quantity;
 pub mod query;

@@ -33,11 +33,17 @@ pub(crate) fn secure(builder: ClientBuilder) -> ClientBuilder {
 }
 
 fn config() -> Result<ClientConfig, Error> {
+    let mut config = any_protocol()?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The configuration for another protocol than HTTP.
+pub(crate) fn any_protocol() -> Result<ClientConfig, Error> {
     let verifier = SystemVerifier::shared();
     let provider = Arc::clone(&verifier.provider);
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let sessions = MeasuredSessions(ClientSessionMemoryCache::new(SESSIONS));
     config.resumption = Resumption::store(Arc::new(sessions));
     Ok(config)

@@ -11,7 +11,7 @@ as the next command. The commands of a page run one after the other in one shell
     <!-- not executed: REASON -->      the block is skipped, and counted as such
     <!-- with: NAME=VALUE … -->        these variables are set for the block
 
-`docs/operate.md` is executed by `scripts/e2e 38-operate`, on machines with systemd.
+`docs/operate.md` is executed by `scripts/e2e 38-operate`, on machines with systemd, and `docs/publish.md` by `68-publish`, with a broker.
 
 `cargo run` builds the collector in the workspace's target folder. The programs of the harness are run as the tests built them,
 without `--release`: a build of each would take minutes.
@@ -208,7 +208,7 @@ def main() -> None:
     programs = Path(sys.argv[1]).resolve()
     if not (programs / "collector").is_file():
         sys.exit(f"there is no program `collector` in {programs}")
-    paths = [Path(it).resolve() for it in sys.argv[2:]] or [ROOT / "README.md", *sorted(set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/operate.md"})]
+    paths = [Path(it).resolve() for it in sys.argv[2:]] or [ROOT / "README.md", *sorted(set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/operate.md", ROOT / "docs/publish.md"})]
     wrong, executed, skipped = [], 0, 0
     for path in paths:
         page = read(path)

@@ -8,13 +8,32 @@ use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use super::{Archive, ArchiveError};
-use crate::ledger::{CommitKind, Descent, Mark, is_id};
+use crate::ledger::{CommitKind, CommitRecord, Descent, Lineage, Mark, is_id};
 
 /// A position in the journal of an archive, after which changes are asked for.
 ///
 /// It is written as `ARCHIVE:SEQUENCE:COMMIT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(Mark);
+
+impl Cursor {
+    /// The position of a commit.
+    pub(crate) fn of_commit(archive: &str, sequence: u64, commit: &str) -> Self {
+        Self(Mark { archive: archive.to_owned(), sequence, commit: commit.to_owned() })
+    }
+
+    /// The id of the archive.
+    #[must_use]
+    pub fn archive(&self) -> &str {
+        &self.0.archive
+    }
+
+    /// The sequence number of the commit; 0 before the first one.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.0.sequence
+    }
+}
 
 impl fmt::Display for Cursor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,6 +74,9 @@ impl FromStr for Cursor {
 pub struct Change {
     /// The sequence number of its commit.
     pub sequence: u64,
+    /// The id of its commit.
+    #[serde(skip)]
+    pub commit: String,
     /// The epoch of the archive at that time.
     pub epoch: u64,
     /// When the run began that committed it.
@@ -151,24 +173,7 @@ impl Archive {
         }
         let mut mark = Mark { archive: lineage.archive.clone(), sequence: 0, commit: String::new() };
         if let Some(Cursor(wanted)) = since {
-            if wanted.archive != lineage.archive {
-                let (cursor, archive) = (wanted.archive.clone(), lineage.archive);
-                return Err(ChangesError::OtherArchive { cursor, archive });
-            }
-            if wanted.sequence > lineage.sequence() {
-                return Err(ChangesError::BeyondEnd { cursor: wanted.sequence, last: lineage.sequence() });
-            }
-            let is_part = match lineage.descends_from(wanted) {
-                Descent::Descends => true,
-                Descent::Diverged => false,
-                Descent::Unknown => {
-                    let record = self.record_at(wanted.sequence).await?;
-                    record.is_some_and(|record| record.commit == wanted.commit)
-                }
-            };
-            if !is_part {
-                return Err(ChangesError::Diverged(wanted.sequence));
-            }
+            self.require_part_of(&lineage, wanted).await?;
             mark = wanted.clone();
         }
         let mut changes = Vec::new();
@@ -189,21 +194,67 @@ impl Archive {
                 if changes.len() >= limit {
                     break;
                 }
-                mark = Mark { sequence: record.sequence, commit: record.commit, ..mark };
-                let committed_at = DateTime::from_timestamp(record.committed_at, 0).unwrap_or_default();
-                changes.extend(record.objects.into_iter().map(|object| Change {
-                    sequence: record.sequence,
-                    epoch: record.epoch,
-                    committed_at,
-                    kind: record.kind,
-                    key: object.key,
-                    size_bytes: object.size_bytes,
-                    digest: Some(object.digest).filter(|digest| !digest.is_empty()),
-                    replaces: object.replaces,
-                }));
+                mark = Mark { sequence: record.sequence, commit: record.commit.clone(), ..mark };
+                changes.extend(changes_of(record));
             }
         }
         let complete = mark.sequence == lineage.sequence();
         Ok(Changes { archive: lineage.archive, changes, cursor: Cursor(mark), complete })
     }
+    /// What the commit at a cursor added or replaced.
+    ///
+    /// # Errors
+    /// [`ChangesError`] if the cursor does not fit, or the archive cannot be read.
+    pub(crate) async fn changes_at(&self, at: &Cursor) -> Result<Vec<Change>, ChangesError> {
+        let Cursor(wanted) = at;
+        let location = || self.store.location();
+        let (ledger, _) = self.peek_ledger().await?.ok_or_else(|| ChangesError::NoArchive(location()))?;
+        self.require_part_of(&ledger.lineage, wanted).await?;
+        let last = ledger.lineage.unwritten().filter(|last| last.sequence == wanted.sequence).cloned();
+        let record = match last {
+            None if wanted.sequence > 0 => self.record_at(wanted.sequence).await?,
+            last => last,
+        };
+        // A record that was put in the place of a lost one has another id.
+        let record = record.filter(|record| record.commit == wanted.commit);
+        Ok(record.into_iter().flat_map(changes_of).collect())
+    }
+
+    /// Fails unless a position is part of a history.
+    async fn require_part_of(&self, lineage: &Lineage, wanted: &Mark) -> Result<(), ChangesError> {
+        if !lineage.is_known() {
+            return Err(ChangesError::NoJournal(self.store.location()));
+        }
+        if wanted.archive != lineage.archive {
+            let (cursor, archive) = (wanted.archive.clone(), lineage.archive.clone());
+            return Err(ChangesError::OtherArchive { cursor, archive });
+        }
+        if wanted.sequence > lineage.sequence() {
+            return Err(ChangesError::BeyondEnd { cursor: wanted.sequence, last: lineage.sequence() });
+        }
+        let is_part = match lineage.descends_from(wanted) {
+            Descent::Descends => true,
+            Descent::Diverged => false,
+            Descent::Unknown => {
+                let record = self.record_at(wanted.sequence).await?;
+                record.is_some_and(|record| record.commit == wanted.commit)
+            }
+        };
+        if is_part { Ok(()) } else { Err(ChangesError::Diverged(wanted.sequence)) }
+    }
+}
+
+fn changes_of(record: CommitRecord) -> impl Iterator<Item = Change> {
+    let committed_at = DateTime::from_timestamp(record.committed_at, 0).unwrap_or_default();
+    record.objects.into_iter().map(move |object| Change {
+        sequence: record.sequence,
+        commit: record.commit.clone(),
+        epoch: record.epoch,
+        committed_at,
+        kind: record.kind,
+        key: object.key,
+        size_bytes: object.size_bytes,
+        digest: Some(object.digest).filter(|digest| !digest.is_empty()),
+        replaces: object.replaces,
+    })
 }

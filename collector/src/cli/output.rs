@@ -15,6 +15,7 @@ use crate::archive::{ArchiveError, Deposit, Findings, Outcome, Problem, Repair};
 use crate::feed::Source;
 use crate::import::ImportSummary;
 use crate::mirror::MirrorError;
+use crate::publish::PublishError;
 use crate::quantity::Quantity;
 use crate::record::check::HealthCheck;
 use crate::record::{HttpUse, RunRecord};
@@ -44,7 +45,9 @@ pub(crate) fn report_error(error: &anyhow::Error, exit: Exit) -> Exit {
         };
         let archive = || cause.downcast_ref().map_or_else(of_run, ArchiveError::hint);
         let mirror = || cause.downcast_ref::<MirrorError>().and_then(MirrorError::hint);
-        archive().or_else(mirror).or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
+        let publishing = || cause.downcast_ref::<PublishError>().and_then(PublishError::hint);
+        let opening = || cause.downcast_ref::<OpenError>().and_then(OpenError::hint);
+        archive().or_else(mirror).or_else(publishing).or_else(opening)
     });
     if let Some(hint) = hint {
         let _ = writeln!(io::stderr(), "{priority}hint: {hint}");

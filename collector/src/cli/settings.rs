@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) tables_schedule: TablesScheduleSettings,
     #[command(flatten)]
+    pub(crate) publish: PublishSettings,
+    #[command(flatten)]
     pub(crate) deposit: DepositSettings,
     #[command(flatten)]
     pub(crate) claims: ClaimSettings,

@@ -28,7 +28,7 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// Reads a file that only its owner should be able to read.
-pub(super) fn read(path: &Path) -> io::Result<String> {
+pub(crate) fn read(path: &Path) -> io::Result<String> {
     let text = read_text(path)?;
     let mode = fs::metadata(path)?.permissions().mode();
     if mode & 0o077 != 0 {

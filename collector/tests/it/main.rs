@@ -24,6 +24,7 @@ mod permissions;
 mod phases;
 mod printing;
 mod properties;
+mod publish;
 mod quantities;
 mod query;
 mod random_restores;

@@ -13,6 +13,7 @@
 mod disk;
 mod machine;
 mod promises;
+mod publishing;
 mod restore;
 mod rng;
 mod schedule;
@@ -47,8 +48,8 @@ fn number(variable: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
 }
 
-/// The lowest seed that breaks a promise, and which one.
-fn first_violation(seeds: Range<u64>, broken: Option<Guard>) -> Option<(u64, String)> {
+/// The lowest seed whose schedule fails, and why.
+fn first_failure(seeds: Range<u64>, run: impl Fn(u64) -> Result<(), String> + Sync) -> Option<(u64, String)> {
     let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(None::<(u64, String)>));
     let work = || {
         loop {
@@ -56,10 +57,10 @@ fn first_violation(seeds: Range<u64>, broken: Option<Guard>) -> Option<(u64, Str
             if seed >= seeds.end || found.lock().unwrap().as_ref().is_some_and(|(least, _)| *least < seed) {
                 return;
             }
-            if let Err(promise) = Schedule::new(seed, tape_of(seed), broken, false).run() {
+            if let Err(reason) = run(seed) {
                 let mut found = found.lock().unwrap();
                 if found.as_ref().is_none_or(|(least, _)| seed < *least) {
-                    *found = Some((seed, promise));
+                    *found = Some((seed, reason));
                 }
             }
         }
@@ -71,6 +72,11 @@ fn first_violation(seeds: Range<u64>, broken: Option<Guard>) -> Option<(u64, Str
         }
     });
     found.into_inner().unwrap()
+}
+
+/// The lowest seed that breaks a promise, and which one.
+fn first_violation(seeds: Range<u64>, broken: Option<Guard>) -> Option<(u64, String)> {
+    first_failure(seeds, |seed| Schedule::new(seed, tape_of(seed), broken, false).run())
 }
 
 fn replay(seed: u64, broken: Option<Guard>) -> String {

@@ -21,6 +21,7 @@ use crate::cache::CacheOptions;
 use crate::cli::logging::LogFormat;
 use crate::feed::{FeedOptions, POLISEN_URL, Source};
 use crate::heartbeat::HeartbeatUrl;
+use crate::publish::Target;
 use crate::record::Limits;
 use crate::store::oci::instance::METADATA_URL;
 use crate::store::{Addressing, Auth, SignerKind, StoreAddress};
@@ -187,6 +188,23 @@ pub(crate) struct TablesScheduleSettings {
         (&["daily"], TablesSchedule::Daily),
     ]))]
     pub(crate) tables: TablesSchedule,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct PublishSettings {
+    /// Where to publish: nats://HOST[:PORT][,HOST…]/SUBJECT
+    #[arg(long, value_name = "URL")]
+    pub(crate) publish_to: Option<Target>,
+    /// File of credentials (.creds) or of an nkey
+    #[arg(long, value_name = "FILE", env = "NATS_CREDS", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    pub(crate) publish_credentials: Option<PathBuf>,
+    /// User name
+    #[arg(long, value_name = "NAME", env = "NATS_USER", hide_short_help = true)]
+    pub(crate) publish_user: Option<String>,
+    /// File of the password or token [variables: NATS_PASSWORD, NATS_TOKEN]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    pub(crate) publish_secret_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

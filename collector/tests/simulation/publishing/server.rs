@@ -1,0 +1,232 @@
+//! A model of a server of NATS JetStream with one stream, and the connections to it.
+//!
+//! What a connection sent arrives when the schedule says so: also after its publisher has ended.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use collector::publish::{Answer, BrokerError, Message, MessageKind, Stored, Stream};
+
+use super::outbox::Line;
+
+/// What keeps the promises, and is switched off one at a time to see that the simulation can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// The server compares the expected with the last sequence number.
+    ExpectedSequence,
+    /// The server remembers ids of messages for a while.
+    MessageId,
+    /// The publisher asks the server how far messages reach after an unknown outcome, and does not trust what it knew before.
+    ReadBack,
+    /// Where the last message is gone, the publisher does not begin anew.
+    LostPosition,
+}
+
+/// Time for which ids of messages are remembered.
+const WINDOW: u64 = 40;
+
+type Reply = Arc<Mutex<Option<Answer>>>;
+
+#[derive(Debug)]
+struct Sent {
+    id: String,
+    expected: u64,
+    publisher: String,
+    line: Line,
+    reply: Reply,
+}
+
+/// The server, and what is under way to it.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    broken: Option<Guard>,
+    pub(super) time: u64,
+    messages: BTreeMap<u64, Stored>,
+    last: u64,
+    ids: BTreeMap<String, (u64, u64)>,
+    connections: Vec<VecDeque<Sent>>,
+    /// What a consumer got that reads every message at once.
+    pub(super) consumed: Vec<Line>,
+}
+
+pub(super) type Shared = Arc<Mutex<Server>>;
+
+impl Server {
+    /// A server, and publishers, without a guard.
+    pub(super) fn without(broken: Option<Guard>) -> Self {
+        Self { broken, ..Self::default() }
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The oldest message of a connection arrives. Without `answers` the answer is lost, and with it the connection.
+    pub(super) fn receive(&mut self, connection: usize, answers: bool) {
+        let Some(sent) = self.connections[connection].pop_front() else { return };
+        let answer = self.store(&sent);
+        *sent.reply.lock().unwrap() = Some(if answers { answer } else { lost() });
+        if !answers {
+            self.cut(connection, true);
+        }
+    }
+
+    /// The server does not store the oldest message of a connection now.
+    pub(super) fn refuse(&mut self, connection: usize) {
+        let Some(sent) = self.connections[connection].pop_front() else { return };
+        *sent.reply.lock().unwrap() = Some(Answer::Refused("no memory".to_owned()));
+    }
+
+    fn store(&mut self, sent: &Sent) -> Answer {
+        let window = self.time.saturating_sub(WINDOW);
+        self.ids.retain(|_, (_, at)| *at >= window);
+        if self.broken != Some(Guard::MessageId)
+            && let Some((number, _)) = self.ids.get(&sent.id)
+        {
+            return Answer::Duplicate(*number);
+        }
+        if self.broken != Some(Guard::ExpectedSequence) && sent.expected != self.last {
+            return Answer::OtherLast;
+        }
+        self.last += 1;
+        self.ids.insert(sent.id.clone(), (self.last, self.time));
+        let stored = Stored { position: Some(sent.id.clone()), publisher: Some(sent.publisher.clone()) };
+        self.messages.insert(self.last, stored);
+        self.consumed.push(sent.line.clone());
+        if self.broken == Some(Guard::ExpectedSequence) {
+            // The publisher checks the number; a server that stores anything would have given the expected one.
+            return Answer::Stored(sent.expected + 1);
+        }
+        Answer::Stored(self.last)
+    }
+
+    /// A connection is lost. What was under way arrives later, or never.
+    pub(super) fn cut(&mut self, connection: usize, arrives: bool) {
+        for sent in &self.connections[connection] {
+            let mut reply = sent.reply.lock().unwrap();
+            reply.get_or_insert_with(lost);
+        }
+        if !arrives {
+            self.connections[connection].clear();
+        }
+    }
+
+    /// Whether every message is within the window of its id.
+    pub(super) fn remembers_all(&self) -> bool {
+        self.ids.len() == self.consumed.len()
+    }
+
+    /// Everything is removed from the stream, which keeps its last sequence number.
+    pub(super) fn purge(&mut self) {
+        self.messages.clear();
+    }
+}
+
+fn lost() -> Answer {
+    Answer::Lost("the connection was lost".to_owned())
+}
+
+/// A publisher's connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    server: Shared,
+    number: usize,
+    /// What the server answered last, for one that does not ask.
+    known: Option<(u64, Option<Stored>)>,
+}
+
+impl Connection {
+    pub(super) fn new(server: &Shared) -> Self {
+        Self { server: Arc::clone(server), number: usize::MAX, known: None }
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap()
+    }
+}
+
+/// Lets the schedule decide what happens next.
+#[derive(Debug, Default)]
+pub(super) struct Turn(bool);
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[async_trait]
+impl Stream for Connection {
+    async fn connect(&mut self) -> Result<Option<usize>, BrokerError> {
+        Turn::default().await;
+        let mut server = self.server.lock().unwrap();
+        if self.number < server.connections() {
+            server.cut(self.number, true);
+        }
+        self.number = server.connections();
+        server.connections.push(VecDeque::new());
+        Ok(None)
+    }
+
+    async fn last(&mut self) -> Result<(u64, Option<Stored>), BrokerError> {
+        Turn::default().await;
+        let (broken, last, stored) = {
+            let server = self.server();
+            (server.broken, server.last, server.messages.get(&server.last).cloned())
+        };
+        match (broken, &self.known) {
+            (Some(Guard::ReadBack), Some(known)) => return Ok((last, known.1.clone())),
+            (Some(Guard::LostPosition), _) if stored.is_none() => return Ok((0, None)),
+            _ => {}
+        }
+        self.known = Some((last, stored.clone()));
+        Ok((last, stored))
+    }
+
+    async fn append(&mut self, publisher: &str, expected: u64, messages: &[Message]) -> Vec<Answer> {
+        let mut replies = Vec::new();
+        {
+            let mut server = self.server();
+            for (expected, message) in (expected..).zip(messages) {
+                let rank = MessageKind::ALL.iter().position(|kind| *kind == message.kind).unwrap();
+                let reply = Reply::default();
+                replies.push(Arc::clone(&reply));
+                server.connections[self.number].push_back(Sent {
+                    id: message.position.to_string(),
+                    expected,
+                    publisher: publisher.to_owned(),
+                    line: (u8::try_from(rank).unwrap(), message.value.to_vec()),
+                    reply,
+                });
+            }
+        }
+        let mut answers = Vec::new();
+        for reply in replies {
+            let answer = loop {
+                if let Some(answer) = reply.lock().unwrap().clone() {
+                    break answer;
+                }
+                Turn::default().await;
+            };
+            let is_stored = matches!(answer, Answer::Stored(_));
+            answers.push(answer);
+            if !is_stored {
+                break;
+            }
+        }
+        answers
+    }
+
+    fn target(&self) -> String {
+        "the model".to_owned()
+    }
+}

@@ -1,0 +1,563 @@
+"""Publishes an archive to a server of NATS JetStream, and judges with another client what arrived.
+
+    publish.py COLLECTOR NATS_SERVER EXAMPLE
+    publish.py --create SUBJECT HOST:PORT    only creates a stream
+
+PUBLISH_KILLS: how many times the publisher is killed (40); PUBLISH_BROKER_KILLS: and the server (4); PUBLISH_SEED (1).
+"""
+
+import asyncio
+import atexit
+import base64
+import collections
+import contextlib
+import datetime
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import nats
+from nats.js.api import StorageType, StreamConfig
+
+COLLECTOR, SERVER = (Path(path).absolute() for path in sys.argv[1:3])
+KILLS = int(os.environ.get("PUBLISH_KILLS", "40"))
+BROKER_KILLS = int(os.environ.get("PUBLISH_BROKER_KILLS", "4"))
+RANDOM = random.Random(int(os.environ.get("PUBLISH_SEED", "1")))
+SUBJECT = "polisen.events"
+KINDS = {"events": "event", "revisions": "revision", "withdrawn": "withdrawal"}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Broker:
+    """A server on a port of its own; what it stores outlives it."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port, self.folder, self.options = free_port(), folder, options
+        self.process = None
+        self.start()
+
+    def start(self) -> None:
+        command = [SERVER, "--addr", "127.0.0.1", "--port", str(self.port), "--jetstream", "--store_dir", self.folder]
+        self.log = Path(f"{self.folder}.log")
+        self.process = subprocess.Popen([*command, "--log", self.log, *self.options], stdout=subprocess.DEVNULL)
+        atexit.register(self.process.kill)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                if connection.recv(4) == b"INFO":
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"the server does not start: {self.log.read_text()}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def target(self, scheme="nats", subject=SUBJECT) -> str:
+        return f"{scheme}://127.0.0.1:{self.port}/{subject}"
+
+    def ask(self, work, **options):
+        """Runs work with a connection to JetStream."""
+
+        async def asked():
+            client = await nats.connect(f"127.0.0.1:{self.port}", allow_reconnect=False, **options)
+            try:
+                return await work(client.jetstream(timeout=20))
+            finally:
+                await client.close()
+
+        return asyncio.run(asked())
+
+    def create(self, name="EVENTS", subjects=(SUBJECT,), window_s=0.5, **options) -> None:
+        config = StreamConfig(
+            name=name, subjects=list(subjects), storage=StorageType.FILE, duplicate_window=window_s, **options
+        )
+        self.ask(lambda stream: stream.add_stream(config))
+
+    def delete(self, name="EVENTS") -> None:
+        self.ask(lambda stream: stream.delete_stream(name))
+
+    def purge(self, name="EVENTS") -> None:
+        self.ask(lambda stream: stream.purge_stream(name))
+
+    def consume(self, name="EVENTS") -> list:
+        """Every message in its order, as a consumer of its own reads it: headers and value."""
+
+        async def read(stream):
+            info = await stream.stream_info(name)
+            found, wanted = [], info.state.messages
+            if not wanted:
+                return found
+            subscription = await stream.subscribe(info.config.subjects[0], stream=name, ordered_consumer=True)
+            while len(found) < wanted:
+                message = await subscription.next_msg(timeout=20)
+                found.append((message.headers, message.data))
+            return found
+
+        return self.ask(read)
+
+
+def command(*arguments):
+    return [COLLECTOR, *map(str, arguments)]
+
+
+def clean(**variables):
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "SSL_CERT_FILE")}
+    return kept | variables
+
+
+def collector(*arguments, code=0, **variables):
+    ended = subprocess.run(command(*arguments), capture_output=True, text=True, env=clean(**variables), timeout=120)
+    assert ended.returncode == code, (arguments, ended.returncode, ended.stdout[-2000:], ended.stderr[-3000:])
+    return ended
+
+
+def publish(broker, *arguments, to=None, store="data", **options):
+    return collector("publish", "--store", store, "--to", to or broker.target(), *arguments, **options)
+
+
+class Feed:
+    """A feed of 100 events, of which each response replaces some, corrects some and loses some."""
+
+    def __init__(self) -> None:
+        self.events, self.next_id, self.second = collections.OrderedDict(), 1000, 1767225600
+
+    def response(self, new=40) -> bytes:
+        self.second += 1800
+        at = datetime.datetime.fromtimestamp(self.second, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S +00:00")
+        for _ in range(new):
+            self.next_id += 1
+            self.events[self.next_id] = {
+                "id": self.next_id,
+                "datetime": at,
+                "name": f"Händelse {self.next_id}",
+                "summary": "Ö" * RANDOM.randrange(400),
+                "url": f"/aktuellt/{self.next_id}/",
+                "type": RANDOM.choice(["Brand", "Trafikolycka", "Stöld"]),
+                "location": {"name": "Malmö", "gps": "55.604981,13.003822"},
+            }
+        while len(self.events) > 100:
+            self.events.popitem(last=False)
+        for event in RANDOM.sample(list(self.events.values()), 3):
+            event["summary"] += " (rättad)"
+        if RANDOM.random() < 0.3:
+            del self.events[RANDOM.choice(list(self.events)[20:60])]
+        newest_first = sorted(self.events.values(), key=lambda event: -event["id"])
+        return json.dumps(newest_first, ensure_ascii=False).encode()
+
+    def collect(self, responses: int, new=40) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(responses):
+                body = self.response(new)
+                Path(folder, f"{self.second}.json").write_bytes(body)
+            collector("import", "--store", "data", folder)
+
+
+def expected() -> collections.Counter:
+    """Every line of the archive with its kind."""
+    lines = collections.Counter()
+    for folder, kind in KINDS.items():
+        for path in sorted(Path("data", folder).rglob("*.jsonl")):
+            lines.update((kind, line) for line in path.read_bytes().splitlines())
+    return lines
+
+
+def judge(messages, wanted=None) -> None:
+    """Each line of the archive once, in the order of the commits, an event before its revisions before its withdrawal."""
+    wanted = expected() if wanted is None else wanted
+    found = collections.Counter((headers["kind"], value) for headers, value in messages)
+    assert found == wanted, (
+        f"{(found - wanted).total()} messages too many, {(wanted - found).total()} missing",
+        list((found - wanted).items())[:3],
+        list((wanted - found).items())[:3],
+    )
+    places, ranks = [], {}
+    for headers, value in messages:
+        archive, sequence, rest = headers["ce_id"].split(":")
+        number, line, _, _ = rest.split("+")[1].split(".")
+        places.append((int(sequence), int(number), int(line)))
+        key = int(headers["key"])
+        assert json.loads(value)["id"] == key and headers["ce_subject"] == headers["key"], (headers, value)
+        assert headers["ce_source"] == f"/archives/{archive}" and headers["ce_type"] == f"polisen.{headers['kind']}"
+        if headers["kind"] == "event":
+            assert key not in ranks, f"event {key} follows what is said of it"
+        ranks[key] = headers["kind"]
+    assert places == sorted(places), "not in the order of the commits"
+
+
+def counts(messages) -> str:
+    kinds = collections.Counter(headers["kind"] for headers, _ in messages)
+    return ", ".join(f"{kinds[kind]} {kind}s" for kind in KINDS.values())
+
+
+def test_once(broker) -> None:
+    """The whole archive, and nothing the second time."""
+    broker.create()
+    refused = publish(broker, code=1)
+    assert "--from-start" in refused.stderr, refused.stderr
+    report = json.loads(publish(broker, "--from-start", "--json").stdout)
+    messages = broker.consume()
+    judge(messages)
+    findings = json.loads(collector("verify", "--store", "data", "--json").stdout)
+    assert (report["events"], report["revisions"]) == (findings["events"], findings["revisions"]), (report, findings)
+    again = json.loads(publish(broker, "--json").stdout)
+    assert (again["events"], again["revisions"], again["withdrawals"]) == (0, 0, 0), again
+    queried = collector("query", "--store", "data", "--format", "jsonl").stdout
+    ids = {json.loads(line)["id"] for line in queried.splitlines()}
+    assert ids == {int(headers["key"]) for headers, _ in messages if headers["kind"] == "event"}
+    rate = len(messages) / report["elapsed_s"]
+    print(f"once: {counts(messages)}; {rate:.0f} messages/s with a build for debugging")
+    broker.delete()
+
+
+def test_kinds(broker) -> None:
+    broker.create()
+    publish(broker, "--from-start", "--kinds", "withdrawal,revision")
+    judge(broker.consume(), collections.Counter({it: n for it, n in expected().items() if it[0] != "event"}))
+    broker.delete()
+    print("kinds: only those that were asked for")
+
+
+def test_kills(broker, feed) -> None:
+    """The publisher is killed at any moment, now and then the server, until enough are; between rounds the archive grows."""
+    killed, broker_killed, rounds, restarted = 0, 0, 0, 0
+    while killed < KILLS or broker_killed < BROKER_KILLS:
+        rounds += 1
+        broker.create()
+        while True:
+            process = subprocess.Popen(
+                command("publish", "--store", "data", "--to", broker.target(), "--from-start"),
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=clean(),
+            )  # fmt: skip
+            wait = RANDOM.uniform(0.005, 0.12)
+            is_broker = broker_killed < BROKER_KILLS and RANDOM.random() < 0.15
+            if is_broker:
+                time.sleep(wait)
+                broker.kill()
+                broker_killed += 1
+                time.sleep(RANDOM.uniform(0, 0.3))
+                broker.start()
+            elif killed < KILLS:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(wait)
+                process.kill()
+            _, errors = process.communicate(timeout=60)
+            killed += process.returncode == -signal.SIGKILL
+            restarted += 1
+            if process.returncode == 0:
+                break
+            # Killed, or what an earlier process had under way arrived during each attempt: start again.
+            assert process.returncode == -signal.SIGKILL or b"another publisher" in errors, errors.decode()
+        judge(broker.consume())
+        broker.delete()
+        feed.collect(1)
+    print(f"kills: {killed} of the publisher, {broker_killed} of the server, {restarted} starts, {rounds} times the archive")
+
+
+def test_window(broker, feed) -> None:
+    """A restart after the server's window of duplicates is over."""
+    broker.create(window_s=0.1)
+    process = subprocess.Popen(
+        command("publish", "--store", "data", "--to", broker.target(), "--from-start"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean(),
+    )  # fmt: skip
+    wait_for(lambda: messages_of(broker) > 0)
+    process.kill()
+    process.wait()
+    part = messages_of(broker)
+    time.sleep(0.5)
+    publish(broker, "--from-start")
+    judge(broker.consume())
+    broker.delete()
+    print(f"window: continued after {part} messages, when their ids were forgotten")
+
+
+def messages_of(broker, name="EVENTS") -> int:
+    return broker.ask(lambda stream: stream.stream_info(name)).state.messages
+
+
+def wait_for(condition, seconds=30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come to that"
+        time.sleep(0.02)
+
+
+def follow(broker, errors):
+    return subprocess.Popen(
+        command("publish", "--store", "data", "--to", broker.target(), "--from-start", "--follow"),
+        stdout=subprocess.DEVNULL, stderr=errors, env=clean(),
+    )  # fmt: skip
+
+
+def test_fencing(broker, feed) -> None:
+    """Of two publishers one is fenced and says so."""
+    broker.create()
+    with open("one.log", "wb") as one, open("two.log", "wb") as two:
+        publishers = [follow(broker, one), follow(broker, two)]
+        deadline = time.monotonic() + 30
+        while all(process.poll() is None for process in publishers):
+            assert time.monotonic() < deadline, "both continue"
+            feed.collect(1, 5)
+        ended = [index for index, process in enumerate(publishers) if process.poll() is not None]
+        assert len(ended) == 1, "both ended"
+        text = Path(["one.log", "two.log"][ended[0]]).read_text()
+        assert "another publisher writes to" in text and "hint: one publisher" in text, text
+        wait_for(lambda: messages_of(broker) == expected().total())
+        publishers[1 - ended[0]].terminate()
+        assert publishers[1 - ended[0]].wait(10) == 0
+    judge(broker.consume())
+    broker.delete()
+    print("fencing: one publisher ended, the other one continued")
+
+
+def test_outage(broker, feed) -> None:
+    """The server is away for a while; the publisher falls behind and catches up."""
+    broker.create()
+    with open("outage.log", "wb") as log:
+        process = follow(broker, log)
+        wait_for(lambda: messages_of(broker) == expected().total())
+        broker.kill()
+        feed.collect(2)
+        time.sleep(1)
+        assert process.poll() is None
+        broker.start()
+        wait_for(lambda: messages_of(broker) == expected().total())
+        process.terminate()
+        assert process.wait(10) == 0
+    judge(broker.consume())
+    broker.delete()
+    print("outage: caught up")
+
+
+def test_purge(broker, feed) -> None:
+    """Where the last message is gone, it is refused to guess; what the server remembers is not repeated."""
+    broker.create(window_s=60)
+    publish(broker, "--from-start")
+    cursor = json.loads(collector("changes", "--store", "data", "--json", "--limit", 10**6).stdout)["cursor"]
+    broker.purge()
+    for arguments in ([], ["--from-start"]):
+        refused = publish(broker, *arguments, code=1)
+        assert "the last one is gone" in refused.stderr and "--from CURSOR" in refused.stderr, refused.stderr
+    first = cursor.split(":")[0] + ":0:"
+    refused = publish(broker, "--from", first, code=1)
+    assert "before" in refused.stderr and "duplicate window" in refused.stderr, refused.stderr
+    assert messages_of(broker) == 0
+    before = expected()
+    feed.collect(1)
+    publish(broker, "--from", cursor)
+    judge(broker.consume(), expected() - before)
+    broker.delete()
+    print("purge: refused, then continued after a cursor")
+
+
+def test_bad_input(broker, feed) -> None:
+    def refused(text, *arguments, to=None, code=1, **options):
+        ended = publish(broker, *arguments, to=to, code=code, **options)
+        assert text in ended.stderr, (text, ended.stderr)
+        assert len([line for line in ended.stderr.splitlines() if line.startswith("error:")]) == 1, ended.stderr
+
+    refused("no stream of", "--from-start")
+    broker.create(subjects=(SUBJECT, "other"))
+    refused("the publisher's own", "--from-start")
+    broker.delete()
+    broker.create(retention="workqueue")
+    refused("the publisher's own", "--from-start")
+    broker.delete()
+    broker.create()
+    refused("the cursor is of archive", "--from", f"{'0' * 16}:1:{'1' * 16}")
+    archive = json.loads(collector("changes", "--store", "data", "--json", "--limit", 1).stdout)["cursor"].split(":")[0]
+    refused("beyond the last one", "--from", f"{archive}:999999:{'1' * 16}")
+    refused("not part of this archive's history", "--from", f"{archive}:2:{'1' * 16}")
+    refused("not a cursor", "--from", "nonsense", code=2)
+    refused("scheme is not supported", to="http://h/x", code=2)
+    refused("do not belong in the address", to="nats://user:secret@h/x", code=2)
+    refused("there is no archive", "--from-start", store="nowhere")
+    assert messages_of(broker) == 0
+    broker.ask(lambda stream: stream.publish(SUBJECT, b"from another program"))
+    refused("was not written by `collector publish`")
+    broker.delete()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        refused("cannot connect", "--from-start", to=f"nats://127.0.0.1:{port}/x")
+    print("bad input: each refused, nothing published")
+
+
+def test_too_large(broker, feed) -> None:
+    """A message that the server does not take is named; the rest is published."""
+    feed.next_id += 1
+    feed.events[feed.next_id] = {
+        "id": feed.next_id, "datetime": "2026-02-01 10:00:00 +01:00", "name": "lång", "summary": "x" * 20_000, "type": "Brand",
+    }  # fmt: skip
+    large = feed.next_id
+    feed.collect(1)
+    broker.create(max_msg_size=16_384)
+    report = json.loads(publish(broker, "--from-start", "--json", code=1).stdout)
+    skipped = report["skipped"]
+    assert {it["id"] for it in skipped} == {large} and report["skipped_total"] == len(skipped), report
+    judge(broker.consume(), collections.Counter({it: n for it, n in expected().items() if len(it[1]) < 15_000}))
+    broker.delete()
+    print(f"too large: {len(skipped)} named, the rest published")
+
+
+def nkey() -> tuple[str, str]:
+    """A seed and its public key, as NATS writes them."""
+    private = subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "ed25519", "-outform", "DER"], check=True, capture_output=True
+    ).stdout
+    public = subprocess.run(
+        ["openssl", "pkey", "-inform", "DER", "-pubout", "-outform", "DER"], input=private, check=True, capture_output=True
+    ).stdout
+
+    def encode(data: bytes) -> str:
+        crc = 0
+        for byte in data:
+            crc ^= byte << 8
+            for _ in range(8):
+                crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+        return base64.b32encode(data + crc.to_bytes(2, "little")).decode().rstrip("=")
+
+    seed, user = 18 << 3, 20 << 3
+    return encode(bytes([seed | user >> 5, (user & 31) << 3]) + private[-32:]), encode(bytes([user]) + public[-32:])
+
+
+def secured(folder: Path, name: str, config: str) -> Broker:
+    path = folder / f"{name}.conf"
+    path.write_text(config)
+    return Broker(folder / name, "--config", str(path))
+
+
+def test_credentials(folder: Path) -> None:
+    wrong = "Swordfish-7c1"
+    token = secured(folder, "token", 'authorization { token: "correct-horse" }')
+    token.ask(lambda stream: stream.add_stream(StreamConfig(name="EVENTS", subjects=[SUBJECT])), token="correct-horse")
+    for variables in ({}, {"NATS_TOKEN": wrong}):
+        refused = publish(token, "--from-start", code=1, **variables)
+        assert "authorization violation" in refused.stderr and wrong not in refused.stderr, refused.stderr
+    Path("secret").write_text("correct-horse\n")
+    Path("secret").chmod(0o600)
+    publish(token, "--from-start", "--publish-secret-file", "secret")
+    publish(token, "--from-start", NATS_TOKEN="correct-horse")
+    token.kill()
+
+    seed, public = nkey()
+    allowed = '["$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.MSG.GET.EVENTS", "polisen.events"]'
+    users = secured(folder, "users", f"""authorization {{ users: [
+        {{ user: admin, password: admin }},
+        {{ user: reader, password: reader, permissions: {{ publish: ["$JS.API.>"], subscribe: ["_INBOX.>"] }} }},
+        {{ nkey: {public}, permissions: {{ publish: {allowed}, subscribe: ["_INBOX.>"] }} }} ] }}""")
+    users.ask(
+        lambda stream: stream.add_stream(StreamConfig(name="EVENTS", subjects=[SUBJECT])), user="admin", password="admin"
+    )
+    refused = publish(users, "--from-start", "--publish-user", "reader", code=1, NATS_PASSWORD="reader")
+    assert "Permissions Violation" in refused.stderr, refused.stderr
+    Path("seed").write_text(seed)
+    Path("seed").chmod(0o600)
+    publish(users, "--from-start", "--publish-credentials", "seed")
+    users.kill()
+    print("credentials: token, password and nkey; the least permissions are enough; secrets are not shown")
+
+
+def test_tls(folder: Path) -> None:
+    def openssl(*arguments):
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+    def authority(name):
+        key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", 2, "-subj", f"/CN={name}", "-keyout", key,
+                "-out", certificate)  # fmt: skip
+        return certificate
+
+    own, other = authority("own"), authority("other")
+    key, request, certificate = folder / "server.key", folder / "server.csr", folder / "server.pem"
+    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=server", "-keyout", key, "-out", request)
+    openssl("x509", "-req", "-in", request, "-CA", own, "-CAkey", folder / "own.key", "-CAcreateserial", "-days", 2,
+            "-extfile", folder / "extensions", "-out", certificate)  # fmt: skip
+    broker = secured(folder, "tls", f"tls {{ cert_file: '{certificate}', key_file: '{key}' }}")
+    target = broker.target("tls")
+    refused = collector("publish", "--store", "data", "--to", target, "--from-start", code=1, SSL_CERT_FILE=str(other))
+    assert "certificate" in refused.stderr.lower(), refused.stderr
+    reached = collector("publish", "--store", "data", "--to", target, "--from-start", code=1, SSL_CERT_FILE=str(own))
+    assert "no stream of" in reached.stderr, reached.stderr
+    broker.kill()
+    plain = Broker(folder / "plain")
+    refused = collector("publish", "--store", "data", "--to", plain.target("tls"), "--from-start", code=1)
+    assert "a certificate that is trusted" in refused.stderr, refused.stderr
+    plain.kill()
+    print("TLS: verified; neither a foreign certificate nor a connection without encryption is accepted")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        example = Path(sys.argv[3]).absolute()
+        os.chdir(folder)
+        feed = Feed()
+        feed.collect(60)
+        broker = Broker(Path(folder, "jetstream"))
+        try:
+            for test in (test_once, test_kinds):
+                test(broker)
+            test_examples(broker, example)
+            for test in (test_kills, test_window, test_fencing, test_outage, test_purge, test_bad_input, test_too_large):
+                test(broker, feed)
+        finally:
+            broker.kill()
+        test_credentials(Path(folder))
+        test_tls(Path(folder))
+
+
+def test_examples(broker, example: Path) -> None:
+    """The consumers of docs/publish.md, in Python and Rust."""
+    page = Path(__file__).resolve().parent.parent.parent / "docs/publish.md"
+    [block] = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    block = block.replace("127.0.0.1:4222", f"127.0.0.1:{broker.port}").replace('"Stockholm"', '"Malmö"')
+    broker.create()
+    publish(broker, "--from-start")
+    printed = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True).stdout
+    events = [json.loads(line) for (kind, line), _ in expected().items() if kind != "withdrawal"]
+    wanted = sum(event["type"] == "Brand" and "location" in event for event in events)
+    assert len(printed.splitlines()) == wanted, (wanted, printed[-500:])
+    found = subprocess.run(
+        [example, "Brand", "Malmö", f"127.0.0.1:{broker.port}"], capture_output=True, text=True, check=True
+    ).stdout
+    assert len(found.splitlines()) == wanted, (wanted, found[-500:])
+    broker.delete()
+    print(f"examples: {wanted} alerts in Python and in Rust")
+
+
+async def create(subject: str, server: str) -> None:
+    client = await nats.connect(server, connect_timeout=10)
+    await client.jetstream().add_stream(StreamConfig(name="EVENTS", subjects=[subject]))
+    await client.close()
+
+
+if sys.argv[1] == "--create":
+    asyncio.run(create(*sys.argv[2:]))
+else:
+    begun = time.monotonic()
+    main()
+    print(f"{time.monotonic() - begun:.0f} s")
