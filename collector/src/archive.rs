@@ -33,7 +33,7 @@ use thiserror::Error;
 
 pub use audit::{Audit, Fault, Findings, LineAt, MOST_PROBLEMS, Problem};
 pub use bulk::{Bulk, Stored};
-pub use changes::{Change, Changes, ChangesError, Cursor};
+pub use changes::{Change, Changes, ChangesError, Cursor, InvalidCursor};
 pub use deposit::{Deposit, Outcome};
 pub use journal::content_digest;
 #[cfg(feature = "tables")]

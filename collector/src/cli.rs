@@ -157,7 +157,7 @@ fn groups_of(command: &str) -> Vec<Group> {
             groups![PrometheusSettings, HeartbeatSettings],
         ],
         "watch" => &[
-            groups![ServiceSettings, HeartbeatSettings],
+            groups![ServiceSettings, HeartbeatSettings, PublishSettings],
             FEED,
             ARCHIVE,
             WRITING,
@@ -165,7 +165,7 @@ fn groups_of(command: &str) -> Vec<Group> {
             RUN,
             TABLES_AFTER_RUN,
         ],
-        "doctor" => &[groups![DoctorSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
+        "doctor" => &[groups![DoctorSettings, PublishSettings], FEED, ARCHIVE, WRITING, CACHE, RUN],
         "import" => &[ARCHIVE, WRITING, groups![DepositSettings], CACHE],
         "repair" => &[groups![RepairSettings], ARCHIVE, WRITING, CACHE],
         #[cfg(feature = "tables")]

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use twox_hash::XxHash3_64;
 
 pub use broker::{Broker, BrokerError, Opened, Published};
-pub use jetstream::{Answer, JetStream, Stored, Stream};
+pub use jetstream::{Answer, JetStream, Stored, Stream, StreamLimits};
 pub use message::{Message, MessageKind};
 pub use position::{InvalidPosition, Position};
 pub use target::{InvalidTarget, Target};
@@ -156,6 +156,18 @@ impl From<StoreError> for PublishError {
     }
 }
 
+impl PublishReport {
+    /// The number of messages of each kind that were published since an earlier report.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> [(MessageKind, u64); 3] {
+        [
+            (MessageKind::Event, self.events - earlier.events),
+            (MessageKind::Revision, self.revisions - earlier.revisions),
+            (MessageKind::Withdrawal, self.withdrawals - earlier.withdrawals),
+        ]
+    }
+}
+
 impl PublishError {
     /// What to do about it, where that helps.
     #[must_use]
@@ -280,7 +292,7 @@ impl<'a, B: Broker> Publisher<'a, B> {
 
     /// Asks the broker how far messages reach, and opens the archive there.
     async fn open(&mut self) -> Result<Source<'a>, PublishError> {
-        let Opened { published, max_message_bytes } = self.broker.open().await?;
+        let Opened { published, max_message_bytes, .. } = self.broker.open().await?;
         self.max_message_bytes = max_message_bytes;
         let target = || self.broker.target();
         let start = match (published, self.options.from.clone()) {

@@ -3,7 +3,7 @@
     publish.py COLLECTOR NATS_SERVER EXAMPLE
     publish.py --create SUBJECT HOST:PORT    only creates a stream
 
-PUBLISH_KILLS: how many times the publisher is killed (40); PUBLISH_BROKER_KILLS: and the server (4); PUBLISH_SEED (1).
+PUBLISH_KILLS: how many times the publisher is killed (20); PUBLISH_BROKER_KILLS: and the server (4); PUBLISH_SEED (1).
 """
 
 import asyncio
@@ -23,13 +23,14 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import nats
 from nats.js.api import StorageType, StreamConfig
 
 COLLECTOR, SERVER = (Path(path).absolute() for path in sys.argv[1:3])
-KILLS = int(os.environ.get("PUBLISH_KILLS", "40"))
+KILLS = int(os.environ.get("PUBLISH_KILLS", "20"))
 BROKER_KILLS = int(os.environ.get("PUBLISH_BROKER_KILLS", "4"))
 RANDOM = random.Random(int(os.environ.get("PUBLISH_SEED", "1")))
 SUBJECT = "polisen.events"
@@ -522,12 +523,52 @@ def main() -> None:
             for test in (test_once, test_kinds):
                 test(broker)
             test_examples(broker, example)
-            for test in (test_kills, test_window, test_fencing, test_outage, test_purge, test_bad_input, test_too_large):
+            for test in (test_watch, test_kills, test_window, test_fencing, test_outage, test_purge, test_bad_input, test_too_large):
                 test(broker, feed)
         finally:
             broker.kill()
         test_credentials(Path(folder))
         test_tls(Path(folder))
+
+
+def test_watch(broker, feed) -> None:
+    """The service publishes each commit at once; without a server it collects as well as ever."""
+    broker.create()
+    port, body = free_port(), Path("feed.json")
+    body.write_bytes(feed.response(5))
+    Path("watch.toml").write_text(
+        f'feed = "feed.json"\nstore = "data"\ninterval = "10s"\njitter = "0s"\nlisten = "127.0.0.1:{port}"\n'
+        f'publish_to = "{broker.target()}"\npublish_from = "start"\n'
+    )
+
+    def metrics() -> dict:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            lines = [line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[:1] != "#"]
+        return {name.removeprefix("polisen_collector_"): float(value) for name, value in lines}
+
+    with open("watch.log", "wb") as log:
+        process = subprocess.Popen(command("watch", "--config", "watch.toml"), stdout=log, stderr=log, env=clean())
+        wait_for(lambda: messages_of(broker) > 0 and messages_of(broker) == expected().total())
+        wait_for(lambda: metrics().get("publishing_healthy") == 1)
+        before = messages_of(broker)
+        body.write_bytes(feed.response(5))
+        wait_for(lambda: messages_of(broker) > before and messages_of(broker) == expected().total())
+        examined = collector("doctor", "--config", "watch.toml", "--offline").stdout
+        assert "holds messages up to" in examined and "one replica" in examined, examined
+        broker.kill()
+        body.write_bytes(feed.response(5))
+        wait_for(lambda: metrics().get("publishing_healthy") == 0)
+        state = metrics()
+        assert state["healthy"] == 1 and state["consecutive_failures"] == 0, state
+        examined = collector("doctor", "--config", "watch.toml", "--offline", code=1).stdout
+        assert "cannot connect" in examined, examined
+        process.terminate()
+        assert process.wait(20) == 0, Path("watch.log").read_text()
+    broker.start()
+    publish(broker)
+    judge(broker.consume())
+    broker.delete()
+    print("service: each commit published; collecting is healthy while the server is away")
 
 
 def test_examples(broker, example: Path) -> None:

@@ -1,5 +1,6 @@
 //! `collector doctor`: tries everything a run needs.
 
+mod publish;
 mod python;
 
 use std::env;
@@ -189,6 +190,7 @@ impl Round {
 async fn examine(settings: &Settings, clock: &SharedClock, round: &mut Round) -> Result<(), Failure> {
     examine_store(settings, clock, round).await?;
     examine_feed(settings, clock, round).await?;
+    publish::examine(settings, round).await?;
     let records = settings.record_paths();
     let health_dir = records.health_file.parent().filter(|path| *path != Path::new(""));
     let folders = [

@@ -1,24 +1,34 @@
 //! `collector publish`: publishes the archive to a broker.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::archive::Cursor;
-use crate::clock::SharedClock;
-use crate::publish::{Beginning, Broker, MessageKind, PublishOptions, PublishReport, Publisher, Target};
 use anyhow::{Context as _, anyhow};
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tokio::sync::Notify;
+use tracing::{error, info};
 
 use super::commands::{runtime, system_clock};
 use super::output;
 use super::settings::{Settings, names};
 use super::stores::open_archive;
 use super::{Exit, Failure};
+use crate::archive::{ChangesError, Cursor};
+use crate::clock::SharedClock;
+use crate::publish::{
+    Beginning, Broker, BrokerError, MessageKind, PublishError, PublishOptions, PublishReport, Publisher,
+    Target,
+};
+use crate::watch::status::{Published, Status};
 
+/// In the service: the time after which commits are looked for that other collectors made, and after which publishing begins
+/// anew after an error.
+const PAUSE: Duration = Duration::from_mins(1);
 /// How often the archive is asked for new commits.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -48,11 +58,11 @@ pub(super) struct PublishArguments {
 }
 
 impl PublishArguments {
-    fn options(&self) -> PublishOptions {
+    fn options(&self, settings: &Settings) -> PublishOptions {
         let from = match &self.from {
             Some(cursor) => Beginning::After(cursor.clone()),
             None if self.from_start => Beginning::Start,
-            None => Beginning::Unset,
+            None => settings.publish.publish_from.clone().unwrap_or_default(),
         };
         let defaults =
             PublishOptions { kinds: self.kinds.clone(), from, seed: unique(), ..PublishOptions::default() };
@@ -75,7 +85,7 @@ pub(super) fn publish(settings: &Settings, arguments: &PublishArguments) -> Resu
     runtime.block_on(async {
         let archive = open_archive(settings.archive(), &clock).await?;
         let broker = open_broker(settings, target)?;
-        let mut publisher = Publisher::new(&archive, broker, clock.clone(), arguments.options());
+        let mut publisher = Publisher::new(&archive, broker, clock.clone(), arguments.options(settings));
         let begun = Instant::now();
         let result = if arguments.follow {
             follow(&mut publisher, &clock).await
@@ -115,6 +125,102 @@ async fn follow<B: Broker>(publisher: &mut Publisher<'_, B>, clock: &SharedClock
     Ok(())
 }
 
+/// Publishes beside the service, on a thread of its own, so that collecting neither waits for it nor fails with it. It ends
+/// when this is dropped.
+#[derive(Debug)]
+pub(super) struct Background {
+    /// Something was committed.
+    committed: Arc<Notify>,
+    stop: Arc<Notify>,
+}
+
+impl Background {
+    /// Begins to publish, if the settings say where.
+    pub(super) fn start(settings: &Settings, status: &Arc<Status>) -> Option<Self> {
+        settings.publish.publish_to.as_ref()?;
+        let background = Self { committed: Arc::default(), stop: Arc::default() };
+        let (settings, status) = (settings.clone(), Arc::clone(status));
+        let (committed, stop) = (Arc::clone(&background.committed), Arc::clone(&background.stop));
+        let publishing = move || {
+            let Ok(runtime) = crate::run::runtime() else { return };
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stop.notified() => {}
+                    () = publish_commits(&settings, &status, &committed) => {}
+                }
+            });
+            runtime.shutdown_background();
+        };
+        if let Err(error) = std::thread::Builder::new().name("publishing".to_owned()).spawn(publishing) {
+            error!(%error, "nothing is published: there is no thread for it");
+        }
+        Some(background)
+    }
+
+    /// Publishes what was committed.
+    pub(super) fn wake(&self) {
+        self.committed.notify_one();
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+    }
+}
+
+/// Publishes each commit, and begins anew a while after an error; not after another publisher has taken over.
+async fn publish_commits(settings: &Settings, status: &Status, committed: &Notify) {
+    loop {
+        let Err(failure) = publish_until_failure(settings, status, committed).await;
+        status.note_publishing(None);
+        let (Failure::Usage(error) | Failure::Failed(error)) = failure;
+        let is_fenced = error
+            .downcast_ref::<PublishError>()
+            .is_some_and(|error| matches!(error, PublishError::Broker(BrokerError::Fenced { .. })));
+        let error = output::one_line(&error);
+        if is_fenced {
+            error!(error, "publishing has ended; it begins again with a reload or a restart");
+            return;
+        }
+        error!(
+            error,
+            "nothing is published; the events are stored, and publishing is tried again in a minute"
+        );
+        let _ = tokio::time::timeout(PAUSE, committed.notified()).await;
+    }
+}
+
+async fn publish_until_failure(
+    settings: &Settings,
+    status: &Status,
+    committed: &Notify,
+) -> Result<Infallible, Failure> {
+    let clock = system_clock();
+    let archive = open_archive(settings.archive(), &clock).await?;
+    let target = settings.publish.publish_to.as_ref().ok_or_else(|| anyhow!("publish_to is not set"))?;
+    let options = PublishOptions {
+        from: settings.publish.publish_from.clone().unwrap_or_default(),
+        seed: unique(),
+        ..PublishOptions::default()
+    };
+    let mut publisher = Publisher::new(&archive, open_broker(settings, target)?, clock.clone(), options);
+    let mut noted = PublishReport::default();
+    loop {
+        match publisher.catch_up().await {
+            Ok(()) => {
+                let messages = publisher.report().since(&noted);
+                status.note_publishing(Some(Published { at: clock.now(), messages }));
+                noted.clone_from(publisher.report());
+            }
+            // The first run of all is not over yet.
+            Err(PublishError::Changes(ChangesError::NoArchive(_) | ChangesError::NoJournal(_))) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let _ = tokio::time::timeout(PAUSE, committed.notified()).await;
+    }
+}
+
 /// A number that differs from that of every other process.
 fn unique() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -122,7 +228,7 @@ fn unique() -> u64 {
 }
 
 #[cfg(feature = "nats")]
-fn open_broker(settings: &Settings, target: &Target) -> Result<Box<dyn Broker>, Failure> {
+pub(super) fn open_broker(settings: &Settings, target: &Target) -> Result<Box<dyn Broker>, Failure> {
     use crate::publish::JetStream;
     use crate::publish::nats::NatsStream;
     let Target::Nats { servers, subject, tls } = target;
@@ -160,7 +266,7 @@ fn nats_auth(settings: &Settings) -> anyhow::Result<crate::publish::nats::NatsAu
 }
 
 #[cfg(not(feature = "nats"))]
-fn open_broker(_: &Settings, _: &Target) -> Result<Box<dyn Broker>, Failure> {
+pub(super) fn open_broker(_: &Settings, _: &Target) -> Result<Box<dyn Broker>, Failure> {
     Err(Failure::Usage(anyhow!(
         "this program was built without the feature `nats`; the Debian package and the container have it, \
          `cargo install polisen-events-collector --features nats` builds it"

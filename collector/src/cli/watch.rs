@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::commands::{collector, heartbeat, system_clock};
 use super::mirror::open_mirror;
+use super::publish::Background;
 use super::settings::{ServiceSettings, Settings};
 use super::{Exit, Failure};
 use crate::clock::SharedClock;
@@ -74,6 +75,8 @@ struct Service {
     clock: SharedClock,
     status: Arc<Status>,
     pages: Option<JoinHandle<()>>,
+    /// What publishes beside the service.
+    publishing: Option<Background>,
     /// The hour or day for which the tables were made last.
     #[cfg(feature = "tables")]
     tables_made: std::cell::Cell<Option<i64>>,
@@ -92,6 +95,7 @@ impl Service {
             clock,
             status,
             pages: None,
+            publishing: None,
             #[cfg(feature = "tables")]
             tables_made: std::cell::Cell::default(),
         })
@@ -115,6 +119,7 @@ impl Service {
         let (clock, status) = (Arc::clone(&self.clock), Arc::clone(&self.status));
         let mut watch = Watch::new(clock, schedule, poll_interval, status, last_run);
         self.listen().await;
+        self.publishing = Background::start(&self.settings, &self.status);
         let watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(limit / 2)));
         notify(&[NotifyState::Ready]);
         info!(every_s = schedule.interval().as_secs_f64(), store = %self.settings.store.store, "polling");
@@ -129,6 +134,9 @@ impl Service {
                     heartbeat.report(&report, self.clock.now(), &self.status.limits()).await;
                 }
                 show_status(&self.status);
+                if let Some(publishing) = &self.publishing {
+                    publishing.wake();
+                }
                 #[cfg(feature = "tables")]
                 if report.result.is_ok() {
                     self.make_tables(&collector).await;
@@ -188,6 +196,9 @@ impl Service {
                 if pages(&self.settings) != pages(&before) {
                     self.listen().await;
                 }
+                // The one before ends first, or one of them would be fenced.
+                self.publishing = None;
+                self.publishing = Background::start(&self.settings, &self.status);
                 Some(setup)
             }
             Err(Failure::Usage(error) | Failure::Failed(error)) => {
@@ -205,6 +216,7 @@ impl Service {
             clock: Arc::clone(&self.clock),
             status: Arc::clone(&self.status),
             pages: None,
+            publishing: None,
             #[cfg(feature = "tables")]
             tables_made: self.tables_made.clone(),
         };

@@ -23,6 +23,8 @@ pub struct Opened {
     pub published: Published,
     /// Maximum size of a message with its headers in bytes, if there is one.
     pub max_message_bytes: Option<usize>,
+    /// What endangers messages or their position.
+    pub warnings: Vec<String>,
 }
 
 /// Why a broker did not store messages.

@@ -12,6 +12,15 @@ use super::{Broker, BrokerError, Message, Opened, Position, Published};
 /// Number of times that a publisher which has stored nothing yet looks again at a stream that another one writes to.
 const TAKEOVERS: u32 = 5;
 
+/// What a stream takes and keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Maximum size of a message in bytes, if there is one.
+    pub max_message_bytes: Option<usize>,
+    /// What endangers messages or their position.
+    pub warnings: Vec<String>,
+}
+
 /// The last message of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -41,8 +50,8 @@ pub enum Answer {
 /// A stream, as a connection to its server offers it.
 #[async_trait]
 pub trait Stream: Send {
-    /// Connects anew. Maximum size of a message in bytes.
-    async fn connect(&mut self) -> Result<Option<usize>, BrokerError>;
+    /// Connects anew.
+    async fn connect(&mut self) -> Result<StreamLimits, BrokerError>;
 
     /// The sequence number of the last message, 0 before the first one, and that message if it is still there.
     async fn last(&mut self) -> Result<(u64, Option<Stored>), BrokerError>;
@@ -122,7 +131,7 @@ impl<S: Stream> JetStream<S> {
 #[async_trait]
 impl<S: Stream> Broker for JetStream<S> {
     async fn open(&mut self) -> Result<Opened, BrokerError> {
-        let max_message_bytes = self.stream.connect().await?;
+        let StreamLimits { max_message_bytes, warnings } = self.stream.connect().await?;
         let (last, stored) = self.stream.last().await?;
         self.last = last;
         let published = match stored {
@@ -142,7 +151,7 @@ impl<S: Stream> Broker for JetStream<S> {
                 Published::UpTo(position)
             }
         };
-        Ok(Opened { published, max_message_bytes })
+        Ok(Opened { published, max_message_bytes, warnings })
     }
 
     async fn publish(&mut self, messages: &[Message]) -> Result<(), BrokerError> {

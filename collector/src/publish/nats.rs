@@ -11,13 +11,13 @@ use std::{fmt, io};
 use async_nats::jetstream::context::{
     Context, ContextBuilder, PublishAckFuture, PublishError, PublishErrorKind,
 };
-use async_nats::jetstream::stream::{RawMessageErrorKind, RetentionPolicy};
+use async_nats::jetstream::stream::{Config, RawMessageErrorKind, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError, Subject};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::jetstream::{Answer, Stored, Stream};
+use super::jetstream::{Answer, Stored, Stream, StreamLimits};
 use super::{BrokerError, Message};
 use crate::text::printable;
 
@@ -27,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of messages without an answer.
 pub const MAX_IN_FLIGHT: usize = 4_096;
+
+/// The feed is never without news for longer.
+const LEAST_MAX_AGE: Duration = Duration::from_hours(24 * 30);
 
 const OWN_STREAM: &str =
     "the stream must be the publisher's own: this subject alone, no sources, and retention by limits";
@@ -197,7 +200,7 @@ impl NatsStream {
 
 #[async_trait]
 impl Stream for NatsStream {
-    async fn connect(&mut self) -> Result<Option<usize>, BrokerError> {
+    async fn connect(&mut self) -> Result<StreamLimits, BrokerError> {
         self.connection = None;
         let reports = Arc::new(Reports { refusal: Mutex::default(), is_lost: watch::Sender::new(false) });
         let client = self.connected(&reports).await?;
@@ -237,7 +240,8 @@ impl Stream for NatsStream {
         }
         let of_stream = usize::try_from(config.max_message_size).ok().filter(|&size| size > 0);
         self.connection = Some(Connection { context, stream, stream_name: name, reports });
-        Ok(Some(of_stream.map_or(max_payload, |size| size.min(max_payload))))
+        let max_message_bytes = Some(of_stream.map_or(max_payload, |size| size.min(max_payload)));
+        Ok(StreamLimits { max_message_bytes, warnings: warnings_of(&config) })
     }
 
     async fn last(&mut self) -> Result<(u64, Option<Stored>), BrokerError> {
@@ -297,6 +301,24 @@ impl Stream for NatsStream {
     fn target(&self) -> String {
         format!("nats://{}/{}", self.servers.join(","), self.subject)
     }
+}
+
+/// What of the configuration of a stream endangers messages or their position.
+fn warnings_of(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if config.storage == StorageType::Memory {
+        warnings.push("it is kept in memory: a restart of the server loses it".to_owned());
+    }
+    if config.num_replicas <= 1 {
+        warnings.push("it has one replica: it is lost with its server".to_owned());
+    }
+    if !config.max_age.is_zero() && config.max_age < LEAST_MAX_AGE {
+        warnings.push(format!(
+            "messages are removed after {} s; after a longer time without news the position is lost",
+            config.max_age.as_secs()
+        ));
+    }
+    warnings
 }
 
 fn envelope(message: &Message) -> HeaderMap {

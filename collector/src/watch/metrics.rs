@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,7 +19,7 @@ use prometheus::{
 };
 
 use super::poll_interval::Plan;
-use super::status::MirrorState;
+use super::status::{MirrorState, Published};
 use super::summary::{Ended, RunSummary};
 use crate::files::{self, output};
 use crate::quantity::{Definition, Metric, Quantity};
@@ -63,6 +64,16 @@ pub struct Metrics {
     mirror_conflicts: IntGauge,
     memory: IntGauge,
     cpu: Counter,
+    /// Registered when something is published.
+    publishing: OnceLock<Publishing>,
+}
+
+/// The metrics of publishing.
+#[derive(Debug)]
+struct Publishing {
+    messages: IntCounterVec,
+    caught_up: Gauge,
+    healthy: IntGauge,
 }
 
 impl Metrics {
@@ -140,6 +151,7 @@ impl Metrics {
                 .whole("mirror_lag_objects", "Objects that runs stored and the replica lacks.")?,
             mirror_conflicts: new
                 .whole("mirror_conflicts", "Objects of the replica that are not what they have to be.")?,
+            publishing: OnceLock::new(),
             memory: new.whole("process_resident_memory_bytes", "Memory of the process.")?,
             cpu: new.cpu()?,
             registry,
@@ -171,6 +183,24 @@ impl Metrics {
         self.mirror_lag.set(seconds_of(now) - seconds_of(state.last_success));
         self.mirror_lag_objects.set(whole(state.lag_objects));
         self.mirror_conflicts.set(whole(state.conflicts));
+    }
+
+    /// Publishing has come to the last commit, or has failed. The metrics do not exist before.
+    pub(super) fn note_publishing(&self, published: Option<Published>) {
+        let publishing = match self.publishing.get() {
+            Some(publishing) => publishing,
+            None => match Publishing::new(&Registrar(&self.registry)) {
+                Ok(new) => self.publishing.get_or_init(|| new),
+                // Another thread was faster; it notes the next time.
+                Err(_) => return,
+            },
+        };
+        publishing.healthy.set(published.is_some().into());
+        let Some(Published { at, messages }) = published else { return };
+        publishing.caught_up.set(seconds_of(at));
+        for (kind, count) in messages {
+            publishing.messages.with_label_values(&[kind.name()]).inc_by(count);
+        }
     }
 
     pub(super) fn note_plan(&self, plan: &Plan) {
@@ -320,6 +350,19 @@ impl Metrics {
 enum QuantityMetric {
     Counter(IntCounter),
     Gauge(Gauge),
+}
+
+impl Publishing {
+    fn new(new: &Registrar<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            messages: new.counters("published_total", "Messages that were published, by kind.", "kind")?,
+            caught_up: new.gauge(
+                "publishing_caught_up_timestamp_seconds",
+                "When everything was last published that was committed.",
+            )?,
+            healthy: new.whole("publishing_healthy", "Whether publishing succeeds: 1 or 0.")?,
+        })
+    }
 }
 
 /// Makes metrics and registers them.

@@ -14,6 +14,7 @@ use super::metrics::Metrics;
 use super::poll_interval::Plan;
 use super::summary::{Ended, RunSummary};
 use crate::mirror::{MirrorError, MirrorReport};
+use crate::publish::MessageKind;
 use crate::record::check::{self, HealthCheck};
 use crate::record::{Evidence, Limits, RunRecord};
 use crate::text::printable;
@@ -41,6 +42,15 @@ pub struct View {
     pub mirror: Option<MirrorState>,
     /// Runs, the latest first.
     pub runs: Vec<RunSummary>,
+}
+
+/// What was published when the last commit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// When it was reached.
+    pub at: DateTime<Utc>,
+    /// Number of messages by kind since the last time.
+    pub messages: [(MessageKind, u64); 3],
 }
 
 /// How the replica of the archive is.
@@ -190,6 +200,12 @@ impl Status {
             debug!("the replica holds everything");
         }
         state.mirror = Some(mirror);
+    }
+
+    /// Takes over when everything was published and how many messages, or nothing if publishing failed. Collecting is as healthy as
+    /// before.
+    pub fn note_publishing(&self, published: Option<Published>) {
+        self.metrics.note_publishing(published);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

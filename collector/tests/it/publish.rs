@@ -57,6 +57,7 @@ impl Broker for MemoryBroker {
         Ok(Opened {
             published: last.map_or(Published::Nothing, Published::UpTo),
             max_message_bytes: kept.limit_bytes,
+            warnings: Vec::new(),
         })
     }
 

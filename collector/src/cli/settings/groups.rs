@@ -21,7 +21,7 @@ use crate::cache::CacheOptions;
 use crate::cli::logging::LogFormat;
 use crate::feed::{FeedOptions, POLISEN_URL, Source};
 use crate::heartbeat::HeartbeatUrl;
-use crate::publish::Target;
+use crate::publish::{Beginning, Target};
 use crate::record::Limits;
 use crate::store::oci::instance::METADATA_URL;
 use crate::store::{Addressing, Auth, SignerKind, StoreAddress};
@@ -196,6 +196,9 @@ pub(crate) struct PublishSettings {
     /// Where to publish: nats://HOST[:PORT][,HOST…]/SUBJECT
     #[arg(long, value_name = "URL")]
     pub(crate) publish_to: Option<Target>,
+    /// Where to begin if nothing was published yet: start, or a cursor of `collector changes`
+    #[arg(long, value_name = "start|CURSOR", value_parser = parsers::beginning, hide_short_help = true)]
+    pub(crate) publish_from: Option<Beginning>,
     /// File of credentials (.creds) or of an nkey
     #[arg(long, value_name = "FILE", env = "NATS_CREDS", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub(crate) publish_credentials: Option<PathBuf>,

@@ -11,7 +11,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use tracing::level_filters::LevelFilter;
 
 use super::folders;
+use crate::archive::InvalidCursor;
 use crate::files::check_folder;
+use crate::publish::Beginning;
 use crate::store::SignerKind;
 
 /// A day, such as 2026-01-31.
@@ -81,6 +83,15 @@ pub(crate) fn size(text: &str) -> Result<u64, &'static str> {
 pub(super) fn header_text(text: &str) -> Result<String, &'static str> {
     let is_printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if is_printable { Ok(text.to_owned()) } else { Err("not allowed in an HTTP header") }
+}
+
+pub(super) fn beginning(text: &str) -> Result<Beginning, String> {
+    if text == "start" {
+        return Ok(Beginning::Start);
+    }
+    text.parse()
+        .map(Beginning::After)
+        .map_err(|error: InvalidCursor| format!("neither `start` nor a cursor: {error}"))
 }
 
 pub(super) fn ocid(text: &str) -> Result<String, &'static str> {

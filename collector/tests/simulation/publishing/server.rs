@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use collector::publish::{Answer, BrokerError, Message, MessageKind, Stored, Stream};
+use collector::publish::{Answer, BrokerError, Message, MessageKind, Stored, Stream, StreamLimits};
 
 use super::outbox::Line;
 
@@ -166,7 +166,7 @@ impl Future for Turn {
 
 #[async_trait]
 impl Stream for Connection {
-    async fn connect(&mut self) -> Result<Option<usize>, BrokerError> {
+    async fn connect(&mut self) -> Result<StreamLimits, BrokerError> {
         Turn::default().await;
         let mut server = self.server.lock().unwrap();
         if self.number < server.connections() {
@@ -174,7 +174,7 @@ impl Stream for Connection {
         }
         self.number = server.connections();
         server.connections.push(VecDeque::new());
-        Ok(None)
+        Ok(StreamLimits::default())
     }
 
     async fn last(&mut self) -> Result<(u64, Option<Stored>), BrokerError> {
