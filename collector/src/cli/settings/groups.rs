@@ -121,22 +121,22 @@ pub(crate) struct BucketSettings {
     /// Region [default: that of the credentials]
     #[arg(long, value_name = "NAME", env = "OCI_REGION")]
     pub(crate) region: Option<String>,
-    /// Address of the service, instead of the region's
+    /// Address, instead of the region's
     #[arg(long, value_name = "URL", env = "OCI_ENDPOINT")]
     pub(crate) endpoint: Option<Url>,
-    /// Where the URL names an s3:// bucket
-    #[arg(long, value_name = "PLACE", default_value = "path")]
+    /// Where the URL names an s3:// bucket: path, host
+    #[arg(long, value_name = "PLACE", default_value = "path", hide_possible_values = true)]
     #[arg(value_parser = parsers::names(&[(&["path"], Addressing::Path), (&["host"], Addressing::Host)]))]
     pub(crate) s3_addressing: Addressing,
-    /// Credentials for oci://
-    #[arg(long, value_name = "METHOD", default_value = "api-key")]
+    /// Credentials for oci://: api-key, instance
+    #[arg(long, value_name = "METHOD", default_value = "api-key", hide_possible_values = true)]
     #[arg(value_parser = parsers::names(&[
         (&["api-key", "api_key"], Auth::ApiKey),
         (&["instance", "instance_principal"], Auth::Instance),
     ]))]
     pub(crate) auth: Auth,
-    /// Signs requests to oci://
-    #[arg(long, value_name = "NAME", default_value = "built-in", value_parser = parsers::signer())]
+    /// Signs requests to oci://: built-in, oci-rust-sdk
+    #[arg(long, value_name = "NAME", default_value = "built-in", value_parser = parsers::signer(), hide_possible_values = true)]
     pub(crate) signer: SignerKind,
     /// Secret in the Vault that holds the user's OCID
     #[arg(long, value_name = "OCID", value_parser = parsers::ocid)]
@@ -196,7 +196,7 @@ pub(crate) struct PublishSettings {
     /// Where to publish: nats://HOST[:PORT][,HOST…]/SUBJECT
     #[arg(long, value_name = "URL")]
     pub(crate) publish_to: Option<Target>,
-    /// Where to begin if nothing was published yet: start, or a cursor of `collector changes`
+    /// Where to begin a new stream: start, or a cursor
     #[arg(long, value_name = "start|CURSOR", value_parser = parsers::beginning, hide_short_help = true)]
     pub(crate) publish_from: Option<Beginning>,
     /// File of credentials (.creds) or of an nkey
@@ -205,7 +205,7 @@ pub(crate) struct PublishSettings {
     /// User name
     #[arg(long, value_name = "NAME", env = "NATS_USER", hide_short_help = true)]
     pub(crate) publish_user: Option<String>,
-    /// File of the password or token [variables: NATS_PASSWORD, NATS_TOKEN]
+    /// File of the password or token
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub(crate) publish_secret_file: Option<PathBuf>,
 }
@@ -236,7 +236,7 @@ pub(crate) struct DepositSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct ClaimSettings {
-    /// Time after which other runs take over an interrupted run
+    /// Time until others take over an interrupted run
     #[arg(long, value_name = "TIME", default_value = time_text(ArchiveOptions::default().lease))]
     #[arg(value_parser = parsers::positive_time, hide_short_help = true)]
     pub(crate) lease: Duration,
@@ -319,7 +319,7 @@ pub(crate) struct RecordSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct HealthSettings {
-    /// Result of the last run, and the evidence for health
+    /// Result and evidence of the last run
     #[arg(long, value_name = "FILE", default_value = "./health.json")]
     pub(crate) health_file: PathBuf,
     /// Maximum age of what health rests on
