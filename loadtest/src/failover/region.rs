@@ -27,9 +27,9 @@ const LOST: TimeDelta = TimeDelta::seconds(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
-    /// Nobody reaches it.
+    /// No process reaches it.
     Unreachable,
-    /// Its own collector reaches it, and nobody else does.
+    /// Its own collector reaches it, and no other process does.
     Partitioned,
     /// Requests take fifty times as long.
     Slow,
@@ -37,7 +37,7 @@ pub enum Failure {
     ReadOnly,
     /// It lists only what existed when it failed.
     StaleListing,
-    /// Nobody reaches it, and what was written in the last ten seconds is gone.
+    /// No process reaches it, and what was written in the last ten seconds is gone.
     LosesWrites,
 }
 
