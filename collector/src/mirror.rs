@@ -89,7 +89,7 @@ pub struct MirrorReport {
     pub left_to: Option<String>,
     /// Number of objects that are not what they have to be.
     pub conflicts_total: usize,
-    /// These objects, the first [`MOST_CONFLICTS`] of them.
+    /// These objects, at most 1,000 of them.
     pub conflicts: Vec<Conflict>,
     /// How long it took, in seconds.
     pub elapsed_s: f64,

@@ -22,7 +22,7 @@ pub mod probe;
 pub mod remote;
 #[cfg(feature = "s3")]
 pub mod s3;
-#[cfg(any(feature = "nats", feature = "oci", feature = "s3"))]
+#[cfg(any(feature = "oci", feature = "s3"))]
 pub(crate) mod secret_file;
 
 use std::fmt::{self, Debug};
