@@ -14,7 +14,6 @@ pub mod role;
 mod session;
 mod verification;
 
-use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -255,6 +254,7 @@ pub struct Mirror {
 }
 
 /// Why an attempt did not come to an end.
+#[derive(Debug)]
 pub(crate) enum Interruption {
     /// The ledger of an archive changed.
     Changed,
@@ -264,15 +264,6 @@ pub(crate) enum Interruption {
 impl<E: Into<MirrorError>> From<E> for Interruption {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
-    }
-}
-
-impl fmt::Debug for Interruption {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Changed => formatter.write_str("Changed"),
-            Self::Failed(error) => error.fmt(formatter),
-        }
     }
 }
 

@@ -99,7 +99,8 @@ pub struct Skipped {
     pub limit_bytes: usize,
 }
 
-/// What was published since the publisher was made.
+/// What was published since the publisher was made, in batches that the broker acknowledged whole: where an answer is lost, what
+/// the broker had stored of that batch is not counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PublishReport {
     /// New events.

@@ -71,7 +71,7 @@ fn nonsense_is_refused_in_a_sentence() {
         (&["run", "--days", "-1"], "from 0.001"),
         (&["run", "--interval", "1s"], "from 10s"),
         (&["run", "--fault-rate", "2"], "from 0 to 1"),
-        (&["run", "--faults", "flood"], "`flood` is no fault"),
+        (&["run", "--faults", "flood"], "`flood` is not a fault"),
         (&["run", "--rates", "1e-300"], "from 0.001"),
         (&["run", "--outage", "6h"], "6h@day3"),
         (&["run", "--days", "2", "--outage", "6h@day4"], "begins on day 4, but 2 days are simulated"),

@@ -105,7 +105,7 @@ impl Results {
     /// The same, with where they were measured: on this machine, with its toolchain, now.
     ///
     /// # Errors
-    /// If there is no toolchain.
+    /// If `rustc` cannot be run.
     pub fn measured_here(self) -> anyhow::Result<Self> {
         let origin = Origin { machine: Machine::this(), toolchain: toolchain()?, time: Utc::now() };
         Ok(Self { origin: Some(origin), ..self })

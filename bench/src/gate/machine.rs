@@ -44,7 +44,7 @@ impl std::fmt::Display for Machine {
 /// The first line of `rustc --version` here.
 ///
 /// # Errors
-/// If there is no rustc.
+/// If `rustc` cannot be run.
 pub fn toolchain() -> anyhow::Result<String> {
     Ok(output(Command::new("rustc").arg("--version"))?.trim().to_owned())
 }

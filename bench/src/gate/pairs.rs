@@ -27,9 +27,9 @@ pub struct Plan {
     pub slices: usize,
     /// How long a slice is, in milliseconds.
     pub slice_ms: f64,
-    /// A smaller difference is none.
+    /// Smaller differences are ignored.
     pub least_effect: f64,
-    /// Whether a difference can be larger than this has to be clear before it is called none.
+    /// Two builds are equal once a difference larger than this is excluded.
     pub tolerance: f64,
     /// The chance of a false alarm, for all benches together.
     pub error: f64,
@@ -128,7 +128,7 @@ pub struct Comparison {
     /// Rounds that were repeated because the machine was disturbed.
     #[serde(default)]
     pub repeated: usize,
-    /// What disturbed the machine in more rounds than the plan has, so that there is no answer.
+    /// What disturbed the machine in more rounds than the plan has, so that the result is inconclusive.
     #[serde(default)]
     pub disturbed: Option<String>,
     /// What else must be known to read this.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Interval {
     /// As measured.
     pub value: f64,
-    /// Not less; in JSON, `null` is no bound.
+    /// Lower bound; in JSON, `null` means unbounded.
     #[serde(deserialize_with = "low")]
     pub low: f64,
-    /// Not more.
+    /// Upper bound, likewise.
     #[serde(deserialize_with = "high")]
     pub high: f64,
 }

@@ -73,7 +73,7 @@ impl Repository {
     /// The commit that a revision names.
     ///
     /// # Errors
-    /// If there is no such commit.
+    /// If the revision does not name a commit.
     pub fn commit(&self, revision: &str) -> anyhow::Result<Commit> {
         let verify = format!("{revision}^{{commit}}");
         let id = output(self.git().args(["rev-parse", "--verify", "--quiet", "--end-of-options", &verify]))

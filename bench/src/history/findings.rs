@@ -17,11 +17,11 @@ use crate::gate::work_tree::{Commit, short};
 
 /// The error of each bench is this much, divided among the points and the benches.
 const ERROR: f64 = 0.001;
-/// A smaller step is none.
+/// Smaller steps are ignored.
 const LEAST_STEP: f64 = 0.005;
-/// A smaller drift, over the whole series, is none.
+/// A smaller drift, over the whole series, is ignored.
 const LEAST_DRIFT: f64 = 0.01;
-/// A level of fewer revisions between two steps is none.
+/// A level between two steps that lasts fewer revisions is ignored.
 const LEAST_LENGTH: usize = 5;
 /// A blessing covers a step that is found within this number of measured revisions: where a step lies is not known better.
 const REACH: usize = 2;

@@ -152,7 +152,7 @@ impl Background {
             runtime.shutdown_background();
         };
         if let Err(error) = std::thread::Builder::new().name("publishing".to_owned()).spawn(publishing) {
-            error!(%error, "nothing is published: there is no thread for it");
+            error!(%error, "nothing is published: the thread for it cannot be started");
         }
         Some(background)
     }

@@ -221,7 +221,7 @@ pub(super) async fn fence(
     Err(MirrorError::Interrupted)
 }
 
-/// Whether a claim is that of an update of a replica. Its objects are no commit of this archive.
+/// Whether a claim is that of an update of a replica. Its objects do not belong to a commit of this archive.
 pub(super) fn is_of_update(claim: &Claim) -> bool {
     claim.objects.iter().any(|object| object.key == role_key().as_str())
 }

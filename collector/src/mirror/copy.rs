@@ -88,7 +88,7 @@ impl<P: FnMut(usize) + Send + Sync> Session<'_, P> {
     /// Copies an object that a commit of the source named.
     pub(super) async fn copy_object(&self, named: &CommittedObject) -> Result<Outcome, MirrorError> {
         let Ok(key) = Key::new(named.key.as_str()) else {
-            return Ok(Outcome::Conflict("it is no name for an object".to_owned()));
+            return Ok(Outcome::Conflict("it is not a valid name of an object".to_owned()));
         };
         let Some(object) = self.mirror.source.store().get(&key).await? else {
             let is_gone = self.latest().await?.last(&named.key) == Some("");

@@ -39,7 +39,7 @@ pub enum Answer {
     Duplicate(u64),
     /// It is not stored: another message is last.
     OtherLast,
-    /// There is no answer.
+    /// The answer was lost.
     Lost(String),
     /// It is not stored, but may be later.
     Refused(String),
@@ -157,7 +157,8 @@ impl<S: Stream> Broker for JetStream<S> {
     async fn publish(&mut self, messages: &[Message]) -> Result<(), BrokerError> {
         let mut answers = self.stream.append(&self.publisher, self.last, messages).await.into_iter();
         for message in messages {
-            let answer = answers.next().unwrap_or_else(|| Answer::Lost("there is no answer".to_owned()));
+            let answer =
+                answers.next().unwrap_or_else(|| Answer::Lost("the server did not answer".to_owned()));
             let explained = match answer {
                 Answer::Stored(number) if number == self.last + 1 => {
                     self.last = number;

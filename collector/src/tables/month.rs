@@ -75,7 +75,7 @@ impl Month {
     }
 }
 
-/// Months from one to another, both included; without limit where there is none.
+/// Months from one to another, both included; an absent end is unbounded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Months {
     /// The first month; none for the earliest in the archive.

@@ -61,7 +61,7 @@ fn contents(home: &Home) -> Vec<(&'static str, String, String)> {
 }
 
 /// Kills a program after a time, unless it ended before. Its exit code if it did.
-fn kill_after(mut child: Child, time: Duration) -> Option<i32> {
+pub(crate) fn kill_after(mut child: Child, time: Duration) -> Option<i32> {
     let mut log = child.stderr.take().unwrap();
     let (ended, end) = mpsc::channel();
     let reader = thread::spawn(move || {

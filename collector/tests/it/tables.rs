@@ -410,7 +410,7 @@ async fn verify_names_the_months_that_are_wrong() {
     overwrite(&store, &january, &good[&february]).await;
     assert_eq!(tables.verify().await.unwrap().wrong_months.len(), 1);
     overwrite(&store, &january, &good[&january]).await;
-    // What was collected since is no fault, also if it revises what is in the tables.
+    // What was collected since is not a finding, also if it revises what is in the tables.
     history.poll(&Step { new_events: 1, edits: vec![(30, 1), (2, 1)], absent: vec![4] }).await;
     let behind = history.tables(&store).verify().await.unwrap();
     assert!(behind.is_sound() && behind.objects_since > 1, "{behind:?}");

@@ -14,18 +14,17 @@ mod process;
 #[path = "../simulation/rng.rs"]
 mod rng;
 mod schedule;
+#[path = "../simulation/seeds.rs"]
+mod seeds;
 mod store;
 #[path = "../simulation/tape.rs"]
 mod tape;
 
-use std::env;
-use std::num::NonZero;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
-use std::thread;
+use std::sync::OnceLock;
 
 use schedule::Schedule;
+use seeds::{first_failure, number};
 use store::Guard;
 use tape::Tape;
 
@@ -39,34 +38,9 @@ fn tape_of(seed: u64) -> &'static Tape {
     &tapes[usize::try_from(seed % TAPES).unwrap()]
 }
 
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
-}
-
 /// The lowest seed that breaks a promise, and which one.
 fn first_violation(seeds: Range<u64>, broken: Option<Guard>) -> Option<(u64, String)> {
-    let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(None::<(u64, String)>));
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end || found.lock().unwrap().as_ref().is_some_and(|(least, _)| *least < seed) {
-                return;
-            }
-            if let Err(promise) = Schedule::new(seed, tape_of(seed), broken, false).run() {
-                let mut found = found.lock().unwrap();
-                if found.as_ref().is_none_or(|(least, _)| seed < *least) {
-                    *found = Some((seed, promise));
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
-            scope.spawn(work);
-        }
-    });
-    found.into_inner().unwrap()
+    first_failure(seeds, |seed| Schedule::new(seed, tape_of(seed), broken, false).run())
 }
 
 fn replay(seed: u64, broken: Option<Guard>) -> String {

@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 pub(crate) enum Guard {
     /// A ledger is only replaced if it is still the one that was read.
     Claim,
-    /// An object is only created if there is none.
+    /// An object is created only if the name is free.
     Create,
     /// An update of a replica waits for its objects before it writes the ledger.
     ObjectsFirst,

@@ -17,7 +17,8 @@ use collector::clock::VirtualClock;
 use collector::publish::{Beginning, BrokerError, JetStream, PublishError, PublishOptions, Publisher};
 
 use crate::rng::SeededRng;
-use crate::{SEEDS, TAPES, number};
+use crate::seeds::{first_failure, number};
+use crate::{SEEDS, TAPES};
 use outbox::{Growing, Line, Outbox};
 use server::{Connection, Guard, Server, Shared};
 
@@ -216,7 +217,7 @@ impl Schedule {
 }
 
 fn first_violation(seeds: std::ops::Range<u64>, broken: Option<Guard>) -> Option<(u64, String)> {
-    crate::first_failure(seeds, |seed| Schedule::new(seed, broken).run())
+    first_failure(seeds, |seed| Schedule::new(seed, broken).run())
 }
 
 #[test]

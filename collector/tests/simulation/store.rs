@@ -16,7 +16,7 @@ use crate::disk::SimulatedDisk;
 pub(crate) enum Guard {
     /// The ledger is only replaced if it is still the one that was read.
     Claim,
-    /// An object is only created if there is none.
+    /// An object is created only if the name is free.
     Create,
     /// What is synced lasts.
     Sync,

@@ -172,7 +172,7 @@ pub(super) fn usage(message: &str) -> ! {
     clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{message}\n")).exit()
 }
 
-/// Ends the program: whether what was expected came true, or why there is no answer.
+/// Ends the program: whether what was expected came true, or why the command failed.
 pub(super) fn end(done: anyhow::Result<bool>) -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,

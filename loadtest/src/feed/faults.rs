@@ -30,7 +30,7 @@ impl FromStr for Fault {
             "reset" => Ok(Self::Reset),
             "timeout" => Ok(Self::Timeout),
             "cut" => Ok(Self::Cut),
-            _ => Err(format!("`{text}` is no fault; there are error, reset, timeout, cut")),
+            _ => Err(format!("`{text}` is not a fault; known are error, reset, timeout, cut")),
         }
     }
 }

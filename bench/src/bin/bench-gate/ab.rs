@@ -12,7 +12,7 @@ use bench::gate::programs::Programs;
 use crate::Builds;
 use crate::output::{Output, Report, progress};
 
-/// A smaller share of more instructions is none.
+/// A smaller share of additional instructions is ignored.
 pub(crate) const LEAST_MORE_INSTRUCTIONS: f64 = 0.01;
 /// The result of the last `ab`, in the folder of the builds.
 const LAST: &str = "last.json";
@@ -100,7 +100,7 @@ impl Render {
     pub(crate) fn carry_out(self) -> anyhow::Result<u8> {
         let path = self.dir.join(LAST);
         let text = fs::read_to_string(&path).with_context(|| {
-            format!("there is no result {}; make one with `bench-gate ab`", path.display())
+            format!("cannot read the last result {}; `bench-gate ab` writes it", path.display())
         })?;
         let report: Report =
             serde_json::from_str(&text).with_context(|| format!("{} is not a result", path.display()))?;

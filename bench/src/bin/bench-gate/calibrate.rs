@@ -54,7 +54,7 @@ impl Calibrate {
     }
 }
 
-/// Every slowdown must be found in every bench, and none where there is none.
+/// Every slowdown must be found in every bench, and equal builds must not be reported.
 fn instructions_of(slowdowns: &[f64]) -> anyhow::Result<u8> {
     let (build, plan) = (own_build()?, Plan::default());
     let mut right = true;

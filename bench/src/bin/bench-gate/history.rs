@@ -290,7 +290,7 @@ impl Backfill {
     fn carry_out(self) -> anyhow::Result<u8> {
         let storage = self.place.open()?;
         let revisions = Repository::find(&std::env::current_dir()?)?.range(&self.range)?;
-        let first = revisions.first().with_context(|| format!("there is no revision in {}", self.range))?;
+        let first = revisions.first().with_context(|| format!("{} contains no revisions", self.range))?;
         let recorder = Recorder::new(&self.measuring, &storage, first)?;
         let every = usize::try_from(self.every)?;
         let open = missing(&revisions, every, &storage.load()?, &recorder.reference.id);

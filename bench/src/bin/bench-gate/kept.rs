@@ -35,7 +35,7 @@ pub(crate) struct Compare {
     /// The name.
     #[arg(long, value_parser = file_name)]
     baseline: String,
-    /// A smaller difference is none.
+    /// Smaller differences are ignored.
     #[arg(long, default_value = "5%", value_parser = percent)]
     tolerance: f64,
     /// A bench that is slower beyond doubt fails the gate from here on.
@@ -122,7 +122,10 @@ fn exit_code(comparison: &Comparison, fail: f64) -> u8 {
 fn head() -> anyhow::Result<String> {
     let output =
         process::Command::new("git").args(["rev-parse", "HEAD"]).output().context("cannot start git")?;
-    anyhow::ensure!(output.status.success(), "this is no checkout of git; name the revision with --revision");
+    anyhow::ensure!(
+        output.status.success(),
+        "this folder is not a git work tree; name the revision with --revision"
+    );
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

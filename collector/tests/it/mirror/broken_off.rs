@@ -3,7 +3,7 @@
 use super::reconciled::reconcile;
 use super::*;
 
-/// A run had claimed names and written some of them when its archive was fenced. What it wrote is no part of any other history,
+/// A run had claimed names and written some of them when its archive was fenced. What it wrote belongs to no other history,
 /// so it is stored again by the new primary, under other names. After the reconciliation each event is stored once.
 #[test]
 fn run_that_began_before_the_fence_is_settled() {

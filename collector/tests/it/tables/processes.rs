@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fixtures::{Feed, FeedConfig};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 
+use crate::crash::kill_after;
 use crate::support::{Home, fixture};
 
 /// Number of kills and of races, unless the variable `TABLES_ROUNDS` is set.
@@ -88,12 +89,9 @@ fn killed_at_any_moment_the_next_run_completes() {
     for (round, poll) in rest.iter().enumerate() {
         home.collector(&["import", poll]).with(0);
         let mut command = home.command(&["tables"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let micros = u64::try_from(whole.as_micros()).unwrap();
-        thread::sleep(Duration::from_micros(random.next_u64() % micros));
-        killed += u32::from(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let share = f64::from(random.next_u32()) / f64::from(u32::MAX);
+        killed += u32::from(kill_after(child, whole.mul_f64(share)).is_none());
         // What a reader finds now is whole, and what remains is completed by the next run.
         files(&home.path("data"));
         if round % 4 == 3 {
