@@ -2,15 +2,16 @@
 #
 #     docker build -t polisen-events-collector .
 #     docker run -v events:/var/lib/collector -e COLLECTOR_CONTACT=you@example.org polisen-events-collector
-# Traces for OpenTelemetry: --build-arg FEATURES=nats,otlp
+# Other features than those of scripts/lib/packaged, such as traces for OpenTelemetry: --build-arg FEATURES=nats,otlp
 FROM rust:1.95-bookworm AS build
-ARG FEATURES=nats
+ARG FEATURES=
 # What --version prints; the repository is not part of the context: --build-arg COMMIT="$(git rev-parse --short=12 HEAD)"
 ARG COMMIT=
 WORKDIR /src
 COPY . .
-RUN BUILD_COMMIT="$COMMIT" cargo build --release --locked -p polisen-events-collector --features "$FEATURES" && \
-    scripts/container/rootfs target/release /rootfs --features "$FEATURES"
+RUN . scripts/lib/packaged && features=${FEATURES:-$packaged_features} && \
+    BUILD_COMMIT="$COMMIT" cargo build --release --locked -p polisen-events-collector --features "$features" && \
+    scripts/container/rootfs target/release /rootfs --features "$features"
 
 FROM scratch
 COPY --from=build /rootfs /
