@@ -22,20 +22,23 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let stream = jetstream.stream_by_subject("polisen.events").await?;
     // The durable name keeps the place of this consumer.
     let config = Config { durable_name: Some("alerts".to_owned()), ..Config::default() };
-    let consumer = jetstream.create_consumer_on_stream(config, stream).await?;
-    let mut messages =
-        consumer.fetch().max_messages(10_000).expires(Duration::from_secs(1)).messages().await?;
-    while let Some(message) = messages.next().await {
-        let message = message?;
-        let event: serde_json::Value = serde_json::from_slice(&message.payload)?;
-        let is_there = event["location"]["name"].as_str().is_some_and(|name| name.contains(&place));
-        if event["type"] == wanted.as_str() && is_there {
-            io::Write::write_all(
-                &mut io::stdout(),
-                format!("{} {}\n", event["datetime"], event["summary"]).as_bytes(),
-            )?;
+    let mut consumer = jetstream.create_consumer_on_stream(config, stream).await?;
+    loop {
+        let state = consumer.info().await?;
+        if state.num_pending == 0 && state.num_ack_pending == 0 {
+            return Ok(());
         }
-        message.ack().await?;
+        let mut messages =
+            consumer.fetch().max_messages(1_000).expires(Duration::from_secs(1)).messages().await?;
+        while let Some(message) = messages.next().await {
+            let message = message?;
+            let event: serde_json::Value = serde_json::from_slice(&message.payload)?;
+            let is_there = event["location"]["name"].as_str().is_some_and(|name| name.contains(&place));
+            if event["type"] == wanted.as_str() && is_there {
+                let alert = format!("{} {}\n", event["datetime"], event["summary"]);
+                io::Write::write_all(&mut io::stdout(), alert.as_bytes())?;
+            }
+            message.ack().await?;
+        }
     }
-    Ok(())
 }
