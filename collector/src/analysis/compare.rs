@@ -1,14 +1,31 @@
 //! What `BEFORE..AFTER` means: two times of one history, or records in two places.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Months, NaiveDate, NaiveTime, Utc};
 use thiserror::Error;
 
-use crate::record::history::{History, Input, Period};
+use crate::record::RunRecord;
+use crate::record::history::{History, Input};
 
-/// One side of a comparison.
+/// The runs of one side. Those of a period are borrowed: a copy of years of records would double the memory.
+#[derive(Debug, Clone)]
+pub struct Runs<'a> {
+    /// In the order of their starts.
+    pub runs: Cow<'a, [RunRecord]>,
+    /// The number of records that cannot be read.
+    pub skipped: usize,
+}
+
+impl<'a> From<&'a History> for Runs<'a> {
+    fn from(history: &'a History) -> Self {
+        Self { runs: Cow::Borrowed(&history.runs), skipped: history.skipped.len() }
+    }
+}
+
+/// What names one side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Side {
     /// Runs from then on, and earlier than then.
@@ -49,7 +66,7 @@ pub enum CompareError {
 ///
 /// # Errors
 /// [`CompareError`].
-pub fn sides(text: &str, history: &History) -> Result<[History; 2], CompareError> {
+pub fn sides<'a>(text: &str, history: &'a History) -> Result<[Runs<'a>; 2], CompareError> {
     // Paths may hold `..` as well.
     let mut splits = text.match_indices("..").map(|(at, dots)| [&text[..at], &text[at + dots.len()..]]);
     let both = splits.find_map(|[before, after]| Some([(before, side(before)?), (after, side(after)?)]));
@@ -64,7 +81,7 @@ pub fn sides(text: &str, history: &History) -> Result<[History; 2], CompareError
         Ok(runs)
     });
     let (mut before, after) = (before?, after?);
-    before.skipped.extend(history.skipped.iter().cloned());
+    before.skipped += history.skipped.len();
     Ok([before, after])
 }
 
@@ -77,14 +94,17 @@ fn side(text: &str) -> Option<Side> {
     time.map(Side::Time).or_else(place)
 }
 
-fn runs_of(side: Side, history: &History) -> io::Result<History> {
+fn runs_of(side: Side, history: &History) -> io::Result<Runs<'_>> {
     match side {
         Side::Time([since, until]) => {
-            let mut side = History { runs: history.runs.clone(), skipped: Vec::new() };
-            side.keep(&Period { since: Some(since), until: Some(until), last: None });
-            Ok(side)
+            let [from, to] = [since, until].map(|time| history.runs.partition_point(|run| run.start < time));
+            let runs = history.runs.get(from..to).unwrap_or_default();
+            Ok(Runs { runs: Cow::Borrowed(runs), skipped: 0 })
         }
-        Side::Place(path) => History::read(&[Input::Path(path)], Utc::now()),
+        Side::Place(path) => {
+            let History { runs, skipped } = History::read(&[Input::Path(path)], Utc::now())?;
+            Ok(Runs { runs: Cow::Owned(runs), skipped: skipped.len() })
+        }
     }
 }
 
@@ -134,5 +154,21 @@ mod tests {
         assert_eq!(side("../.."), Some(Side::Place("../..".into())));
         assert_eq!((side("2026-13"), side("no such place"), side("")), (None, None, None));
         assert!(sides("2026-01", &History::default()).is_err());
+    }
+
+    #[test]
+    fn periods_are_not_copied() {
+        let at = |text: &str| RunRecord::new(text.parse().unwrap());
+        let starts =
+            ["2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z", "2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z"];
+        let history = History { runs: starts.map(at).into(), skipped: Vec::new() };
+        let both = sides("2026-01..2026-02", &history).unwrap();
+        let [before, after] = both.map(|side| match side.runs {
+            Cow::Borrowed(runs) => runs.to_vec(),
+            Cow::Owned(_) => panic!("runs of a period are copied"),
+        });
+        assert_eq!((&before[..], &after[..]), (&history.runs[1..3], &history.runs[3..]));
+        // The end of the first period is before its beginning.
+        assert!(matches!(sides("2026-02/2025..2026-02", &history), Err(CompareError::NoRuns(_))));
     }
 }

@@ -16,6 +16,7 @@ use crate::analysis::document::Format;
 use crate::analysis::pack::pack;
 use crate::analysis::report::{self, Report};
 use crate::analysis::{baseline, compare};
+use crate::record::RunRecord;
 use crate::record::history::{History, Input, Period};
 use crate::text::printable;
 use crate::trends;
@@ -169,29 +170,32 @@ impl CommandLine {
             out.flush()?;
             return Ok(false);
         }
-        let mut history = self.history(&folder)?;
+        let history = self.history(&folder)?;
         if let Some(name) = &self.save_baseline {
             let path = baseline::save(&self.baselines(), name, &history)?;
             writeln!(out, "{} runs are kept in {}", history.runs.len(), path.display())?;
         }
         if let Some(name) = &self.baseline {
             let before = baseline::load(&self.baselines(), name)?;
-            out.write_all(report::compare(&before, &history).show(self.format).as_bytes())?;
+            out.write_all(
+                report::compare(&(&before).into(), &(&history).into()).show(self.format).as_bytes(),
+            )?;
         } else if let Some(sides) = &self.compare {
             let [before, after] = compare::sides(sides, &history)?;
             out.write_all(report::compare(&before, &after).show(self.format).as_bytes())?;
-            history = after;
+            out.flush()?;
+            return self.judge(&after.runs);
         } else if let Some(report) = self.report {
             out.write_all(report.document(&history, self.interval).show(self.format).as_bytes())?;
         }
         out.flush()?;
-        self.judge(&history)
+        self.judge(&history.runs)
     }
 
-    fn judge(&self, history: &History) -> anyhow::Result<bool> {
+    fn judge(&self, runs: &[RunRecord]) -> anyhow::Result<bool> {
         let mut holds = false;
         for condition in &self.fail_on {
-            match condition.judge(&history.runs) {
+            match condition.judge(runs) {
                 Ok(None) => {}
                 Ok(Some(met)) => {
                     let _ = writeln!(io::stderr(), "error: {}", printable(&met));

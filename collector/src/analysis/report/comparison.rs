@@ -1,11 +1,11 @@
 //! Before and after: the documents' expected results, and what else is followed.
 
 use super::{fact, title};
+use crate::analysis::compare::Runs;
 use crate::analysis::document::{Cell, Document, Item, Section, Table};
 use crate::analysis::statistics::{Share, Sorted, mann_whitney};
 use crate::quantity::{Quantity, Unit};
 use crate::record::RunRecord;
-use crate::record::history::History;
 
 /// A smaller chance is no chance.
 const SIGNIFICANT: f64 = 0.01;
@@ -13,13 +13,16 @@ const DAYS_A_MONTH: f64 = 30.0;
 
 /// Compares the runs of two times.
 #[must_use]
-pub fn compare(before: &History, after: &History) -> Document {
-    let sections =
-        vec![sides(before, after), expected([before, after]), quantities(&before.runs, &after.runs)];
+pub fn compare(before: &Runs<'_>, after: &Runs<'_>) -> Document {
+    let sections = vec![
+        sides(before, after),
+        expected([&before.runs, &after.runs]),
+        quantities(&before.runs, &after.runs),
+    ];
     Document { name: "comparison", title: title("Before and after", &after.runs), sections }
 }
 
-fn sides(before: &History, after: &History) -> Section {
+fn sides(before: &Runs<'_>, after: &Runs<'_>) -> Section {
     let ends = |runs: &[RunRecord]| {
         Cell::maybe(super::period(runs), |[from, to]| Cell::range(Cell::Time(from), Cell::Time(to)))
     };
@@ -28,11 +31,7 @@ fn sides(before: &History, after: &History) -> Section {
         fact("runs_before", "runs", Cell::count(before.runs.len())),
         fact("after", "after", ends(&after.runs)),
         fact("runs_after", "runs", Cell::count(after.runs.len())),
-        fact(
-            "skipped_records",
-            "records that cannot be read",
-            Cell::count(before.skipped.len() + after.skipped.len()),
-        ),
+        fact("skipped_records", "records that cannot be read", Cell::count(before.skipped + after.skipped)),
     ];
     Section::new("sides", "What is compared", vec![Item::Facts(facts)])
 }
@@ -80,8 +79,8 @@ impl Bounded {
     }
 
     /// The scorecard's mean.
-    fn overall_score(history: &History) -> Option<Self> {
-        super::scorecard::overall(history).map(|value| Self { value, bounds: None })
+    fn overall_score(runs: &[RunRecord]) -> Option<Self> {
+        super::scorecard::overall(runs).map(|value| Self { value, bounds: None })
     }
 
     fn cells(side: Option<Self>, unit: Unit) -> [Cell; 2] {
@@ -118,8 +117,8 @@ fn row(first: Vec<Cell>, before: Option<Bounded>, after: Option<Bounded>, unit: 
 }
 
 /// The documents' table: its rows, and what it promises.
-fn expected(histories: [&History; 2]) -> Section {
-    let [before, after] = histories.map(|history| &history.runs[..]);
+fn expected(sides: [&[RunRecord]; 2]) -> Section {
+    let [before, after] = sides;
     let of = |quantity: Quantity| [before, after].map(|runs| Bounded::usual(runs, quantity));
     let rows = [
         ("Execution Time", "3.12 s to 2.82 s", of(Quantity::TotalTime), Unit::Seconds),
@@ -127,7 +126,7 @@ fn expected(histories: [&History; 2]) -> Section {
         ("Reliability", "95 % to 99.7 %", [before, after].map(Bounded::reliability), Unit::Share),
         ("Monthly Bandwidth", "474 MB to 237 MB", [before, after].map(Bounded::bandwidth), Unit::Bytes),
         ("Operational Visibility", "Low to High", [before, after].map(Bounded::visibility), Unit::Count),
-        ("Overall Score", "8.8/10 to 9.2/10", histories.map(Bounded::overall_score), Unit::Count),
+        ("Overall Score", "8.8/10 to 9.2/10", sides.map(Bounded::overall_score), Unit::Count),
     ];
     let rows = rows.map(|(metric, documented, [before, after], unit)| {
         row(vec![Cell::text(metric), Cell::text(documented)], before, after, unit)

@@ -55,9 +55,9 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
 }
 
 /// The mean score of what is measured.
-pub(super) fn overall(history: &History) -> Option<f64> {
-    let schedule = Schedule::new(&history.runs, None);
-    let scores = scores(&history.runs, schedule.as_ref());
+pub(super) fn overall(runs: &[RunRecord]) -> Option<f64> {
+    let schedule = Schedule::new(runs, None);
+    let scores = scores(runs, schedule.as_ref());
     Sorted::new(scores.iter().filter_map(|score| score.points)).mean()
 }
 
