@@ -97,12 +97,18 @@ pub struct Found {
 #[error("{place}: {reason}")]
 pub struct Unreadable {
     place: String,
+    /// The one day that it concerns, if it is known.
+    day: Option<NaiveDate>,
     reason: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl Unreadable {
+    fn new(place: String, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { place, day: None, reason: reason.into() }
+    }
+
     fn of_store(error: StoreError) -> Self {
-        Self { place: error.target.clone(), reason: error.into() }
+        Self::new(error.target.clone(), error)
     }
 }
 

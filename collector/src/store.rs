@@ -41,7 +41,7 @@ pub use memory::MemoryStore;
 pub use oci::OciStore;
 #[cfg(all(feature = "oci", feature = "s3"))]
 pub use open::{Addressing, Auth, OpenError, OpenStore, SignerKind, StoreAddress, StoreOptions};
-pub use pages::{ListPage, PageStart};
+pub use pages::{ListPage, PageStart, UnreadableFolder};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
 #[cfg(any(feature = "oci", feature = "s3"))]

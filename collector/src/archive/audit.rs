@@ -159,9 +159,11 @@ impl Archive {
         let (listed, foreign) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         // Revisions are held against events, so those come first.
         for kind in Kind::ALL {
+            let location = self.store.location();
             let pages = self.pages(None, format!("{kind}/"), PageStart::First);
             let objects = pages.flat_map(|page| {
-                let objects = page.map(|(page, _)| {
+                let page = page.and_then(|(page, _)| page.complete(&location));
+                let objects = page.map(|page| {
                     foreign.lock().unwrap_or_else(PoisonError::into_inner).extend(page.foreign);
                     page.objects
                 });

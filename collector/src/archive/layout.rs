@@ -86,7 +86,7 @@ impl Place {
 
 impl Place {
     /// The place of a day's objects, by the prefix of their names.
-    pub(super) fn of_prefix(prefix: &str) -> Option<Self> {
+    pub(crate) fn of_prefix(prefix: &str) -> Option<Self> {
         Self::of(&format!("{prefix}.jsonl"))
     }
 }

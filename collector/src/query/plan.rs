@@ -130,7 +130,10 @@ impl Archive {
         let listings = days.listings(kind, query.after.as_ref());
         let (days, query, skipped) = (days.clone(), query.clone(), account.clone());
         let is_wanted = move |step: &Step| {
-            let Ok((place, listed)) = step else { return true };
+            let (place, listed) = match step {
+                Ok(step) => step,
+                Err(unreadable) => return unreadable.day.is_none_or(|day| days.contain(day)),
+            };
             let is_behind = |after| query.is_wanted(after, *place, &listed.key);
             let is_wanted = days.contain(place.day) && query.after.as_ref().is_none_or(is_behind);
             skipped.change(|cost| cost.objects_skipped += usize::from(!is_wanted));
@@ -149,7 +152,7 @@ impl Archive {
             }
             .boxed()
         });
-        let account = account.clone();
+        let (account, location) = (account.clone(), self.store().location());
         buffered(self.parallel().min(LISTINGS_AHEAD), begun)
             .flatten()
             .flat_map(move |page| {
@@ -157,7 +160,11 @@ impl Archive {
                     Ok((page, origin)) => {
                         account.note_listing(origin, page.objects.len());
                         let placed = |listed: Listed| Some(Ok((Place::of(listed.key.as_str())?, listed)));
-                        page.objects.into_iter().filter_map(placed).collect::<Vec<Step>>()
+                        let lost = page.unreadable.into_iter().map(|folder| {
+                            let day = Place::of_prefix(&format!("{}/", folder.name)).map(|place| place.day);
+                            Err(Unreadable { day, ..Unreadable::of_store(folder.into_error(&location)) })
+                        });
+                        page.objects.into_iter().filter_map(placed).chain(lost).collect::<Vec<Step>>()
                     }
                     Err(error) => vec![Err(Unreadable::of_store(error))],
                 })

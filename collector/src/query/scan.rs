@@ -38,7 +38,7 @@ impl Scan {
                 self.account.note_object(origin, content.len() as u64);
                 self.lines_of(place, key, &content)
             }
-            Err(error) => vec![Err(Unreadable { place: key.to_string(), reason: error.into() })],
+            Err(error) => vec![Err(Unreadable::new(key.to_string(), error))],
         }
     }
 
@@ -63,7 +63,7 @@ impl Scan {
                 Ok(None) => {}
                 Ok(Some(event)) => found.push(Ok(event)),
                 Err(reason) => {
-                    found.push(Err(Unreadable { place: format!("{key}, line {}", number + 1), reason }));
+                    found.push(Err(Unreadable::new(format!("{key}, line {}", number + 1), reason)));
                 }
             }
         }

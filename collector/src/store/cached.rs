@@ -61,7 +61,8 @@ impl CachedStore {
         let list = || async {
             let is_first = *start == PageStart::First;
             let start = if is_first { PageStart::First } else { PageStart::Token(token.to_owned()) };
-            let page = self.store.list_page(prefix, &start).await?;
+            // What cannot be read now may be readable soon: an incomplete page is not kept.
+            let page = self.store.list_page(prefix, &start).await?.complete(&self.store.location())?;
             let series = if is_first { random().to_string() } else { series.to_owned() };
             let next = page.next.map(|token| format!("{series} {token}")).unwrap_or_default();
             Ok(Some([next.as_bytes(), b"\n", &encode(&page.objects)].concat()))
@@ -71,7 +72,7 @@ impl CachedStore {
         let end = kept.iter().position(|&byte| byte == b'\n').unwrap_or(0);
         let next = std::str::from_utf8(&kept[..end]).ok().filter(|next| !next.is_empty());
         let objects = decode(kept.get(end + 1..).unwrap_or_default());
-        Ok((ListPage { objects, next: next.map(str::to_owned), foreign: Vec::new() }, origin))
+        Ok((ListPage { objects, next: next.map(str::to_owned), ..ListPage::default() }, origin))
     }
 
     /// The content of an object that was listed; nothing if it is gone.

@@ -47,6 +47,9 @@ pub enum EntryKind {
     Other(&'static str),
 }
 
+/// Of a link whose target does not exist.
+pub(super) const LEADS_NOWHERE: &str = "a symbolic link that leads nowhere";
+
 /// A file system. What was written or named is only certain to outlast a power failure once it was synced.
 pub trait Disk: Debug + Send + Sync + 'static {
     /// A file that has no final name yet. Dropped, it is gone.
@@ -159,7 +162,7 @@ impl Disk for FileSystem {
 
     fn entries(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(folder)? {
+        for entry in fs::read_dir(folder).map_err(|error| lost_or_absent(folder, error))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_link = entry.file_type()?.is_symlink();
@@ -171,9 +174,7 @@ impl Disk for FileSystem {
                 Ok(meta) if meta.is_dir() && is_link => EntryKind::LinkToFolder,
                 Ok(meta) if meta.is_dir() => EntryKind::Folder,
                 Ok(meta) => EntryKind::Other(FileKind::of(&meta).describe()),
-                Err(error) if is_link && leads_nowhere(&error) => {
-                    EntryKind::Other("a symbolic link that leads nowhere")
-                }
+                Err(error) if is_link && leads_nowhere(&error) => EntryKind::Other(LEADS_NOWHERE),
                 // Renamed away meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
@@ -275,6 +276,13 @@ fn at_once<T: Sync>(items: &[T], sync: impl Fn(&T) -> io::Result<()> + Sync) -> 
         results[index] = result;
     }
     results
+}
+
+/// A folder below a link that leads nowhere is not absent.
+fn lost_or_absent(folder: &Path, error: io::Error) -> io::Error {
+    let existing = folder.ancestors().find(|path| fs::symlink_metadata(path).is_ok());
+    let is_lost = existing.is_some_and(|path| fs::metadata(path).is_err());
+    if is_lost && leads_nowhere(&error) { io::Error::other(LEADS_NOWHERE) } else { error }
 }
 
 /// Whether a link names something that does not exist, or itself.

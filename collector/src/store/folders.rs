@@ -4,9 +4,9 @@ use std::io;
 
 use rustc_hash::FxHashSet;
 
-use super::disk::{Disk, Entry, EntryKind};
+use super::disk::{Disk, Entry, EntryKind, LEADS_NOWHERE};
 use super::local::Folder;
-use super::{Foreign, Key, Listed};
+use super::{Foreign, Key, Listed, UnreadableFolder};
 use crate::files::FileKind;
 
 /// Most folders above an object. An archive has no more than six.
@@ -16,6 +16,8 @@ const MOST_NESTED: usize = 16;
 #[derive(Debug)]
 pub(super) struct Walk {
     prefix: String,
+    /// The folder where the walk begins.
+    deepest: String,
     /// Only what comes after this name.
     after: String,
     /// What is still to be looked at, the next one last.
@@ -24,6 +26,8 @@ pub(super) struct Walk {
     linked: FxHashSet<std::path::PathBuf>,
     /// What is not an object.
     pub(super) foreign: Vec<Foreign>,
+    /// Folders that could not be read.
+    pub(super) unreadable: Vec<UnreadableFolder>,
 }
 
 #[derive(Debug)]
@@ -31,6 +35,8 @@ enum Item {
     Object(Listed),
     Folder(String),
     Link(String),
+    /// A link that leads nowhere: an archive's folder may be on a disk that is away.
+    LostLink(String),
 }
 
 impl Item {
@@ -38,7 +44,7 @@ impl Item {
     fn order(&self) -> (&str, &str) {
         match self {
             Self::Object(listed) => (listed.key.as_str(), ""),
-            Self::Folder(path) | Self::Link(path) => (path, "/"),
+            Self::Folder(path) | Self::Link(path) | Self::LostLink(path) => (path, "/"),
         }
     }
 }
@@ -51,9 +57,11 @@ impl Walk {
         Self {
             prefix: prefix.to_owned(),
             after: after.to_owned(),
+            deepest: deepest.to_owned(),
             waiting: vec![Item::Folder(deepest.to_owned())],
             linked: FxHashSet::default(),
             foreign: Vec::new(),
+            unreadable: Vec::new(),
         }
     }
 
@@ -76,6 +84,10 @@ impl Walk {
                     return Ok(true);
                 }
                 Item::Folder(path) => path,
+                Item::LostLink(name) => {
+                    self.unreadable.push(UnreadableFolder { name, reason: LEADS_NOWHERE.to_owned() });
+                    continue;
+                }
                 Item::Link(path) if self.is_followed(folder, &path)? => path,
                 Item::Link(name) => {
                     let reason = "a symbolic link to a folder that is read under another name";
@@ -84,8 +96,13 @@ impl Walk {
                 }
             };
             match folder.disk().entries(&folder.root().join(&path)) {
+                Ok(entries) => self.take(&path, entries),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                entries => self.take(&path, entries?),
+                Err(error) if path == self.deepest => return Err(error),
+                // What else is listed is worth having, and this is named.
+                Err(error) => {
+                    self.unreadable.push(UnreadableFolder { name: path, reason: error.to_string() });
+                }
             }
         }
         Ok(false)
@@ -120,7 +137,7 @@ impl Walk {
             Item::Object(Listed { key, .. }) => {
                 key.as_str().starts_with(&self.prefix) && key.as_str() > self.after.as_str()
             }
-            Item::Folder(path) | Item::Link(path) => {
+            Item::Folder(path) | Item::Link(path) | Item::LostLink(path) => {
                 let within = |text: &str| {
                     let common = path.len().min(text.len());
                     path.as_bytes()[..common] == text.as_bytes()[..common]
@@ -138,6 +155,9 @@ impl Walk {
         }
         let path = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
         let reason = match (Key::new(path.as_str()), entry.kind) {
+            (Ok(_), EntryKind::Other(LEADS_NOWHERE)) if path.strip_suffix(".jsonl").is_none() => {
+                return Some(Item::LostLink(path));
+            }
             (_, EntryKind::Other(reason)) => reason,
             (Err(_), _) => "a name that no object can have",
             (Ok(key), EntryKind::File { size_bytes }) => {

@@ -141,7 +141,8 @@ impl<'a> Pages<'a> {
     pub(super) fn into_page(self, location: &str, start: &PageStart) -> ListPage {
         let next = self.token.clone();
         let foreign = self.listing.foreign_names();
-        ListPage { objects: self.listing.into_objects(location), next, foreign }.from_start(start)
+        ListPage { objects: self.listing.into_objects(location), next, foreign, ..ListPage::default() }
+            .from_start(start)
     }
 
     pub(crate) fn finish(self) -> Listing {

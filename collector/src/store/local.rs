@@ -317,18 +317,22 @@ impl<D: Disk> Folder<D> {
     /// # Errors
     /// [`FolderError`] as the file system says.
     pub fn list(&self, prefix: &str) -> Result<Vec<Listed>, FolderError> {
-        Ok(self.list_page(prefix, "", usize::MAX)?.objects)
+        let page = self.list_page(prefix, "", usize::MAX)?;
+        match page.unreadable.into_iter().next() {
+            None => Ok(page.objects),
+            Some(folder) => Err(io::Error::other(format!("{}: {}", folder.name, folder.reason)).into()),
+        }
     }
 
     /// A page of [`Store::list_page`] after a name: whole folders, until they hold `count` objects.
     ///
     /// # Errors
-    /// [`FolderError`] as the file system says.
+    /// [`FolderError`] if the folder that the prefix names cannot be read; one below it is named in the page.
     pub fn list_page(&self, prefix: &str, after: &str, count: usize) -> Result<ListPage, FolderError> {
         let (mut walk, mut objects) = (Walk::new(prefix, after), Vec::new());
         let has_more = walk.read(self, count, &mut objects)?;
         let next = objects.last().filter(|_| has_more).map(|last| last.key.to_string());
-        Ok(ListPage { objects, next, foreign: walk.foreign })
+        Ok(ListPage { objects, next, foreign: walk.foreign, unreadable: walk.unreadable })
     }
 
     pub(super) fn disk(&self) -> &D {

@@ -23,6 +23,26 @@ pub enum PageStart {
     Token(String),
 }
 
+/// A folder of a store that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableFolder {
+    /// What the names of its objects begin with.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl UnreadableFolder {
+    pub(crate) fn into_error(self, location: &str) -> StoreError {
+        StoreError {
+            operation: Operation::List,
+            target: format!("{location}/{}", self.name),
+            outcome_unknown: false,
+            source: self.reason.into(),
+        }
+    }
+}
+
 /// A page of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListPage {
@@ -32,6 +52,8 @@ pub struct ListPage {
     pub next: Option<String>,
     /// What lies between the objects and is none.
     pub foreign: Vec<Foreign>,
+    /// Folders whose objects are missing from it.
+    pub unreadable: Vec<UnreadableFolder>,
 }
 
 impl ListPage {
@@ -42,6 +64,18 @@ impl ListPage {
             self.objects.retain(|listed| listed.key.as_str() > after.as_str());
         }
         self
+    }
+
+    /// The same, if no folder is missing from it.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the first folder that could not be read.
+    pub(crate) fn complete(mut self, location: &str) -> Result<Self, StoreError> {
+        if self.unreadable.is_empty() {
+            Ok(self)
+        } else {
+            Err(self.unreadable.swap_remove(0).into_error(location))
+        }
     }
 }
 

@@ -101,6 +101,40 @@ fn what_is_no_file_in_the_archive_is_reported_and_not_read() {
 }
 
 #[test]
+fn a_day_that_cannot_be_read_is_named_and_the_others_are_read() {
+    let home = collected();
+    let days = |ended: &Ended| {
+        let lines = ended.stdout.lines().map(|line| line.split('"').nth(5).unwrap()[..10].to_owned());
+        lines.collect::<std::collections::BTreeSet<String>>()
+    };
+    let query = |more: &[&str]| collector(&home, &[&["query", "--format", "jsonl"], more].concat());
+    let all = days(&query(&[]).with(0));
+    let day = home.path(DAY);
+    fs::rename(&day, home.path("away")).unwrap();
+    // Its disk is away; and it may not be read, which the superuser may always.
+    for is_forbidden in [false, true] {
+        if !is_forbidden {
+            symlink("not mounted", &day).unwrap();
+        } else if is_root() {
+            break;
+        } else {
+            fs::remove_file(&day).unwrap();
+            fs::create_dir(&day).unwrap();
+            fs::set_permissions(&day, fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        let shown = query(&[]).with(1);
+        assert!(shown.error_line().contains(DAY), "{}", shown.stderr);
+        assert_eq!(days(&shown).len() + 1, all.len(), "{all:?}");
+        let month = query(&["--from", "2025-12-29", "--to", "2025-12-31"]).with(1);
+        assert_eq!(days(&month), ["2025-12-29", "2025-12-31"].map(str::to_owned).into());
+        // Whoever does not ask for it is not bothered.
+        query(&["--from", "2025-12-31"]).with(0);
+        let found = collector(&home, &["verify"]).with(1);
+        assert!(found.error_line().contains(DAY), "{}", found.stderr);
+    }
+}
+
+#[test]
 fn linked_folders_are_read_once() {
     let home = collected();
     let outside = home.path("outside");

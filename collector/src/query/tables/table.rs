@@ -123,9 +123,9 @@ impl Iterator for TableScan {
         let (place, key, source) = self.objects.pop()?;
         Some(match source {
             Source::Beside(beside) => self.scan.take(place, &key, beside.2),
-            Source::Rows(rows) => self.rows(place, &key, rows).unwrap_or_else(|error| {
-                vec![Err(Unreadable { place: key.to_string(), reason: error.into() })]
-            }),
+            Source::Rows(rows) => self
+                .rows(place, &key, rows)
+                .unwrap_or_else(|error| vec![Err(Unreadable::new(key.to_string(), error))]),
         })
     }
 }
