@@ -73,6 +73,13 @@ fn facts(view: &View, buffer: usize, now: DateTime<Utc>) -> Vec<Fact> {
         ),
         fact("started", "Service since (UTC)", Cell::Time(view.started)),
     ];
+    if let Some(mirror) = &view.mirror {
+        facts.push(fact("replica", "Replica complete (UTC)", moment(mirror.last_success, now)));
+        if let Some(error) = &mirror.error {
+            let lacking = format!("{} objects: {}", mirror.lag_objects, printable(error));
+            facts.push(fact("replica_lacks", "Replica lacks", Cell::text(lacking)));
+        }
+    }
     if let Some(error) = &view.settings_error {
         facts.push(fact("reload_error", "Reload failed", Cell::text(printable(error).to_string())));
     }

@@ -66,6 +66,20 @@ pub struct MirrorState {
     pub error: Option<String>,
 }
 
+impl MirrorState {
+    /// What the health check says of a replica that has lacked objects for too long.
+    fn fault(&self, now: DateTime<Utc>, limits: &Limits) -> Option<String> {
+        let (error, age) = (self.error.as_ref()?, (now - self.last_success).num_minutes());
+        let limit = limits.max_age_minutes;
+        (age > limit).then(|| {
+            let error = printable(error);
+            format!(
+                "ERROR: The replica was complete {age} minutes ago (threshold: {limit} minutes): {error}\n"
+            )
+        })
+    }
+}
+
 /// The service in one line, for `systemctl status`.
 impl Display for View {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,12 +244,18 @@ impl Status {
         self.state().limits
     }
 
-    /// The result of the health check on a health file. A file that the last run could not write does not count.
+    /// The result of the health check on a health file. A file that the last run could not write does not count; the replica counts,
+    /// if there is one.
     pub fn check_health(&self, health_file: &Path, now: DateTime<Utc>) -> HealthCheck {
         let mut verdict = check::check(health_file, now, &self.limits());
-        if let Some(error) = &self.state().health_error {
-            let line =
-                format!("ERROR: The health file {} could not be written: {error}\n", health_file.display());
+        let faults = {
+            let state = self.state();
+            let unwritten = state.health_error.as_ref().map(|error| {
+                format!("ERROR: The health file {} could not be written: {error}\n", health_file.display())
+            });
+            [unwritten, state.mirror.as_ref().and_then(|mirror| mirror.fault(now, &state.limits))]
+        };
+        for line in faults.into_iter().flatten() {
             let lines = if verdict.healthy { line } else { line + &verdict.lines };
             verdict = HealthCheck { healthy: false, lines };
         }
