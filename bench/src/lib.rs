@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod counts;
 pub mod explain;
 pub mod gate;
+pub mod growth;
 pub mod history;
 pub mod year;
 
