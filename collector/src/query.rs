@@ -34,7 +34,7 @@ pub use lookup::LookUp;
 use crate::archive::Archive;
 use crate::cache::Origin;
 use crate::event::EventId;
-use crate::store::StoreError;
+use crate::store::{Key, StoreError};
 use plan::Days;
 use scan::Scan;
 
@@ -90,6 +90,25 @@ pub struct Found {
     pub json: Box<str>,
     /// Where to continue after it.
     pub cursor: Cursor,
+    /// Where this version stands, if that is not what the cursor names.
+    version: Option<Box<Line>>,
+}
+
+/// A line of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    object: Key,
+    /// From 1.
+    number: usize,
+}
+
+impl Found {
+    /// The object that holds this version, and the number of its line, from 1.
+    #[must_use]
+    pub fn line(&self) -> (&Key, usize) {
+        let named = (self.cursor.key(), self.cursor.lines());
+        self.version.as_ref().map_or(named, |line| (&line.object, line.number))
+    }
 }
 
 /// A listing, an object, or a line of one, that could not be read. The rest is returned all the same.

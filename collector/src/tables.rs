@@ -5,6 +5,7 @@
 //! The tables stand behind the archive in the data flow: they may be deleted and made again at any time, and nothing that stores
 //! events reads them. Only [`crate::query`] does, where `tables/manifest.json` says that they hold what the objects hold.
 
+pub(crate) mod answer;
 mod build;
 pub(crate) mod file;
 mod line;

@@ -8,6 +8,7 @@ The snippets of docs/tables.md in Python are run as well.
 import datetime
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import duckdb
 import polars
 import pyarrow.dataset
+import pyarrow.parquet
 
 PROGRAMS = Path(sys.argv[1]).resolve()
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs/tables.md"
@@ -167,6 +169,36 @@ def check_query() -> None:
     assert len(explained["tables"]["months"]) == 12 and explained["explain"]["objects_listed"] == 0, explained
 
 
+def check_answers() -> None:
+    """Answers as files: every tool reads the rows that the table of revisions has for the lines that the query prints."""
+    tables = pyarrow.dataset.dataset("data/tables/revisions").to_table()
+    lines = zip(tables["object"].to_pylist(), tables["line"].to_pylist())
+    table = dict(zip(lines, zip(*(tables[name].to_pylist() for name in tables.column_names))))
+    for arguments in (["--revisions", "all"], ["--text", "mordbrand", "--revisions", "latest", "--no-tables"], ["--id", "1"]):
+        with open("answer.parquet", "wb") as out:
+            command = ["/usr/bin/time", "-f", "%e %M", PROGRAMS / "collector", "query", *arguments, "--format", "parquet"]
+            ended = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=True)
+        seconds, kilobytes = ended.stderr.split()[-2:]
+        answer = pyarrow.parquet.read_table("answer.parquet")
+        assert answer.schema.equals(tables.schema), answer.schema
+        rows = list(zip(*(answer[name].to_pylist() for name in answer.column_names)))
+        printed = collector("query", *arguments, "--format", "jsonl").stdout.splitlines()
+        assert answer["raw"].to_pylist() == printed, arguments
+        assert rows == [table[line] for line in zip(answer["object"].to_pylist(), answer["line"].to_pylist())], arguments
+        frame = polars.read_parquet("answer.parquet")
+        assert [frame[name].to_list() for name in ("id", "raw", "line")] == [answer[name].to_pylist() for name in ("id", "raw", "line")]
+        read = duckdb.sql("select id, raw, line from 'answer.parquet'").fetchall()
+        assert read == list(zip(*(answer[name].to_pylist() for name in ("id", "raw", "line")))), arguments
+        print(f"query {' '.join(arguments)} --format parquet: {len(rows)} rows as expected, {seconds} s, {int(kilobytes) / 1000:.0f} MB")
+        assert int(kilobytes) < 128_000, kilobytes
+    controller, terminal = pty.openpty()
+    command = [PROGRAMS / "collector", "query", "--format", "parquet"]
+    ended = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2 and "stdout is a terminal" in ended.stderr, ended
+    os.close(controller)
+    os.close(terminal)
+
+
 def run_snippets() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 3, "docs/tables.md has lost its snippets"
@@ -182,6 +214,7 @@ def main() -> None:
         make()
         check_tools(expected())
         check_query()
+        check_answers()
         run_snippets()
 
 

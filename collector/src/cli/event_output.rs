@@ -1,19 +1,24 @@
 //! Writes events as a table, CSV or JSON, or counts them.
 
+#[cfg(feature = "tables")]
+mod parquet;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write};
 
+use anyhow::anyhow;
 use chrono::NaiveDate;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::output;
+use super::{Failure, output};
 use crate::event::Fields;
 use crate::fetch::Shown;
 use crate::query::{Cursor, Found};
+use crate::store::Key;
 use crate::text::{csv_cell, json_for_terminal, printable};
 
 /// The fields of an event that can be chosen.
@@ -42,23 +47,37 @@ enum Format {
     Jsonl,
     Csv,
     Json,
+    Parquet,
 }
 
 /// An event to be written.
 pub(super) struct Row<'a> {
     json: &'a str,
     day: NaiveDate,
+    /// The object and the number of the line, of an event of the archive.
+    line: Option<(&'a Key, usize)>,
+}
+
+impl FormatArguments {
+    /// Refuses what only events of the archive have.
+    pub(super) fn check_outside_archive(&self) -> Result<(), Failure> {
+        if self.format == Format::Parquet {
+            let reason = "--format parquet: its columns name objects of the archive; `collector query` writes it";
+            return Err(Failure::Usage(anyhow!(reason)));
+        }
+        Ok(())
+    }
 }
 
 impl<'a> From<&'a Found> for Row<'a> {
-    fn from(Found { json, day, .. }: &'a Found) -> Self {
-        Self { json, day: *day }
+    fn from(found: &'a Found) -> Self {
+        Self { json: &found.json, day: found.day, line: Some(found.line()) }
     }
 }
 
 impl<'a> From<&'a Shown> for Row<'a> {
     fn from(Shown { json, day, .. }: &'a Shown) -> Self {
-        Self { json, day: *day }
+        Self { json, day: *day, line: None }
     }
 }
 
@@ -74,22 +93,50 @@ pub(super) fn event_writer<'a>(
     json: bool,
     arguments: &FormatArguments,
     out: &'a mut dyn Write,
-) -> Box<dyn EventWriter + 'a> {
+) -> Result<Box<dyn EventWriter + 'a>, Failure> {
     let format = if json { Format::Json } else { arguments.format };
+    if format == Format::Parquet {
+        return parquet_writer(arguments, out);
+    }
     if let Some(by) = arguments.count_by.clone() {
-        return Box::new(Counts { by, format, found: HashMap::new(), out });
+        return Ok(Box::new(Counts { by, format, found: HashMap::new(), out }));
     }
     let chosen = arguments.fields.clone();
     let fields = |default: &[&str]| {
         if chosen.is_empty() { default.iter().map(ToString::to_string).collect() } else { chosen.clone() }
     };
-    match format {
-        Format::Table => Box::new(Table { fields: fields(&TABLE), is_begun: false, out }),
+    Ok(match format {
         Format::Csv => Box::new(Csv { fields: fields(&FIELDS), is_begun: false, out }),
         Format::Json | Format::Jsonl => {
             Box::new(Json { fields: chosen, is_document: format == Format::Json, is_begun: false, out })
         }
+        Format::Table | Format::Parquet => Box::new(Table { fields: fields(&TABLE), is_begun: false, out }),
+    })
+}
+
+fn parquet_writer<'a>(
+    arguments: &FormatArguments,
+    out: &'a mut dyn Write,
+) -> Result<Box<dyn EventWriter + 'a>, Failure> {
+    let refused = |reason: &str| Err(Failure::Usage(anyhow!("--format parquet: {reason}")));
+    if arguments.count_by.is_some() || !arguments.fields.is_empty() {
+        return refused("it holds whole events, without --count-by and --fields");
     }
+    if io::stdout().is_terminal() {
+        return refused("stdout is a terminal; write it to a file: >events.parquet");
+    }
+    open_parquet(out)
+}
+
+#[cfg(feature = "tables")]
+fn open_parquet<'a>(out: &'a mut dyn Write) -> Result<Box<dyn EventWriter + 'a>, Failure> {
+    Ok(Box::new(parquet::Parquet::new(out)?))
+}
+
+#[cfg(not(feature = "tables"))]
+fn open_parquet<'a>(_: &'a mut dyn Write) -> Result<Box<dyn EventWriter + 'a>, Failure> {
+    let reason = "--format parquet: this program was built without the feature `tables`";
+    Err(Failure::Usage(anyhow!(reason)))
 }
 
 fn field<'a>(event: &'a Fields<'_>, row: &Row<'_>, name: &str) -> Cow<'a, str> {
@@ -258,7 +305,7 @@ impl EventWriter for Counts<'_> {
                     writeln!(self.out, "{},{count}", csv_cell(name))?;
                 }
             }
-            Format::Table => {
+            Format::Table | Format::Parquet => {
                 for (name, count) in counts {
                     writeln!(self.out, "{count:>8}  {}", printable(name))?;
                 }

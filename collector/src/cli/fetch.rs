@@ -45,6 +45,7 @@ fn name(text: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn fetch(settings: &Settings, arguments: &FetchArguments) -> Result<Exit, Failure> {
+    arguments.format.check_outside_archive()?;
     let selections = selections(arguments);
     let (source, clock) = (&settings.source.feed, system_clock());
     remind_of_contact(settings);
@@ -71,7 +72,7 @@ pub(super) fn fetch(settings: &Settings, arguments: &FetchArguments) -> Result<E
     bar.finish();
 
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut writer = event_writer(settings.output.json, &arguments.format, &mut out);
+    let mut writer = event_writer(settings.output.json, &arguments.format, &mut out)?;
     let limit = arguments.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     for event in selected.events.iter().take(limit) {
         writer.write(&Row::from(event))?;

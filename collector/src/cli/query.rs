@@ -75,7 +75,7 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
             if arguments.no_tables { archive } else { super::tables::with_tables(archive, settings).await? };
         let mut answer = archive.query(&query);
         let mut out = BufWriter::new(io::stdout().lock());
-        let mut writer = event_writer(settings.output.json, &arguments.format, &mut out);
+        let mut writer = event_writer(settings.output.json, &arguments.format, &mut out)?;
         let limit = arguments.limit.unwrap_or(u64::MAX);
         let (mut printed, mut last, mut next) = (0, None, None);
         let mut unreadable = 0_usize;

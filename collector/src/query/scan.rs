@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use rustc_hash::FxHashMap;
 
-use super::{Account, Cursor, Found, Item, Query, Revisions, Unreadable};
+use super::{Account, Cursor, Found, Item, Line, Query, Revisions, Unreadable};
 use crate::archive::reading::Read;
 use crate::archive::{Kind, Place};
 use crate::event::{self, EventId, Fields};
@@ -20,8 +20,13 @@ pub(super) struct Scan {
 #[derive(Default)]
 struct Latest {
     day: Option<NaiveDate>,
-    /// By event: when it was written, and its JSON.
-    versions: FxHashMap<EventId, ((i64, u32), Box<str>)>,
+    versions: FxHashMap<EventId, Version>,
+}
+
+/// A later version of an event.
+struct Version {
+    line: Box<Line>,
+    json: Box<str>,
 }
 
 impl Scan {
@@ -100,16 +105,16 @@ impl Scan {
     ) -> serde_json::Result<Option<Found>> {
         let is_revision = place.kind == Kind::Revisions;
         if is_revision && self.query.revisions == Revisions::Latest {
-            let when = key.run();
-            let newer = self.latest.versions.get(&event.id).is_none_or(|(known, _)| *known <= when);
-            if newer {
-                self.latest.versions.insert(event.id, (when, json.into()));
+            let known = self.latest.versions.get(&event.id);
+            if known.is_none_or(|known| known.line.object.run() <= key.run()) {
+                let line = Box::new(Line { object: key.clone(), number: number + 1 });
+                self.latest.versions.insert(event.id, Version { line, json: json.into() });
             }
             return Ok(None);
         }
-        let later = self.latest.versions.get(&event.id).map(|(_, json)| &**json);
+        let later = self.latest.versions.get(&event.id);
         let (json, event) = match later {
-            Some(later) => (later, Fields::of(later)?),
+            Some(later) => (&*later.json, Fields::of(&later.json)?),
             None => (json, event),
         };
         Ok(self.query.filter.accepts(&event).then(|| Found {
@@ -118,6 +123,7 @@ impl Scan {
             is_revision: is_revision || later.is_some(),
             json: json.into(),
             cursor: Cursor::new(key.clone(), place, number + 1),
+            version: later.map(|later| later.line.clone()),
         }))
     }
 }

@@ -93,7 +93,8 @@ impl MirrorWriter {
         } else {
             self.events.insert(line.id);
         }
-        self.writer.push(line.cells())
+        self.writer.push(line.cells())?;
+        Ok(())
     }
 
     fn push_object(&mut self, key: &Key, bytes: &[u8]) -> Result<()> {

@@ -175,7 +175,8 @@ impl Writer {
         Ok(Self { file, columns, rows: 0, digest: Context::new(&SHA256) })
     }
 
-    pub(crate) fn push<'a>(&mut self, row: impl Iterator<Item = Cell<'a>>) -> Result<()> {
+    /// Adds a row. Whether it completed a row group.
+    pub(crate) fn push<'a>(&mut self, row: impl Iterator<Item = Cell<'a>>) -> Result<bool> {
         for (column, cell) in self.columns.iter_mut().zip(row) {
             match cell {
                 Cell::Null => self.digest.update(&[0]),
@@ -190,7 +191,11 @@ impl Writer {
             column.push(cell);
         }
         self.rows += 1;
-        if self.rows.is_multiple_of(ROWS_PER_GROUP as u64) { self.write_group() } else { Ok(()) }
+        let is_complete = self.rows.is_multiple_of(ROWS_PER_GROUP as u64);
+        if is_complete {
+            self.write_group()?;
+        }
+        Ok(is_complete)
     }
 
     fn write_group(&mut self) -> Result<()> {
@@ -211,6 +216,13 @@ impl Writer {
         Ok(())
     }
 
+    /// What was encoded and not taken before: whole row groups.
+    pub(crate) fn take_encoded(&mut self) -> Result<Vec<u8>> {
+        self.file.flush()?;
+        Ok(std::mem::take(self.file.inner_mut()))
+    }
+
+    /// Ends the file. The entry is that of the whole file only if nothing was taken before.
     pub(crate) fn finish(mut self) -> Result<Built> {
         if self.columns.iter().any(|column| !column.levels.is_empty()) {
             self.write_group()?;

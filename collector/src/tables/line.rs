@@ -50,8 +50,7 @@ impl Lines {
     /// The versions of events in an object.
     pub(super) fn of(key: &Key, bytes: &[u8]) -> Self {
         let mut found = Self::default();
-        let object = ByteArray::from(key.as_str());
-        let seen_at = key.run().0.saturating_mul(MICROS);
+        let (object, seen_at) = (ByteArray::from(key.as_str()), seen_at(key));
         let numbered = (1_i32..).zip(bytes.split(|&byte| byte == b'\n'));
         for (number, raw) in numbered.filter(|(_, raw)| !raw.is_empty()) {
             let Some((line, odd)) = Line::new(raw, object.clone(), number, seen_at) else {
@@ -65,9 +64,14 @@ impl Lines {
     }
 }
 
+/// When the run began that wrote an object, in microseconds since 1970, UTC.
+pub(super) fn seen_at(key: &Key) -> i64 {
+    key.run().0.saturating_mul(MICROS)
+}
+
 impl Line {
     /// The version in a line, and how many of its values are of another type than expected.
-    fn new(raw: &[u8], object: ByteArray, line: i32, seen_at: i64) -> Option<(Self, u64)> {
+    pub(super) fn new(raw: &[u8], object: ByteArray, line: i32, seen_at: i64) -> Option<(Self, u64)> {
         event::parse_line(raw).ok()?;
         let values = Values::of(std::str::from_utf8(raw).ok()?).ok()?;
         let (id, datetime) = values.id_and_datetime();

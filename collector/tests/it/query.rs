@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::Row;
 use serde_json::{Value, json};
 
 use crate::support::{Ended, Home, fixture};
@@ -242,6 +244,67 @@ fn each_form_says_the_same() {
     assert_eq!(hours, events.len() as u64);
 }
 
+/// The rows of a Parquet file, by the line that they stand for.
+fn rows(bytes: Vec<u8>) -> BTreeMap<(String, String), Row> {
+    let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
+    let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
+    let cell = |row: &Row, column: &str| {
+        row.get_column_iter().find(|(name, _)| *name == column).unwrap().1.to_string()
+    };
+    rows.map(|row| ((cell(&row, "object"), cell(&row, "line")), row)).collect()
+}
+
+fn query_parquet(home: &Home, arguments: &[&str]) -> (Option<i32>, BTreeMap<(String, String), Row>) {
+    let output = home.command(&[&["query", "--format", "parquet"], arguments].concat()).output().unwrap();
+    (output.status.code(), rows(output.stdout))
+}
+
+#[test]
+fn parquet_has_the_rows_of_the_table_of_revisions() {
+    let home = collected();
+    home.collector(&["tables"]).with(0);
+    let files = home.store().into_iter().filter(|(key, _)| key.ends_with("/revisions.parquet"));
+    let table: BTreeMap<_, _> = files.flat_map(|(_, bytes)| rows(bytes)).collect();
+    for source in [&[][..], &["--no-tables"]] {
+        for filter in [
+            &["--revisions", "all"][..],
+            &["--revisions", "latest"],
+            &["--type", "trafikolycka", "--revisions", "all"],
+            &["--type", "none such"],
+        ] {
+            let arguments = [source, filter].concat();
+            let (code, found) = query_parquet(&home, &arguments);
+            assert_eq!(code, Some(0));
+            let mut raws: Vec<String> = lines(&home, &arguments);
+            let raw = |row: &Row| row.get_column_iter().find(|it| it.0 == "raw").unwrap().1.to_string();
+            let mut found_raws: Vec<String> =
+                found.values().map(|row| raw(row).trim_matches('"').to_owned()).collect();
+            raws.sort();
+            found_raws.sort();
+            assert_eq!(found_raws, raws, "{arguments:?}");
+            assert!(found.iter().all(|(line, row)| table[line] == *row), "{arguments:?}");
+            assert_eq!(found.len() == table.len(), filter == ["--revisions", "all"]);
+        }
+    }
+    let limited = query_parquet(&home, &["--limit", "7"]).1;
+    assert_eq!(limited.len(), 7);
+}
+
+/// A row cannot lack its time: such a line is counted, and the file holds the others.
+#[test]
+fn parquet_without_an_event_fails_and_holds_the_others() {
+    let home = Home::new();
+    let good = r#"{"id": 2, "datetime": "2026-01-02 9:38:09 +01:00"}"#;
+    home.write("data/events/2026/01/02/events-1767362400.jsonl", format!("{{\"id\":1}}\n{good}\n"));
+    let (code, found) = query_parquet(&home, &[]);
+    assert_eq!((code, found.len()), (Some(1), 1));
+    let arguments = ["query", "--format", "parquet"];
+    let output = home.command(&arguments).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("1 events have no valid datetime"), "{error}");
+    home.collector(&["fetch", "--feed", "no.json", "--format", "parquet"]).with(2).error_line();
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let home = collected();
@@ -261,6 +324,8 @@ fn what_makes_no_sense_is_refused() {
         &["--count-by", "day", "--limit", "5"],
         &["--id", "x"],
         &["--format", "xml"],
+        &["--format", "parquet", "--fields", "id"],
+        &["--format", "parquet", "--count-by", "day"],
     ] {
         let ended = query(&home, wrong).with(2);
         assert_eq!(ended.stdout, "");
