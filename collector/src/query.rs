@@ -15,15 +15,15 @@ mod scan;
 #[cfg(feature = "tables")]
 mod tables;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use chrono::NaiveDate;
-use futures_util::FutureExt as _;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use futures_util::{FutureExt as _, future};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -33,7 +33,7 @@ pub use lookup::LookUp;
 
 use crate::archive::Archive;
 use crate::cache::Origin;
-use crate::event::EventId;
+use crate::event::{EventId, Fields};
 use crate::store::{Key, StoreError};
 use plan::Days;
 use scan::Scan;
@@ -69,6 +69,13 @@ impl Query {
     /// Whether nothing but their numbers says where the events are.
     fn knows_only_numbers(&self) -> bool {
         !self.filter.ids.is_empty() && self.from.is_none() && self.to.is_none() && self.after.is_none()
+    }
+
+    /// Whether a table's columns say how many events there are of each value, without what was sent.
+    #[cfg(feature = "tables")]
+    fn is_counted_in_columns(&self, by: CountBy) -> bool {
+        // The last id ends the search; the last version is known from all; times can be written in ways with another hour.
+        by != CountBy::Hour && self.revisions != Revisions::Latest && self.filter.ids.is_empty()
     }
 
     /// The ids with which the answer is complete: an id stands in one line under `events/`.
@@ -177,18 +184,80 @@ pub struct TablesUse {
     pub not_used: Vec<String>,
 }
 
+/// What events are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountBy {
+    /// What happened.
+    Type,
+    /// The name of the place.
+    Location,
+    /// The day of the partition, such as `2026-01-31`.
+    Day,
+    /// The hour of local time, from `00` to `23`; empty if the event states none.
+    Hour,
+}
+
+impl CountBy {
+    /// What an event counts for.
+    #[must_use]
+    pub fn value(self, event: &Fields<'_>, day: NaiveDate) -> String {
+        match self {
+            Self::Type => event.kind.to_string(),
+            Self::Location => event.location.to_string(),
+            Self::Day => day.to_string(),
+            Self::Hour => event.hour().map_or_else(String::new, |hour| format!("{hour:02}")),
+        }
+    }
+}
+
+/// What all parts of a query add to.
+#[derive(Debug, Default)]
+struct Totals {
+    cost: Cost,
+    tables: TablesUse,
+    counts: BTreeMap<String, u64>,
+}
+
 /// What a query cost so far, counted by all its parts.
 #[derive(Debug, Clone, Default)]
-struct Account(Arc<Mutex<(Cost, TablesUse)>>);
+struct Account {
+    totals: Arc<Mutex<Totals>>,
+    /// What events are counted by instead of being returned.
+    by: Option<CountBy>,
+}
 
 impl Account {
+    fn lock(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Cost)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).0);
+        change(&mut self.lock().cost);
+    }
+
+    fn add_counts(&self, counts: impl IntoIterator<Item = (impl Into<String>, u64)>) {
+        let mut totals = self.lock();
+        for (value, count) in counts {
+            *totals.counts.entry(value.into()).or_default() += count;
+            totals.cost.found += usize::try_from(count).unwrap_or(usize::MAX);
+        }
+    }
+
+    /// Counts an event instead of returning it, if that is asked for.
+    fn take(&self, item: Item) -> Option<Item> {
+        let (Some(by), Ok(event)) = (self.by, &item) else { return Some(item) };
+        match Fields::of(&event.json) {
+            Ok(fields) => self.add_counts([(by.value(&fields, event.day), 1)]),
+            Err(reason) => {
+                return Some(Err(Unreadable::new(event.cursor.to_string(), reason)));
+            }
+        }
+        None
     }
 
     #[cfg(feature = "tables")]
     fn note_tables(&self, change: impl FnOnce(&mut TablesUse)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1);
+        change(&mut self.lock().tables);
     }
 
     fn note_listing(&self, origin: Origin, objects: usize) {
@@ -211,7 +280,7 @@ impl Account {
     }
 
     fn read(&self) -> Cost {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.lock().cost
     }
 }
 
@@ -245,7 +314,15 @@ impl Answer<'_> {
     /// What was answered from tables so far.
     #[must_use]
     pub fn tables(&self) -> TablesUse {
-        self.account.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        let mut tables = self.account.lock().tables.clone();
+        tables.months.sort_unstable();
+        tables
+    }
+
+    /// The number of events by what they are counted by, as far as they were read ([`Archive::count`]).
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.account.lock().counts.clone()
     }
 }
 
@@ -305,8 +382,20 @@ impl Archive {
     /// ```
     #[must_use]
     pub fn query(&self, query: &Query) -> Answer<'_> {
-        let account = Account::default();
-        let stream = self.begin(query.clone(), account.clone()).flatten_stream();
+        self.answer(query, Account::default())
+    }
+
+    /// Counts events instead of returning them: what is returned is only what cannot be read, and [`Answer::counts`] has the numbers
+    /// at the end. Where tables hold what is counted, nothing else of the events is read.
+    #[must_use]
+    pub fn count(&self, query: &Query, by: CountBy) -> Answer<'_> {
+        self.answer(query, Account { by: Some(by), ..Account::default() })
+    }
+
+    fn answer(&self, query: &Query, account: Account) -> Answer<'_> {
+        let taking = account.clone();
+        let items = self.begin(query.clone(), account.clone()).flatten_stream();
+        let stream = items.filter_map(move |item| future::ready(taking.take(item)));
         Answer { stream: Box::pin(stream), account }
     }
 

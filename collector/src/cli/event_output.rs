@@ -4,7 +4,7 @@
 mod parquet;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write};
 
@@ -14,10 +14,11 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use super::settings::{Names, names};
 use super::{Failure, output};
 use crate::event::Fields;
 use crate::fetch::Shown;
-use crate::query::{Cursor, Found};
+use crate::query::{CountBy, Cursor, Found};
 use crate::store::Key;
 use crate::text::{csv_cell, json_for_terminal, printable};
 
@@ -37,9 +38,16 @@ pub(super) struct FormatArguments {
     format: Format,
     /// Count the events by this field instead of printing them
     #[arg(long, value_name = "FIELD", conflicts_with_all = ["fields", "limit"])]
-    #[arg(value_parser = PossibleValuesParser::new(["type", "location", "day", "hour"]))]
-    pub(super) count_by: Option<String>,
+    #[arg(value_parser = names(COUNTS))]
+    pub(super) count_by: Option<CountBy>,
 }
+
+const COUNTS: Names<CountBy> = &[
+    (&["type"], CountBy::Type),
+    (&["location"], CountBy::Location),
+    (&["day"], CountBy::Day),
+    (&["hour"], CountBy::Hour),
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -62,7 +70,8 @@ impl FormatArguments {
     /// Refuses what only events of the archive have.
     pub(super) fn check_outside_archive(&self) -> Result<(), Failure> {
         if self.format == Format::Parquet {
-            let reason = "--format parquet: its columns name objects of the archive; `collector query` writes it";
+            let reason =
+                "--format parquet: its columns name objects of the archive; `collector query` writes it";
             return Err(Failure::Usage(anyhow!(reason)));
         }
         Ok(())
@@ -85,6 +94,9 @@ impl<'a> From<&'a Shown> for Row<'a> {
 pub(super) trait EventWriter {
     fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()>;
 
+    /// Adds numbers of events that were counted elsewhere.
+    fn add_counts(&mut self, _: BTreeMap<String, u64>) {}
+
     fn finish(&mut self, next: Option<&Cursor>) -> anyhow::Result<()>;
 }
 
@@ -98,8 +110,8 @@ pub(super) fn event_writer<'a>(
     if format == Format::Parquet {
         return parquet_writer(arguments, out);
     }
-    if let Some(by) = arguments.count_by.clone() {
-        return Ok(Box::new(Counts { by, format, found: HashMap::new(), out }));
+    if let Some(by) = arguments.count_by {
+        return Ok(Box::new(Counts { by, format, found: BTreeMap::new(), out }));
     }
     let chosen = arguments.fields.clone();
     let fields = |default: &[&str]| {
@@ -262,52 +274,52 @@ impl EventWriter for Json<'_> {
 
 /// Numbers of events by type, location, day or hour.
 struct Counts<'a> {
-    by: String,
+    by: CountBy,
     format: Format,
-    found: HashMap<String, u64>,
+    found: BTreeMap<String, u64>,
     out: &'a mut dyn Write,
 }
 
 impl EventWriter for Counts<'_> {
     fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
-        let event = Fields::of(row.json)?;
-        let name = match self.by.as_str() {
-            "hour" => event.hour().map_or_else(String::new, |hour| format!("{hour:02}")),
-            by => field(&event, row, by).into_owned(),
-        };
-        *self.found.entry(name).or_default() += 1;
+        let value = self.by.value(&Fields::of(row.json)?, row.day);
+        *self.found.entry(value).or_default() += 1;
         Ok(())
     }
 
+    fn add_counts(&mut self, counts: BTreeMap<String, u64>) {
+        for (value, count) in counts {
+            *self.found.entry(value).or_default() += count;
+        }
+    }
+
     fn finish(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
+        let name = COUNTS.iter().find(|(_, by)| *by == self.by).map_or("", |(names, _)| names[0]);
         let mut counts: Vec<(&String, &u64)> = self.found.iter().collect();
-        counts.sort();
-        if matches!(self.by.as_str(), "type" | "location") {
+        if matches!(self.by, CountBy::Type | CountBy::Location) {
             counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         }
         match self.format {
             Format::Json => {
-                let all: Vec<Value> = counts
-                    .iter()
-                    .map(|(name, count)| json!({(self.by.clone()): name, "count": count}))
-                    .collect();
+                let all: Vec<Value> =
+                    counts.iter().map(|(value, count)| json!({name: value, "count": count})).collect();
                 output::write_json(self.out, &all)?;
             }
             Format::Jsonl => {
-                for (name, count) in counts {
-                    let line = json!({(self.by.clone()): name, "count": count}).to_string();
+                for (value, count) in counts {
+                    let line = json!({name: value, "count": count}).to_string();
                     writeln!(self.out, "{}", json_for_terminal(&line))?;
                 }
             }
             Format::Csv => {
-                writeln!(self.out, "{},count", self.by)?;
-                for (name, count) in counts {
-                    writeln!(self.out, "{},{count}", csv_cell(name))?;
+                writeln!(self.out, "{name},count")?;
+                for (value, count) in counts {
+                    writeln!(self.out, "{},{count}", csv_cell(value))?;
                 }
             }
             Format::Table | Format::Parquet => {
-                for (name, count) in counts {
-                    writeln!(self.out, "{count:>8}  {}", printable(name))?;
+                for (value, count) in counts {
+                    writeln!(self.out, "{count:>8}  {}", printable(value))?;
                 }
             }
         }

@@ -9,13 +9,13 @@ use clap::{Args, value_parser};
 use serde_json::json;
 
 use super::commands::{runtime, system_clock};
-use super::event_output::{FormatArguments, Row, event_writer};
+use super::event_output::{EventWriter, FormatArguments, Row, event_writer};
 use super::output::Progress;
 use super::settings::parsers;
 use super::settings::{Names, Settings, names};
 use super::stores::open_archive;
 use super::{Exit, Failure};
-use crate::query::{Cost, Cursor, Filter, Query, Revisions, TablesUse, Unreadable};
+use crate::query::{Answer, Cost, Cursor, Filter, Query, Revisions, TablesUse, Unreadable};
 use crate::text::printable;
 
 /// How often the progress is shown.
@@ -73,54 +73,25 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
         #[cfg(feature = "tables")]
         let archive =
             if arguments.no_tables { archive } else { super::tables::with_tables(archive, settings).await? };
-        let mut answer = archive.query(&query);
+        let mut answer = match arguments.format.count_by {
+            Some(by) => archive.count(&query, by),
+            None => archive.query(&query),
+        };
         let mut out = BufWriter::new(io::stdout().lock());
         let mut writer = event_writer(settings.output.json, &arguments.format, &mut out)?;
-        let limit = arguments.limit.unwrap_or(u64::MAX);
-        let (mut printed, mut last, mut next) = (0, None, None);
-        let mut unreadable = 0_usize;
-        let bar = Progress::new("objects");
         // In a terminal the events themselves show how far it is.
         let shows_bar = arguments.format.count_by.is_some() || !io::stdout().is_terminal();
-        let mut tick = tokio::time::interval(TICK);
-        loop {
-            let found = tokio::select! {
-                found = answer.next() => found,
-                _ = tick.tick() => {
-                    let cost = answer.cost();
-                    if shows_bar {
-                        bar.show(cost.objects_read, cost.objects_listed - cost.objects_skipped);
-                    }
-                    continue;
-                }
-            };
-            let Some(found) = found else { break };
-            match found {
-                Ok(_) if printed == limit => {
-                    next = last;
-                    break;
-                }
-                Ok(found) => {
-                    writer.write(&Row::from(&found))?;
-                    last = Some(found.cursor);
-                    printed += 1;
-                }
-                Err(error) => {
-                    unreadable += 1;
-                    report_unreadable(&error);
-                }
-            }
-        }
-        bar.finish();
+        let (next, unreadable) = write_events(&mut answer, &mut *writer, arguments.limit, shows_bar).await?;
         if answer.cost().objects_listed + answer.cost().objects_read == 0 && unreadable == 0 {
             archive.require_existing().await?;
         }
+        writer.add_counts(answer.counts());
         writer.finish(next.as_ref())?;
         drop(writer);
         out.flush()?;
         if let Some(next) = next {
             let _ = writeln!(io::stderr(), "there is more: --after {next}");
-        } else if printed == 0 && io::stderr().is_terminal() {
+        } else if answer.cost().found == 0 && io::stderr().is_terminal() {
             let _ = writeln!(io::stderr(), "no events found");
         }
         let cost = (answer.cost(), answer.tables());
@@ -134,6 +105,48 @@ pub(super) fn query(settings: &Settings, arguments: &QueryArguments) -> Result<E
         explain(cost, &tables, began.elapsed().as_secs_f64());
     }
     Ok(if unreadable > 0 { Exit::Failed } else { Exit::Done })
+}
+
+/// Writes events as they are found. The cursor behind the last one if there are more, and the number of places that cannot be read.
+async fn write_events(
+    answer: &mut Answer<'_>,
+    writer: &mut dyn EventWriter,
+    limit: Option<u64>,
+    shows_bar: bool,
+) -> Result<(Option<Cursor>, usize), Failure> {
+    let (mut printed, mut last, mut next, mut unreadable) = (0, None, None, 0);
+    let bar = Progress::new("objects");
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        let found = tokio::select! {
+            found = answer.next() => found,
+            _ = tick.tick() => {
+                let cost = answer.cost();
+                if shows_bar {
+                    bar.show(cost.objects_read, cost.objects_listed - cost.objects_skipped);
+                }
+                continue;
+            }
+        };
+        let Some(found) = found else { break };
+        match found {
+            Ok(_) if Some(printed) == limit => {
+                next = last;
+                break;
+            }
+            Ok(found) => {
+                writer.write(&Row::from(&found))?;
+                last = Some(found.cursor);
+                printed += 1;
+            }
+            Err(error) => {
+                unreadable += 1;
+                report_unreadable(&error);
+            }
+        }
+    }
+    bar.finish();
+    Ok((next, unreadable))
 }
 
 fn query_from(arguments: &QueryArguments) -> anyhow::Result<Query> {

@@ -74,9 +74,9 @@ impl Days {
 impl Query {
     /// Where an object stands among those that are read: by day, and of a day the later versions first where only the last
     /// one counts.
-    pub(super) fn rank(&self, place: Place, key: &Key) -> (NaiveDate, bool, Key) {
+    pub(super) fn rank<'k>(&self, place: Place, key: &'k Key) -> (NaiveDate, bool, &'k Key) {
         let revisions_first = self.revisions == Revisions::Latest;
-        (place.day, (place.kind == Kind::Events) == revisions_first, key.clone())
+        (place.day, (place.kind == Kind::Events) == revisions_first, key)
     }
 
     /// Whether an object can hold anything behind a cursor.

@@ -3,6 +3,7 @@
 use chrono::NaiveDate;
 use rustc_hash::FxHashMap;
 
+use super::filter::Needle;
 use super::{Account, Cursor, Found, Item, Line, Query, Revisions, Unreadable};
 use crate::archive::reading::Read;
 use crate::archive::{Kind, Place};
@@ -12,6 +13,7 @@ use crate::store::Key;
 /// What is known while objects are taken in their order.
 pub(super) struct Scan {
     query: Query,
+    needle: Option<Needle>,
     latest: Latest,
     account: Account,
 }
@@ -31,7 +33,7 @@ struct Version {
 
 impl Scan {
     pub(super) fn new(query: Query, account: Account) -> Self {
-        Self { query, latest: Latest::default(), account }
+        Self { needle: query.filter.needle(), query, latest: Latest::default(), account }
     }
 
     /// What is wanted of an object that was read.
@@ -117,7 +119,7 @@ impl Scan {
             Some(later) => (&*later.json, Fields::of(&later.json)?),
             None => (json, event),
         };
-        Ok(self.query.filter.accepts(&event).then(|| Found {
+        Ok(self.query.filter.accepts_with(self.needle.as_ref(), &event).then(|| Found {
             id: event.id,
             day: place.day,
             is_revision: is_revision || later.is_some(),

@@ -3,6 +3,7 @@
 //! The tables are derived, so nothing rests on them: where the manifest, a file or the journal does not fit, objects are read, and
 //! the account says so.
 
+mod parallel;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +14,11 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tracing::warn;
 
 use super::plan::Days;
-use super::scan::Scan;
 use super::{Account, Filter, Found, Item, Query, Revisions, until_found};
 use crate::archive::reading::Read;
 use crate::archive::{Archive, Kind, Place, content_digest};
 use crate::cache::{Content, Origin};
+use crate::concurrency::buffered;
 use crate::event::EventId;
 use crate::store::{CachedStore, Key, Listed, PageStart, SharedStore};
 use crate::tables::Month;
@@ -25,6 +26,7 @@ use crate::tables::file::Reader;
 use crate::tables::manifest::{Found as Manifested, Manifest, MonthEntry, manifest_key};
 use crate::tables::month::Table;
 use crate::tables::source::Since;
+use parallel::{Message, flattened, in_thread, in_turn, threads};
 use table::TableScan;
 
 /// Maximum size of the files that are fetched at a time, in bytes, unless it is one.
@@ -41,6 +43,31 @@ pub(super) struct Usable {
     since: Since,
     /// Objects that a run has claimed: they may exist.
     claimed: Vec<Key>,
+}
+
+/// What is asked, and who counts.
+#[derive(Clone)]
+struct Asked {
+    days: Days,
+    query: Query,
+    account: Account,
+}
+
+impl Asked {
+    /// The objects of a month, because its table cannot be used.
+    fn without_table(&self, month: Month, reason: &str) -> Part {
+        let reason = format!("{}: {reason}", month.key(Table::Revisions));
+        warn!(reason, "a table is not used; reading objects instead");
+        self.account.note_tables(|used| used.not_used.push(reason));
+        let (first, last) = month.days();
+        Part::Objects(self.days.within(Some(first), Some(last)))
+    }
+}
+
+/// A segment whose files are there.
+enum Part {
+    Objects(Days),
+    Table(Month, Box<Reader>, Vec<Beside>),
 }
 
 /// An object that is read beside a table.
@@ -142,52 +169,64 @@ impl Archive {
     ) -> BoxStream<'_, Item> {
         let segments = tables.segments(days, &query, &account);
         let largest = segments.iter().map(Segment::size_bytes).max().unwrap_or_default().max(1);
-        let ahead = (BYTES_AHEAD / largest).clamp(1, FILES_AHEAD);
-        let (ids, days) = (query.ids_to_find(), days.clone());
+        let ahead = usize::try_from((BYTES_AHEAD / largest).clamp(1, FILES_AHEAD)).unwrap_or(1);
+        let ids = query.ids_to_find();
+        let asked = Asked { days: days.clone(), query, account };
+        let begun = asked.clone();
         let parts = segments.into_iter().map(move |segment| {
-            let (tables, days) = (Arc::clone(&tables), days.clone());
-            let (query, account) = (query.clone(), account.clone());
-            async move { self.read_segment(&tables, segment, &days, query, account).await }.boxed()
+            let (tables, asked) = (Arc::clone(&tables), asked.clone());
+            async move { self.fetch(&tables, segment, asked).await }.boxed()
         });
-        let ahead = usize::try_from(ahead).unwrap_or(1);
-        let found = stream::iter(parts).buffered(ahead).flatten().boxed();
+        let parts = buffered(ahead, parts);
+        let found = flattened(parts, threads(), move |part| self.begin_part(part, &begun));
         if ids.is_empty() { found } else { until_found(found, ids) }
     }
 
-    async fn read_segment(
-        &self,
-        tables: &Usable,
-        segment: Segment,
-        days: &Days,
-        query: Query,
-        account: Account,
-    ) -> BoxStream<'_, Item> {
+    /// Reads the files of a segment.
+    async fn fetch(&self, tables: &Usable, segment: Segment, asked: Asked) -> Part {
         let (month, entry, added, claimed) = match segment {
-            Segment::Objects(days) => return self.read_partitions(&days, query, account),
+            Segment::Objects(days) => return Part::Objects(days),
             Segment::Table(month, entry, added, claimed) => (month, entry, added, claimed),
         };
+        let account = &asked.account;
         let cached = self.cached().filter(|_| tables.is_cached);
-        let reader = tables.read_file(month, &entry, cached, &account);
+        let reader = tables.read_file(month, &entry, cached, account);
         let (reader, beside) = futures_util::join!(reader, self.read_beside(added, claimed));
         account.note_tables(|used| used.objects_since += beside.len());
-        let scan = Scan::new(query.clone(), account.clone());
-        let table = reader.and_then(|reader| {
-            TableScan::new(reader, beside, days, query.clone(), scan, account.clone())
-                .map_err(|error| error.to_string())
-        });
-        match table {
-            Ok(table) => {
-                account.note_tables(|used| used.months.push(month.to_string()));
-                stream::iter(table.flatten()).boxed()
-            }
-            Err(reason) => {
-                let reason = format!("{}: {reason}", month.key(Table::Revisions));
-                warn!(reason, "a table is not used; reading objects instead");
-                account.note_tables(|used| used.not_used.push(reason));
-                let (first, last) = month.days();
-                self.read_partitions(&days.within(Some(first), Some(last)), query, account)
-            }
+        match reader {
+            Ok(reader) => Part::Table(month, Box::new(reader), beside),
+            Err(reason) => asked.without_table(month, &reason),
         }
+    }
+
+    fn begin_part(&self, part: Part, asked: &Asked) -> BoxStream<'_, Item> {
+        let (month, reader, beside) = match part {
+            Part::Objects(days) => {
+                return self.read_partitions(&days, asked.query.clone(), asked.account.clone());
+            }
+            Part::Table(month, reader, beside) => (month, reader, beside),
+        };
+        let (scanned, asked) = (asked.clone(), asked.clone());
+        let scan = move || {
+            TableScan::new(*reader, beside, &scanned.days, scanned.query, scanned.account)
+                .map_err(|error| error.to_string())
+        };
+        // Where every row is returned, handing it over takes longer than decoding it.
+        let returns_all = asked.query.filter == Filter::default() && asked.account.by.is_none();
+        let messages = if returns_all { in_turn(scan) } else { in_thread(scan) };
+        messages
+            .flat_map(move |message| match message {
+                Message::Begun => {
+                    asked.account.note_tables(|used| used.months.push(month.to_string()));
+                    stream::empty().boxed()
+                }
+                Message::Found(items) => stream::iter(items).boxed(),
+                Message::NotUsed(reason) => {
+                    let part = asked.without_table(month, &reason);
+                    self.begin_part(part, &asked)
+                }
+            })
+            .boxed()
     }
 
     /// Reads the objects that are not in a table yet.

@@ -1,6 +1,6 @@
 //! Writes what a query found as a Parquet file with the columns of the table of revisions.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use parquet::data_type::ByteArray;
 use parquet::errors::Result;

@@ -2,12 +2,14 @@
 //!
 //! The same rows give the same bytes, whoever writes them: row groups are cut by their number of rows.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::bloom_filter::Sbbf;
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type};
 use parquet::errors::{ParquetError, Result};
@@ -22,6 +24,7 @@ use parquet::schema::types::{ColumnPath, TypePtr};
 use super::manifest::FileEntry;
 use super::month::Table;
 use crate::archive::{content_digest, hexadecimal};
+use crate::event::EventId;
 
 /// Number of rows of a row group.
 pub(crate) const ROWS_PER_GROUP: usize = 10_000;
@@ -240,6 +243,7 @@ impl Writer {
 /// Reads the columns of a file.
 pub(crate) struct Reader {
     file: SerializedFileReader<Bytes>,
+    bytes: Bytes,
 }
 
 impl fmt::Debug for Reader {
@@ -251,12 +255,13 @@ impl fmt::Debug for Reader {
 impl Reader {
     /// A file of this table.
     pub(crate) fn new(bytes: impl Into<Bytes>, table: Table) -> Result<Self> {
-        let file = SerializedFileReader::new(bytes.into())?;
+        let bytes = bytes.into();
+        let file = SerializedFileReader::new(bytes.clone())?;
         let found = file.metadata().file_metadata().schema();
         if found.get_fields() != table.schema()?.get_fields() {
             return Err(ParquetError::General("its columns are not those of the table".to_owned()));
         }
-        Ok(Self { file })
+        Ok(Self { file, bytes })
     }
 
     pub(crate) fn groups(&self) -> usize {
@@ -267,6 +272,21 @@ impl Reader {
         let reader = self.file.get_row_group(group)?;
         let rows = usize::try_from(reader.metadata().num_rows()).unwrap_or_default();
         Ok(Group { reader, rows })
+    }
+
+    /// Whether a row group may hold one of these ids, by its statistics and its Bloom filter.
+    pub(crate) fn may_hold(&self, group: usize, ids: &BTreeSet<EventId>) -> Result<bool> {
+        let chunk = self.file.metadata().row_group(group).column(0);
+        let (first, last) = match chunk.statistics() {
+            Some(Statistics::Int64(ids)) => (ids.min_opt().copied(), ids.max_opt().copied()),
+            _ => (None, None),
+        };
+        let mut near = ids.range(first.unwrap_or(EventId::MIN)..=last.unwrap_or(EventId::MAX)).peekable();
+        if near.peek().is_none() {
+            return Ok(false);
+        }
+        let filter = Sbbf::read_from_column_chunk(chunk, &self.bytes)?;
+        Ok(filter.is_none_or(|filter| near.any(|id| filter.check(id))))
     }
 }
 
@@ -306,15 +326,6 @@ impl Group<'_> {
         }
         let mut values = values.into_iter();
         Ok(levels.into_iter().map(|level| if level > 0 { values.next() } else { None }).collect())
-    }
-
-    /// The lowest and the highest id, if the file states them.
-    pub(crate) fn ids(&self) -> Option<(i64, i64)> {
-        let chunk = self.reader.metadata().columns().first()?;
-        match chunk.statistics()? {
-            Statistics::Int64(ids) => Some((*ids.min_opt()?, *ids.max_opt()?)),
-            _ => None,
-        }
     }
 
     pub(crate) fn int32s(&self, column: &str) -> Result<Vec<i32>> {

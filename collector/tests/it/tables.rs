@@ -1,5 +1,6 @@
 //! The Parquet files of the archive: whatever happened before, they hold what the objects hold.
 
+mod interrupted;
 mod processes;
 mod queries;
 

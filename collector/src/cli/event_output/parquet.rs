@@ -32,7 +32,10 @@ impl EventWriter for Parquet<'_> {
     fn finish(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
         self.file.take().map_or(Ok(()), AnswerWriter::finish)?;
         let left_out = self.left_out;
-        ensure!(left_out == 0, "{left_out} events have no valid datetime and are not in the file; `collector verify` names them");
+        ensure!(
+            left_out == 0,
+            "{left_out} events have no valid datetime and are not in the file; `collector verify` names them"
+        );
         Ok(())
     }
 }

@@ -1,14 +1,18 @@
 //! Answers from tables: equal to those from objects, whatever state the tables are in.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::TimeDelta;
 use collector::archive::Archive;
-use collector::query::{Filter, Found, Query, Revisions, TablesUse};
+use collector::event::Fields;
+use collector::query::{CountBy, Filter, Found, Query, Revisions, TablesUse};
 use collector::store::Key;
 use collector::tables::{Months, TablesOptions};
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{History, Step, collected, files, overwrite, step, update};
+use super::{History, Step, WINDOW, collected, files, overwrite, step, update};
 
 /// What is asked.
 fn queries() -> impl Strategy<Value = Query> {
@@ -31,13 +35,20 @@ fn queries() -> impl Strategy<Value = Query> {
     )
 }
 
-async fn answer(archive: &Archive, query: &Query) -> (Vec<Found>, TablesUse) {
+pub(super) async fn answer(archive: &Archive, query: &Query) -> (Vec<Found>, TablesUse) {
     let mut answer = archive.query(query);
     let mut found = Vec::new();
     while let Some(event) = answer.next().await {
         found.push(event.unwrap());
     }
     (found, answer.tables())
+}
+
+async fn counts(archive: &Archive, query: &Query, by: CountBy) -> BTreeMap<String, u64> {
+    let mut answer = archive.count(query, by);
+    assert!(answer.next().await.is_none());
+    assert_eq!(answer.cost().found as u64, answer.counts().values().sum::<u64>());
+    answer.counts()
 }
 
 proptest! {
@@ -69,6 +80,15 @@ proptest! {
                 let (found, used) = answer(&reading, query).await;
                 assert_eq!(found, expected, "{query:?} {used:?}");
                 assert_eq!(used.not_used, [""; 0]);
+                for by in [CountBy::Type, CountBy::Location, CountBy::Day, CountBy::Hour] {
+                    let mut counted = BTreeMap::<String, u64>::new();
+                    for event in &expected {
+                        let value = by.value(&Fields::of(&event.json).unwrap(), event.day);
+                        *counted.entry(value).or_default() += 1;
+                    }
+                    assert_eq!(counts(&reading, query, by).await, counted, "{query:?}");
+                    assert_eq!(counts(&history.archive, query, by).await, counted, "{query:?}");
+                }
                 if let Some(last) = expected.get(pages.index(expected.len().max(1))) {
                     let query = Query { after: Some(last.cursor.clone()), ..query.clone() };
                     assert_eq!(answer(&reading, &query).await.0, answer(&history.archive, &query).await.0);
@@ -124,4 +144,75 @@ async fn unusable_tables_are_reported_and_objects_are_read() {
     history.poll(&Step { new_events: 2, edits: vec![(3, 1)], absent: vec![] }).await;
     let (found, used) = answer(&reading, &Query::default()).await;
     assert_eq!((i64::try_from(found.len()).unwrap(), used.not_used.len()), (history.last_id - 3, 0));
+}
+
+/// The file's filter says that it does not hold an id between those that it holds.
+#[tokio::test]
+async fn rows_are_not_read_for_an_absent_id() {
+    let mut history = History::new();
+    history.poll(&Step { new_events: 0, edits: vec![], absent: vec![5] }).await;
+    update(&history.tables(&history.store), &TablesOptions::default()).await;
+    let reading = history.archive.clone().with_tables(history.store.clone());
+    for revisions in [Revisions::None, Revisions::All] {
+        for (id, count) in [(WINDOW - 5, 0), (WINDOW - 6, 1)] {
+            let filter = Filter { ids: BTreeSet::from([id]), ..Filter::default() };
+            let from = "2026-01-01".parse().ok();
+            let mut answer = reading.query(&Query { filter, from, revisions, ..Query::default() });
+            let mut found = 0;
+            while let Some(event) = answer.next().await {
+                assert_eq!(event.unwrap().id, id);
+                found += 1;
+            }
+            assert_eq!((found, answer.cost().lines > 0), (count, count > 0));
+            assert_eq!(answer.tables().months, ["2026-01"]);
+        }
+    }
+}
+
+/// The file is the one that the manifest names, and its columns cannot be decoded.
+#[tokio::test]
+async fn table_that_cannot_be_decoded_is_reported_and_objects_are_read() {
+    let history = collected().await;
+    let store = &history.store;
+    let reading = history.archive.clone().with_tables(store.clone());
+    let good = files(store).await;
+    let (key, manifest) = ("tables/revisions/month=2026-02/revisions.parquet", "tables/manifest.json");
+    let mut bytes = good[key].clone();
+    let reader = SerializedFileReader::new(bytes::Bytes::from(bytes.clone())).unwrap();
+    let columns = reader.metadata().row_group(0).columns();
+    let column = columns.iter().find(|column| column.column_path().string() == "object").unwrap();
+    let (begin, length) = column.byte_range();
+    bytes[usize::try_from(begin).unwrap()..][..usize::try_from(length).unwrap()].fill(0xff);
+    let digest = collector::archive::content_digest;
+    let written = String::from_utf8(good[manifest].clone()).unwrap();
+    assert!(written.contains(&digest(&good[key])), "{written}");
+    overwrite(store, manifest, written.replace(&digest(&good[key]), &digest(&bytes)).as_bytes()).await;
+    overwrite(store, key, &bytes).await;
+    let (found, used) = answer(&reading, &Query::default()).await;
+    assert_eq!(found, answer(&history.archive, &Query::default()).await.0);
+    assert_eq!((used.months.as_slice(), used.not_used.len()), (&["2026-01".to_owned()][..], 1), "{used:?}");
+}
+
+/// What a repair changed is in the table as it was before.
+#[tokio::test]
+async fn month_that_was_repaired_is_read_from_objects() {
+    let history = collected().await;
+    let store = &history.store;
+    let listed = store.list("events/2026/02/").await.unwrap();
+    let bytes = store.get(&listed[0].key).await.unwrap().unwrap().bytes;
+    let duplicate = Key::new("events/2026/02/01/events-1800000000.jsonl").unwrap();
+    let _ = store.create(&duplicate, &bytes).await.unwrap();
+    update(&history.tables(store), &TablesOptions::new(Months::default(), true, false)).await;
+    history.archive.repair(false, |_, _| ()).await.unwrap();
+    let reading = history.archive.clone().with_tables(store.clone());
+    let expected = answer(&history.archive, &Query::default()).await.0;
+    let (found, used) = answer(&reading, &Query::default()).await;
+    assert_eq!(found, expected);
+    assert_eq!(
+        (used.months, used.not_used),
+        (vec!["2026-01".to_owned()], vec!["2026-02 has to be made again".to_owned()])
+    );
+    update(&history.tables(store), &TablesOptions::default()).await;
+    let (found, used) = answer(&reading, &Query::default()).await;
+    assert_eq!((found, used.not_used.len(), used.months.len()), (expected, 0, 2));
 }
