@@ -2,7 +2,7 @@
 #
 #     docker build -t polisen-events-collector .
 #     docker run -v events:/var/lib/collector -e COLLECTOR_CONTACT=you@example.org polisen-events-collector
-# Other features than those of scripts/lib/packaged, such as traces for OpenTelemetry: --build-arg FEATURES=nats,otlp
+# Other features than those of scripts/lib/packaged, such as traces for OpenTelemetry: --build-arg FEATURES=kafka,nats,otlp
 FROM rust:1.95-bookworm AS build
 ARG FEATURES=
 # What --version prints; the repository is not part of the context: --build-arg COMMIT="$(git rev-parse --short=12 HEAD)"

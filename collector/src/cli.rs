@@ -98,7 +98,7 @@ enum Task {
     Query(QueryArguments),
     /// Print which objects were committed after a cursor, in the order of the commits
     Changes(ChangesArguments),
-    /// Publish the archive to NATS JetStream, each event once, in the order of the commits
+    /// Publish the archive to Kafka or NATS JetStream, each event once, in the order of the commits
     Publish(PublishArguments),
     /// Derive Parquet files from the archive, one of each table for each month
     #[cfg(feature = "tables")]

@@ -80,7 +80,7 @@
 //!
 //! # Features
 //!
-//! All are on by default but the last four.
+//! All are on by default but the last five.
 //!
 //! | Feature | What it adds |
 //! |---|---|
@@ -89,6 +89,7 @@
 //! | `s3` | archives in buckets with the API of S3 |
 //! | `tables` | Parquet files of the archive, for other tools and for queries |
 //! | `watch` | the service: schedule, pages, metrics |
+//! | `kafka` | publishes to Kafka; needs Rust 1.95 |
 //! | `nats` | publishes to NATS JetStream |
 //! | `otlp` | traces for OpenTelemetry |
 //! | `oci-rust-sdk` | a second signer for Object Storage, under the AGPL-3.0 |

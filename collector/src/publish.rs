@@ -6,13 +6,18 @@
 //! events: the publisher only reads the archive.
 
 mod broker;
+#[cfg(any(feature = "kafka", feature = "nats"))]
+mod connection;
 mod jetstream;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod message;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod position;
 mod source;
 mod target;
+mod transactions;
 
 use std::time::Duration;
 
@@ -22,10 +27,13 @@ use tracing::{info, warn};
 use twox_hash::XxHash3_64;
 
 pub use broker::{Broker, BrokerError, Opened, Published};
+#[cfg(any(feature = "kafka", feature = "nats"))]
+pub use connection::read_secret;
 pub use jetstream::{Answer, JetStream, Stored, Stream, StreamLimits};
 pub use message::{Message, MessageKind};
 pub use position::{InvalidPosition, Position};
-pub use target::{InvalidTarget, Target};
+pub use target::{InvalidTarget, SaslMechanism, Target};
+pub use transactions::{Ends, Topic, TopicLimits, Transactions};
 
 use crate::archive::{Archive, ArchiveError, ChangesError, Cursor};
 use crate::clock::SharedClock;

@@ -11,7 +11,7 @@ as the next command. The commands of a page run one after the other in one shell
     <!-- not executed: REASON -->      the block is skipped, and counted as such
     <!-- with: NAME=VALUE … -->        these variables are set for the block
 
-`docs/operate.md` is executed by `scripts/e2e 38-operate`, on machines with systemd, and `docs/publish.md` by `68-publish`, with a broker.
+`docs/operate.md` is executed by `scripts/e2e 38-operate`, on machines with systemd, and `docs/publish.md` by `68-publish`, with brokers.
 
 `cargo run` builds the collector in the workspace's target folder. The programs of the harness are run as the tests built them,
 without `--release`: a build of each would take minutes.

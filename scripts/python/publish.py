@@ -2,49 +2,37 @@
 
     publish.py COLLECTOR NATS_SERVER EXAMPLE
     publish.py --create SUBJECT HOST:PORT    only creates a stream
-
-PUBLISH_KILLS: how many times the publisher is killed (20); PUBLISH_BROKER_KILLS: and the server (4); PUBLISH_SEED (1).
 """
 
 import asyncio
 import atexit
 import base64
-import collections
 import contextlib
-import datetime
 import json
 import os
-import random
-import re
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import nats
 from nats.js.api import StorageType, StreamConfig
+from publishing import (
+    WRONG, Feed, certificates, clean, collector, command, expected, free_port, judge, publish, refused, test_cursors,
+    test_examples, test_fencing, test_kills, test_kinds, test_once, test_other_server, test_outage, test_too_large,
+    test_watch, wait_for,
+)  # fmt: skip
 
-COLLECTOR, SERVER = (Path(path).absolute() for path in sys.argv[1:3])
-KILLS = int(os.environ.get("PUBLISH_KILLS", "20"))
-BROKER_KILLS = int(os.environ.get("PUBLISH_BROKER_KILLS", "4"))
-RANDOM = random.Random(int(os.environ.get("PUBLISH_SEED", "1")))
+SERVER = Path(sys.argv[2]).absolute()
 SUBJECT = "polisen.events"
-KINDS = {"events": "event", "revisions": "revision", "withdrawn": "withdrawal"}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Broker:
     """A server on a port of its own; what it stores outlives it."""
+
+    CLIENT, USUAL, name = "nats", "127.0.0.1:4222", SUBJECT
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port, self.folder, self.options = free_port(), folder, options
@@ -83,10 +71,11 @@ class Broker:
 
         return asyncio.run(asked())
 
-    def create(self, name="EVENTS", subjects=(SUBJECT,), window_s=0.5, **options) -> None:
+    def create(self, name="EVENTS", subjects=(SUBJECT,), window_s=0.5, limit=None, **options) -> None:
         config = StreamConfig(
-            name=name, subjects=list(subjects), storage=StorageType.FILE, duplicate_window=window_s, **options
-        )
+            name=name, subjects=list(subjects), storage=StorageType.FILE, duplicate_window=window_s, max_msg_size=limit,
+            **options,
+        )  # fmt: skip
         self.ask(lambda stream: stream.add_stream(config))
 
     def delete(self, name="EVENTS") -> None:
@@ -94,6 +83,9 @@ class Broker:
 
     def purge(self, name="EVENTS") -> None:
         self.ask(lambda stream: stream.purge_stream(name))
+
+    def count(self, name="EVENTS") -> int:
+        return self.ask(lambda stream: stream.stream_info(name)).state.messages
 
     def consume(self, name="EVENTS") -> list:
         """Every message in its order, as a consumer of its own reads it: headers and value."""
@@ -112,163 +104,6 @@ class Broker:
         return self.ask(read)
 
 
-def command(*arguments):
-    return [COLLECTOR, *map(str, arguments)]
-
-
-def clean(**variables):
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "SSL_CERT_FILE")}
-    return kept | variables
-
-
-def collector(*arguments, code=0, **variables):
-    ended = subprocess.run(command(*arguments), capture_output=True, text=True, env=clean(**variables), timeout=120)
-    assert ended.returncode == code, (arguments, ended.returncode, ended.stdout[-2000:], ended.stderr[-3000:])
-    return ended
-
-
-def publish(broker, *arguments, to=None, store="data", **options):
-    return collector("publish", "--store", store, "--to", to or broker.target(), *arguments, **options)
-
-
-class Feed:
-    """A feed of 100 events, of which each response replaces some, corrects some and loses some."""
-
-    def __init__(self) -> None:
-        self.events, self.next_id, self.second = collections.OrderedDict(), 1000, 1767225600
-
-    def response(self, new=40) -> bytes:
-        self.second += 1800
-        at = datetime.datetime.fromtimestamp(self.second, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S +00:00")
-        for _ in range(new):
-            self.next_id += 1
-            self.events[self.next_id] = {
-                "id": self.next_id,
-                "datetime": at,
-                "name": f"Händelse {self.next_id}",
-                "summary": "Ö" * RANDOM.randrange(400),
-                "url": f"/aktuellt/{self.next_id}/",
-                "type": RANDOM.choice(["Brand", "Trafikolycka", "Stöld"]),
-                "location": {"name": "Malmö", "gps": "55.604981,13.003822"},
-            }
-        while len(self.events) > 100:
-            self.events.popitem(last=False)
-        for event in RANDOM.sample(list(self.events.values()), 3):
-            event["summary"] += " (rättad)"
-        if RANDOM.random() < 0.3:
-            del self.events[RANDOM.choice(list(self.events)[20:60])]
-        newest_first = sorted(self.events.values(), key=lambda event: -event["id"])
-        return json.dumps(newest_first, ensure_ascii=False).encode()
-
-    def collect(self, responses: int, new=40) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in range(responses):
-                body = self.response(new)
-                Path(folder, f"{self.second}.json").write_bytes(body)
-            collector("import", "--store", "data", folder)
-
-
-def expected() -> collections.Counter:
-    """Every line of the archive with its kind."""
-    lines = collections.Counter()
-    for folder, kind in KINDS.items():
-        for path in sorted(Path("data", folder).rglob("*.jsonl")):
-            lines.update((kind, line) for line in path.read_bytes().splitlines())
-    return lines
-
-
-def judge(messages, wanted=None) -> None:
-    """Each line of the archive once, in the order of the commits, an event before its revisions before its withdrawal."""
-    wanted = expected() if wanted is None else wanted
-    found = collections.Counter((headers["kind"], value) for headers, value in messages)
-    assert found == wanted, (
-        f"{(found - wanted).total()} messages too many, {(wanted - found).total()} missing",
-        list((found - wanted).items())[:3],
-        list((wanted - found).items())[:3],
-    )
-    places, ranks = [], {}
-    for headers, value in messages:
-        archive, sequence, rest = headers["ce_id"].split(":")
-        number, line, _, _ = rest.split("+")[1].split(".")
-        places.append((int(sequence), int(number), int(line)))
-        key = int(headers["key"])
-        assert json.loads(value)["id"] == key and headers["ce_subject"] == headers["key"], (headers, value)
-        assert headers["ce_source"] == f"/archives/{archive}" and headers["ce_type"] == f"polisen.{headers['kind']}"
-        if headers["kind"] == "event":
-            assert key not in ranks, f"event {key} follows what is said of it"
-        ranks[key] = headers["kind"]
-    assert places == sorted(places), "not in the order of the commits"
-
-
-def counts(messages) -> str:
-    kinds = collections.Counter(headers["kind"] for headers, _ in messages)
-    return ", ".join(f"{kinds[kind]} {kind}s" for kind in KINDS.values())
-
-
-def test_once(broker) -> None:
-    """The whole archive, and nothing the second time."""
-    broker.create()
-    refused = publish(broker, code=1)
-    assert "--from-start" in refused.stderr, refused.stderr
-    report = json.loads(publish(broker, "--from-start", "--json").stdout)
-    messages = broker.consume()
-    judge(messages)
-    findings = json.loads(collector("verify", "--store", "data", "--json").stdout)
-    assert (report["events"], report["revisions"]) == (findings["events"], findings["revisions"]), (report, findings)
-    again = json.loads(publish(broker, "--json").stdout)
-    assert (again["events"], again["revisions"], again["withdrawals"]) == (0, 0, 0), again
-    queried = collector("query", "--store", "data", "--format", "jsonl").stdout
-    ids = {json.loads(line)["id"] for line in queried.splitlines()}
-    assert ids == {int(headers["key"]) for headers, _ in messages if headers["kind"] == "event"}
-    rate = len(messages) / report["elapsed_s"]
-    print(f"once: {counts(messages)}; {rate:.0f} messages/s with a build for debugging")
-    broker.delete()
-
-
-def test_kinds(broker) -> None:
-    broker.create()
-    publish(broker, "--from-start", "--kinds", "withdrawal,revision")
-    judge(broker.consume(), collections.Counter({it: n for it, n in expected().items() if it[0] != "event"}))
-    broker.delete()
-    print("kinds: only those that were asked for")
-
-
-def test_kills(broker, feed) -> None:
-    """The publisher is killed at any moment, now and then the server, until enough are; between rounds the archive grows."""
-    killed, broker_killed, rounds, restarted = 0, 0, 0, 0
-    while killed < KILLS or broker_killed < BROKER_KILLS:
-        rounds += 1
-        broker.create()
-        while True:
-            process = subprocess.Popen(
-                command("publish", "--store", "data", "--to", broker.target(), "--from-start"),
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=clean(),
-            )  # fmt: skip
-            wait = RANDOM.uniform(0.005, 0.12)
-            is_broker = broker_killed < BROKER_KILLS and RANDOM.random() < 0.15
-            if is_broker:
-                time.sleep(wait)
-                broker.kill()
-                broker_killed += 1
-                time.sleep(RANDOM.uniform(0, 0.3))
-                broker.start()
-            elif killed < KILLS:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(wait)
-                process.kill()
-            _, errors = process.communicate(timeout=60)
-            killed += process.returncode == -signal.SIGKILL
-            restarted += 1
-            if process.returncode == 0:
-                break
-            # Killed, or what an earlier process had under way arrived during each attempt: start again.
-            assert process.returncode == -signal.SIGKILL or b"another publisher" in errors, errors.decode()
-        judge(broker.consume())
-        broker.delete()
-        feed.collect(1)
-    print(f"kills: {killed} of the publisher, {broker_killed} of the server, {restarted} starts, {rounds} times the archive")
-
-
 def test_window(broker, feed) -> None:
     """A restart after the server's window of duplicates is over."""
     broker.create(window_s=0.1)
@@ -276,73 +111,15 @@ def test_window(broker, feed) -> None:
         command("publish", "--store", "data", "--to", broker.target(), "--from-start"),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean(),
     )  # fmt: skip
-    wait_for(lambda: messages_of(broker) > 0)
+    wait_for(lambda: broker.count() > 0)
     process.kill()
     process.wait()
-    part = messages_of(broker)
+    part = broker.count()
     time.sleep(0.5)
     publish(broker, "--from-start")
     judge(broker.consume())
     broker.delete()
     print(f"window: continued after {part} messages, when their ids were forgotten")
-
-
-def messages_of(broker, name="EVENTS") -> int:
-    return broker.ask(lambda stream: stream.stream_info(name)).state.messages
-
-
-def wait_for(condition, seconds=30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(0.02)
-
-
-def follow(broker, errors):
-    return subprocess.Popen(
-        command("publish", "--store", "data", "--to", broker.target(), "--from-start", "--follow"),
-        stdout=subprocess.DEVNULL, stderr=errors, env=clean(),
-    )  # fmt: skip
-
-
-def test_fencing(broker, feed) -> None:
-    """Of two publishers one is fenced and says so."""
-    broker.create()
-    with open("one.log", "wb") as one, open("two.log", "wb") as two:
-        publishers = [follow(broker, one), follow(broker, two)]
-        deadline = time.monotonic() + 30
-        while all(process.poll() is None for process in publishers):
-            assert time.monotonic() < deadline, "both continue"
-            feed.collect(1, 5)
-        ended = [index for index, process in enumerate(publishers) if process.poll() is not None]
-        assert len(ended) == 1, "both ended"
-        text = Path(["one.log", "two.log"][ended[0]]).read_text()
-        assert "another publisher writes to" in text and "hint: one publisher" in text, text
-        wait_for(lambda: messages_of(broker) == expected().total())
-        publishers[1 - ended[0]].terminate()
-        assert publishers[1 - ended[0]].wait(10) == 0
-    judge(broker.consume())
-    broker.delete()
-    print("fencing: one publisher ended, the other one continued")
-
-
-def test_outage(broker, feed) -> None:
-    """The server is away for a while; the publisher falls behind and catches up."""
-    broker.create()
-    with open("outage.log", "wb") as log:
-        process = follow(broker, log)
-        wait_for(lambda: messages_of(broker) == expected().total())
-        broker.kill()
-        feed.collect(2)
-        time.sleep(1)
-        assert process.poll() is None
-        broker.start()
-        wait_for(lambda: messages_of(broker) == expected().total())
-        process.terminate()
-        assert process.wait(10) == 0
-    judge(broker.consume())
-    broker.delete()
-    print("outage: caught up")
 
 
 def test_purge(broker, feed) -> None:
@@ -352,12 +129,10 @@ def test_purge(broker, feed) -> None:
     cursor = json.loads(collector("changes", "--store", "data", "--json", "--limit", 10**6).stdout)["cursor"]
     broker.purge()
     for arguments in ([], ["--from-start"]):
-        refused = publish(broker, *arguments, code=1)
-        assert "the last one is gone" in refused.stderr and "--from CURSOR" in refused.stderr, refused.stderr
+        assert "--from CURSOR" in refused(broker, "the last one is gone", *arguments)
     first = cursor.split(":")[0] + ":0:"
-    refused = publish(broker, "--from", first, code=1)
-    assert "before" in refused.stderr and "duplicate window" in refused.stderr, refused.stderr
-    assert messages_of(broker) == 0
+    assert "duplicate window" in refused(broker, "before", "--from", first)
+    assert broker.count() == 0
     before = expected()
     feed.collect(1)
     publish(broker, "--from", cursor)
@@ -367,61 +142,21 @@ def test_purge(broker, feed) -> None:
 
 
 def test_bad_input(broker, feed) -> None:
-    def refused(text, *arguments, to=None, code=1, **options):
-        ended = publish(broker, *arguments, to=to, code=code, **options)
-        assert text in ended.stderr, (text, ended.stderr)
-        assert len([line for line in ended.stderr.splitlines() if line.startswith("error:")]) == 1, ended.stderr
-
-    refused("no stream of", "--from-start")
+    refused(broker, "no stream of", "--from-start")
     broker.create(subjects=(SUBJECT, "other"))
-    refused("the publisher's own", "--from-start")
+    refused(broker, "the publisher's own", "--from-start")
     broker.delete()
     broker.create(retention="workqueue")
-    refused("the publisher's own", "--from-start")
+    refused(broker, "the publisher's own", "--from-start")
     broker.delete()
     broker.create()
-    refused("the cursor is of archive", "--from", f"{'0' * 16}:1:{'1' * 16}")
-    archive = json.loads(collector("changes", "--store", "data", "--json", "--limit", 1).stdout)["cursor"].split(":")[0]
-    refused("beyond the last one", "--from", f"{archive}:999999:{'1' * 16}")
-    refused("not part of this archive's history", "--from", f"{archive}:2:{'1' * 16}")
-    refused("not a cursor", "--from", "nonsense", code=2)
-    refused("scheme is not supported", to="http://h/x", code=2)
-    refused("do not belong in the address", to="nats://user:secret@h/x", code=2)
-    refused("there is no archive", "--from-start", store="nowhere")
-    assert messages_of(broker) == 0
+    test_cursors(broker)
+    refused(broker, "do not belong in the address", to=f"nats://user:{WRONG}@h/x", code=2)
     broker.ask(lambda stream: stream.publish(SUBJECT, b"from another program"))
-    refused("was not written by `collector publish`")
+    refused(broker, "was not written by `collector publish`")
     broker.delete()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-
-        def serve():
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                    connection.close()
-
-        threading.Thread(target=serve, daemon=True).start()
-        refused("cannot connect", "--from-start", to=f"nats://127.0.0.1:{port}/x")
+    test_other_server("nats")
     print("bad input: each refused, nothing published")
-
-
-def test_too_large(broker, feed) -> None:
-    """A message that the server does not take is named; the rest is published."""
-    feed.next_id += 1
-    feed.events[feed.next_id] = {
-        "id": feed.next_id, "datetime": "2026-02-01 10:00:00 +01:00", "name": "lång", "summary": "x" * 20_000, "type": "Brand",
-    }  # fmt: skip
-    large = feed.next_id
-    feed.collect(1)
-    broker.create(max_msg_size=16_384)
-    report = json.loads(publish(broker, "--from-start", "--json", code=1).stdout)
-    skipped = report["skipped"]
-    assert {it["id"] for it in skipped} == {large} and report["skipped_total"] == len(skipped), report
-    judge(broker.consume(), collections.Counter({it: n for it, n in expected().items() if len(it[1]) < 15_000}))
-    broker.delete()
-    print(f"too large: {len(skipped)} named, the rest published")
 
 
 def nkey() -> tuple[str, str]:
@@ -452,12 +187,10 @@ def secured(folder: Path, name: str, config: str) -> Broker:
 
 
 def test_credentials(folder: Path) -> None:
-    wrong = "Swordfish-7c1"
     token = secured(folder, "token", 'authorization { token: "correct-horse" }')
     token.ask(lambda stream: stream.add_stream(StreamConfig(name="EVENTS", subjects=[SUBJECT])), token="correct-horse")
-    for variables in ({}, {"NATS_TOKEN": wrong}):
-        refused = publish(token, "--from-start", code=1, **variables)
-        assert "authorization violation" in refused.stderr and wrong not in refused.stderr, refused.stderr
+    for variables in ({}, {"NATS_TOKEN": WRONG}):
+        refused(token, "authorization violation", "--from-start", **variables)
     Path("secret").write_text("correct-horse\n")
     Path("secret").chmod(0o600)
     publish(token, "--from-start", "--publish-secret-file", "secret")
@@ -473,8 +206,7 @@ def test_credentials(folder: Path) -> None:
     users.ask(
         lambda stream: stream.add_stream(StreamConfig(name="EVENTS", subjects=[SUBJECT])), user="admin", password="admin"
     )
-    refused = publish(users, "--from-start", "--publish-user", "reader", code=1, NATS_PASSWORD="reader")
-    assert "Permissions Violation" in refused.stderr, refused.stderr
+    refused(users, "Permissions Violation", "--from-start", "--publish-user", "reader", NATS_PASSWORD="reader")
     Path("seed").write_text(seed)
     Path("seed").chmod(0o600)
     publish(users, "--from-start", "--publish-credentials", "seed")
@@ -483,31 +215,14 @@ def test_credentials(folder: Path) -> None:
 
 
 def test_tls(folder: Path) -> None:
-    def openssl(*arguments):
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-    def authority(name):
-        key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
-        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", 2, "-subj", f"/CN={name}", "-keyout", key,
-                "-out", certificate)  # fmt: skip
-        return certificate
-
-    own, other = authority("own"), authority("other")
-    key, request, certificate = folder / "server.key", folder / "server.csr", folder / "server.pem"
-    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-    openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=server", "-keyout", key, "-out", request)
-    openssl("x509", "-req", "-in", request, "-CA", own, "-CAkey", folder / "own.key", "-CAcreateserial", "-days", 2,
-            "-extfile", folder / "extensions", "-out", certificate)  # fmt: skip
+    own, other, certificate, key = certificates(folder)
     broker = secured(folder, "tls", f"tls {{ cert_file: '{certificate}', key_file: '{key}' }}")
     target = broker.target("tls")
-    refused = collector("publish", "--store", "data", "--to", target, "--from-start", code=1, SSL_CERT_FILE=str(other))
-    assert "certificate" in refused.stderr.lower(), refused.stderr
-    reached = collector("publish", "--store", "data", "--to", target, "--from-start", code=1, SSL_CERT_FILE=str(own))
-    assert "no stream of" in reached.stderr, reached.stderr
+    refused(broker, "certificate", "--from-start", to=target, SSL_CERT_FILE=str(other))
+    refused(broker, "no stream of", "--from-start", to=target, SSL_CERT_FILE=str(own))
     broker.kill()
     plain = Broker(folder / "plain")
-    refused = collector("publish", "--store", "data", "--to", plain.target("tls"), "--from-start", code=1)
-    assert "a certificate that is trusted" in refused.stderr, refused.stderr
+    refused(plain, "a certificate that is trusted", "--from-start", to=plain.target("tls"))
     plain.kill()
     print("TLS: verified; neither a foreign certificate nor a connection without encryption is accepted")
 
@@ -529,65 +244,6 @@ def main() -> None:
             broker.kill()
         test_credentials(Path(folder))
         test_tls(Path(folder))
-
-
-def test_watch(broker, feed) -> None:
-    """The service publishes each commit at once; without a server it collects as well as ever."""
-    broker.create()
-    port, body = free_port(), Path("feed.json")
-    body.write_bytes(feed.response(5))
-    Path("watch.toml").write_text(
-        f'feed = "feed.json"\nstore = "data"\ninterval = "10s"\njitter = "0s"\nlisten = "127.0.0.1:{port}"\n'
-        f'publish_to = "{broker.target()}"\npublish_from = "start"\n'
-    )
-
-    def metrics() -> dict:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-            lines = [line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[:1] != "#"]
-        return {name.removeprefix("polisen_collector_"): float(value) for name, value in lines}
-
-    with open("watch.log", "wb") as log:
-        process = subprocess.Popen(command("watch", "--config", "watch.toml"), stdout=log, stderr=log, env=clean())
-        wait_for(lambda: messages_of(broker) > 0 and messages_of(broker) == expected().total())
-        wait_for(lambda: metrics().get("publishing_healthy") == 1)
-        before = messages_of(broker)
-        body.write_bytes(feed.response(5))
-        wait_for(lambda: messages_of(broker) > before and messages_of(broker) == expected().total())
-        examined = collector("doctor", "--config", "watch.toml", "--offline").stdout
-        assert "holds messages up to" in examined and "one replica" in examined, examined
-        broker.kill()
-        body.write_bytes(feed.response(5))
-        wait_for(lambda: metrics().get("publishing_healthy") == 0)
-        state = metrics()
-        assert state["healthy"] == 1 and state["consecutive_failures"] == 0, state
-        examined = collector("doctor", "--config", "watch.toml", "--offline", code=1).stdout
-        assert "cannot connect" in examined, examined
-        process.terminate()
-        assert process.wait(20) == 0, Path("watch.log").read_text()
-    broker.start()
-    publish(broker)
-    judge(broker.consume())
-    broker.delete()
-    print("service: each commit published; collecting is healthy while the server is away")
-
-
-def test_examples(broker, example: Path) -> None:
-    """The consumers of docs/publish.md, in Python and Rust."""
-    page = Path(__file__).resolve().parent.parent.parent / "docs/publish.md"
-    [block] = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
-    block = block.replace("127.0.0.1:4222", f"127.0.0.1:{broker.port}").replace('"Stockholm"', '"Malmö"')
-    broker.create()
-    publish(broker, "--from-start")
-    printed = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True).stdout
-    events = [json.loads(line) for (kind, line), _ in expected().items() if kind != "withdrawal"]
-    wanted = sum(event["type"] == "Brand" and "location" in event for event in events)
-    assert len(printed.splitlines()) == wanted, (wanted, len(printed.splitlines()))
-    found = subprocess.run(
-        [example, "Brand", "Malmö", f"127.0.0.1:{broker.port}"], capture_output=True, text=True, check=True
-    ).stdout
-    assert len(found.splitlines()) == wanted, (wanted, len(found.splitlines()))
-    broker.delete()
-    print(f"examples: {wanted} alerts in Python and in Rust")
 
 
 async def create(subject: str, server: str) -> None:

@@ -5,6 +5,7 @@ use std::{env, fmt};
 
 use nix::sys::stat::fstat;
 use tracing::field::Field;
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
@@ -28,6 +29,10 @@ pub(crate) enum LogFormat {
 pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = match env::var("RUST_LOG") {
         Ok(wanted) if !wanted.is_empty() && !settings.is_level_chosen => EnvFilter::try_new(wanted)?,
+        // The library reports each transaction, and each failure that the publisher reports as well.
+        _ if settings.log_level <= LevelFilter::INFO => {
+            EnvFilter::default().add_directive(settings.log_level.into()).add_directive("krafka=off".parse()?)
+        }
         _ => EnvFilter::default().add_directive(settings.log_level.into()),
     };
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

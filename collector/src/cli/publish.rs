@@ -227,35 +227,75 @@ fn unique() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-#[cfg(feature = "nats")]
+/// The broker of an address. It is not connected yet.
 pub(super) fn open_broker(settings: &Settings, target: &Target) -> Result<Box<dyn Broker>, Failure> {
-    use crate::publish::JetStream;
-    use crate::publish::nats::NatsStream;
-    let Target::Nats { servers, subject, tls } = target;
-    let auth = nats_auth(settings).map_err(Failure::Usage)?;
-    let stream = NatsStream::new(servers.clone(), subject.clone(), *tls, auth);
-    Ok(Box::new(JetStream::new(stream, format!("{:016x}", unique()))))
+    match target {
+        #[cfg(feature = "kafka")]
+        Target::Kafka { servers, topic, tls } => {
+            use crate::publish::Transactions;
+            use crate::publish::kafka::KafkaTopic;
+            let auth = kafka_auth(settings).map_err(Failure::Usage)?;
+            let topic = KafkaTopic::new(servers.clone(), topic.clone(), *tls, auth);
+            Ok(Box::new(Transactions::new(topic, format!("{:016x}", unique()))))
+        }
+        #[cfg(feature = "nats")]
+        Target::Nats { servers, subject, tls } => {
+            use crate::publish::JetStream;
+            use crate::publish::nats::NatsStream;
+            let auth = nats_auth(settings).map_err(Failure::Usage)?;
+            let stream = NatsStream::new(servers.clone(), subject.clone(), *tls, auth);
+            Ok(Box::new(JetStream::new(stream, format!("{:016x}", unique()))))
+        }
+        #[cfg(not(feature = "kafka"))]
+        Target::Kafka { .. } => Err(without("kafka")),
+        #[cfg(not(feature = "nats"))]
+        Target::Nats { .. } => Err(without("nats")),
+    }
+}
+
+#[cfg(not(all(feature = "kafka", feature = "nats")))]
+fn without(feature: &str) -> Failure {
+    Failure::Usage(anyhow!(
+        "this program was built without the feature `{feature}`; the Debian package and the container have it, \
+         `cargo install polisen-events-collector --features {feature}` builds it"
+    ))
+}
+
+/// The password or token: of the file, or of a variable.
+#[cfg(any(feature = "kafka", feature = "nats"))]
+fn secret(settings: &Settings, variable: &str) -> anyhow::Result<Option<String>> {
+    Ok(match &settings.publish.publish_secret_file {
+        Some(path) => Some(read_file(path)?.trim_end_matches(['\r', '\n']).to_owned()),
+        None => std::env::var(variable).ok().filter(|secret| !secret.is_empty()),
+    })
+}
+
+#[cfg(any(feature = "kafka", feature = "nats"))]
+fn read_file(path: &std::path::Path) -> anyhow::Result<String> {
+    crate::publish::read_secret(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_auth(settings: &Settings) -> anyhow::Result<crate::publish::kafka::KafkaAuth> {
+    use crate::publish::kafka::KafkaAuth;
+    let Some(user) = &settings.publish.publish_user else { return Ok(KafkaAuth::Nothing) };
+    let password = secret(settings, "KAFKA_PASSWORD")?
+        .ok_or_else(|| anyhow!("publish_user: neither publish_secret_file nor KAFKA_PASSWORD is set"))?;
+    Ok(KafkaAuth::Sasl(settings.publish.publish_sasl, user.clone(), password))
 }
 
 #[cfg(feature = "nats")]
 fn nats_auth(settings: &Settings) -> anyhow::Result<crate::publish::nats::NatsAuth> {
     use crate::publish::nats::NatsAuth;
-    let read = |path: &std::path::Path| {
-        crate::publish::nats::read_secret(path).with_context(|| format!("cannot read {}", path.display()))
-    };
     let publish = &settings.publish;
     if let Some(path) = &publish.publish_credentials {
-        let content = read(path)?;
+        let content = read_file(path)?;
         let seed = content.trim();
         let is_seed = seed.starts_with('S') && seed.bytes().all(|byte| byte.is_ascii_alphanumeric());
         return Ok(if is_seed { NatsAuth::Nkey(seed.to_owned()) } else { NatsAuth::Credentials(content) });
     }
     let variable = if publish.publish_user.is_some() { "NATS_PASSWORD" } else { "NATS_TOKEN" };
-    let secret = match &publish.publish_secret_file {
-        Some(path) => Some(read(path)?.trim_end_matches(['\r', '\n']).to_owned()),
-        None => std::env::var(variable).ok().filter(|secret| !secret.is_empty()),
-    };
-    Ok(match (&publish.publish_user, secret) {
+    Ok(match (&publish.publish_user, secret(settings, variable)?) {
         (Some(user), Some(password)) => NatsAuth::Password(user.clone(), password),
         (Some(_), None) => {
             anyhow::bail!("publish_user: neither publish_secret_file nor NATS_PASSWORD is set")
@@ -263,14 +303,6 @@ fn nats_auth(settings: &Settings) -> anyhow::Result<crate::publish::nats::NatsAu
         (None, Some(token)) => NatsAuth::Token(token),
         (None, None) => NatsAuth::Nothing,
     })
-}
-
-#[cfg(not(feature = "nats"))]
-pub(super) fn open_broker(_: &Settings, _: &Target) -> Result<Box<dyn Broker>, Failure> {
-    Err(Failure::Usage(anyhow!(
-        "this program was built without the feature `nats`; the Debian package and the container have it, \
-         `cargo install polisen-events-collector --features nats` builds it"
-    )))
 }
 
 fn print(output: &Output<'_>) -> io::Result<()> {

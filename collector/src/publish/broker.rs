@@ -71,6 +71,14 @@ pub trait Broker: Send {
     /// [`BrokerError`], never [`BrokerError::OutcomeUnknown`].
     async fn open(&mut self) -> Result<Opened, BrokerError>;
 
+    /// Connects anew and finds out how far messages reach, without ending another publisher or writing anything.
+    ///
+    /// # Errors
+    /// As [`Broker::open`].
+    async fn examine(&mut self) -> Result<Opened, BrokerError> {
+        self.open().await
+    }
+
     /// Stores messages that follow the last stored one, in their order, each with its position: all of them, or after an error
     /// the first few.
     ///
@@ -86,6 +94,10 @@ pub trait Broker: Send {
 impl Broker for Box<dyn Broker> {
     async fn open(&mut self) -> Result<Opened, BrokerError> {
         (**self).open().await
+    }
+
+    async fn examine(&mut self) -> Result<Opened, BrokerError> {
+        (**self).examine().await
     }
 
     async fn publish(&mut self, messages: &[Message]) -> Result<(), BrokerError> {

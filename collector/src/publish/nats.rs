@@ -3,7 +3,6 @@
 //! One connection serves until the first error; then another one is made. The library would reconnect by itself and send what it
 //! still holds: the sequence number that each message states makes that harmless, but its outcome would stay unknown.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
@@ -17,6 +16,7 @@ use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr,
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::connection::{is_loopback, with_causes};
 use super::jetstream::{Answer, Stored, Stream, StreamLimits};
 use super::{BrokerError, Message};
 use crate::text::printable;
@@ -60,14 +60,6 @@ impl fmt::Debug for NatsAuth {
             Self::Credentials(_) => "Credentials",
         })
     }
-}
-
-/// Reads a file of a token, a password, a seed or credentials, and warns if others may read it.
-///
-/// # Errors
-/// It cannot be read, or has more than 1 MiB.
-pub fn read_secret(path: &Path) -> io::Result<String> {
-    crate::store::secret_file::read(path)
 }
 
 /// What the server reports beside its answers.
@@ -378,23 +370,4 @@ fn is_misunderstanding(error: &(dyn std::error::Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            text = format!("{text}: {reason}");
-        }
-        cause = error.source();
-    }
-    printable(&text).to_string()
-}
-
-fn is_loopback(server: &str) -> bool {
-    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

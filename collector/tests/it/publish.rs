@@ -326,7 +326,9 @@ fn a_target_is_required_and_checked() {
     let home = Home::new();
     let ended = home.collector(&["publish"]).with(2);
     assert!(ended.error_line().contains("--to is required"), "{}", ended.stderr);
-    for target in ["kafka://h/x", "nats://h", "nats://h/a.>", "nats://user:hunter2@h/x"] {
+    for target in
+        ["http://h/x", "nats://h", "nats://h/a.>", "nats://user:hunter2@h/x", "kafka://user:hunter2@h/x"]
+    {
         let ended = home.collector(&["publish", "--to", target]).with(2);
         assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
     }

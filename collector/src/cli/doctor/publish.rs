@@ -19,7 +19,7 @@ pub(super) async fn examine(settings: &Settings, round: &mut Round) -> io::Resul
             return round.note(NAME, CheckResult::Failed, output::one_line(&error));
         }
     };
-    let Opened { published, warnings, .. } = match broker.open().await.map_err(PublishError::from) {
+    let Opened { published, warnings, .. } = match broker.examine().await.map_err(PublishError::from) {
         Ok(opened) => opened,
         Err(error) => {
             let hint = error.hint().unwrap_or("check the address, the network and the server");

@@ -21,7 +21,7 @@ use crate::cache::CacheOptions;
 use crate::cli::logging::LogFormat;
 use crate::feed::{FeedOptions, POLISEN_URL, Source};
 use crate::heartbeat::HeartbeatUrl;
-use crate::publish::{Beginning, Target};
+use crate::publish::{Beginning, SaslMechanism, Target};
 use crate::record::Limits;
 use crate::store::oci::instance::METADATA_URL;
 use crate::store::{Addressing, Auth, SignerKind, StoreAddress};
@@ -193,13 +193,13 @@ pub(crate) struct TablesScheduleSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct PublishSettings {
-    /// Where to publish: nats://HOST[:PORT][,HOST…]/SUBJECT
+    /// Where to publish: kafka://HOST[:PORT][,HOST…]/TOPIC or nats://HOST[:PORT][,HOST…]/SUBJECT
     #[arg(long, value_name = "URL")]
     pub(crate) publish_to: Option<Target>,
     /// Where to begin a new stream: start, or a cursor
     #[arg(long, value_name = "start|CURSOR", value_parser = parsers::beginning, hide_short_help = true)]
     pub(crate) publish_from: Option<Beginning>,
-    /// File of credentials (.creds) or of an nkey
+    /// NATS: file of credentials (.creds) or of an nkey
     #[arg(long, value_name = "FILE", env = "NATS_CREDS", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub(crate) publish_credentials: Option<PathBuf>,
     /// User name
@@ -208,6 +208,14 @@ pub(crate) struct PublishSettings {
     /// File of the password or token
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub(crate) publish_secret_file: Option<PathBuf>,
+    /// Kafka: how user and password are sent
+    #[arg(long, value_name = "MECHANISM", default_value = "scram-sha-512", hide_short_help = true)]
+    #[arg(value_parser = parsers::names(&[
+        (&["plain"], SaslMechanism::Plain),
+        (&["scram-sha-256"], SaslMechanism::ScramSha256),
+        (&["scram-sha-512"], SaslMechanism::ScramSha512),
+    ]))]
+    pub(crate) publish_sasl: SaslMechanism,
 }
 
 #[derive(Debug, Clone, Args)]

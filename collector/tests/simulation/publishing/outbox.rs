@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use collector::archive::{Archive, ArchiveOptions, Kind, Place};
 use collector::clock::VirtualClock;
 use collector::event::Response;
+use collector::publish::{Message, MessageKind};
 use collector::store::{Key, Listed, MemoryStore, Object, SharedStore, Store, StoreError, Version, Write};
 use futures_util::FutureExt as _;
 
@@ -78,6 +79,12 @@ impl Outbox {
     pub(super) fn growing(&'static self) -> Arc<Growing> {
         Arc::new(Growing { outbox: self, stage: AtomicUsize::new(0) })
     }
+}
+
+/// The line of a message.
+pub(super) fn line_of(message: &Message) -> Line {
+    let rank = MessageKind::ALL.iter().position(|kind| *kind == message.kind).unwrap();
+    (u8::try_from(rank).unwrap(), message.value.to_vec())
 }
 
 fn rank(kind: Kind) -> Option<u8> {

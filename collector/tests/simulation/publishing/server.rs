@@ -3,14 +3,14 @@
 //! What a connection sent arrives when the schedule says so: also after its publisher has ended.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use collector::publish::{Answer, BrokerError, Message, MessageKind, Stored, Stream, StreamLimits};
+use collector::publish::{Answer, BrokerError, JetStream, Message, Stored, Stream, StreamLimits};
 
-use super::outbox::Line;
+use super::outbox::{Line, line_of};
+use super::{Model, Shared, Turn};
+use crate::rng::SeededRng;
 
 /// What keeps the promises, and is switched off one at a time to see that the simulation can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,33 +43,43 @@ struct Sent {
 #[derive(Debug, Default)]
 pub(super) struct Server {
     broken: Option<Guard>,
-    pub(super) time: u64,
+    time: u64,
     messages: BTreeMap<u64, Stored>,
     last: u64,
     ids: BTreeMap<String, (u64, u64)>,
     connections: Vec<VecDeque<Sent>>,
-    /// What a consumer got that reads every message at once.
-    pub(super) consumed: Vec<Line>,
+    consumed: Vec<(usize, Line)>,
 }
 
-pub(super) type Shared = Arc<Mutex<Server>>;
+impl Model for Server {
+    type Guard = Guard;
+    type Broker = JetStream<Connection>;
 
-impl Server {
-    /// A server, and publishers, without a guard.
-    pub(super) fn without(broken: Option<Guard>) -> Self {
+    fn without(broken: Option<Guard>, _: &mut SeededRng) -> Self {
         Self { broken, ..Self::default() }
     }
 
-    pub(super) fn connections(&self) -> usize {
+    fn broker(shared: &Shared<Self>, publisher: String) -> Self::Broker {
+        JetStream::new(Connection::new(shared), publisher)
+    }
+
+    fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn consumed(&self) -> &[(usize, Line)] {
+        &self.consumed
+    }
+
+    fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// The oldest message of a connection arrives. Without `answers` the answer is lost, and with it the connection.
-    pub(super) fn receive(&mut self, connection: usize, answers: bool) {
+    fn pass(&mut self, rng: &mut SeededRng) {
+        self.time += if rng.chance(20) { 1_000 } else { 1 };
+    }
+
+    fn receive(&mut self, connection: usize, answers: bool) {
         let Some(sent) = self.connections[connection].pop_front() else { return };
         let answer = self.store(&sent);
         *sent.reply.lock().unwrap() = Some(if answers { answer } else { lost() });
@@ -78,12 +88,33 @@ impl Server {
         }
     }
 
-    /// The server does not store the oldest message of a connection now.
-    pub(super) fn refuse(&mut self, connection: usize) {
+    fn refuse(&mut self, connection: usize) {
         let Some(sent) = self.connections[connection].pop_front() else { return };
         *sent.reply.lock().unwrap() = Some(Answer::Refused("no memory".to_owned()));
     }
 
+    fn cut(&mut self, connection: usize, arrives: bool) {
+        for sent in &self.connections[connection] {
+            let mut reply = sent.reply.lock().unwrap();
+            reply.get_or_insert_with(lost);
+        }
+        if !arrives {
+            self.connections[connection].clear();
+        }
+    }
+
+    /// Whether every message is within the window of its id.
+    fn remembers_all(&self) -> bool {
+        self.ids.len() == self.consumed.len()
+    }
+
+    /// Everything is removed from the stream, which keeps its last sequence number.
+    fn purge(&mut self) {
+        self.messages.clear();
+    }
+}
+
+impl Server {
     fn store(&mut self, sent: &Sent) -> Answer {
         let window = self.time.saturating_sub(WINDOW);
         self.ids.retain(|_, (_, at)| *at >= window);
@@ -99,33 +130,12 @@ impl Server {
         self.ids.insert(sent.id.clone(), (self.last, self.time));
         let stored = Stored { position: Some(sent.id.clone()), publisher: Some(sent.publisher.clone()) };
         self.messages.insert(self.last, stored);
-        self.consumed.push(sent.line.clone());
+        self.consumed.push((0, sent.line.clone()));
         if self.broken == Some(Guard::ExpectedSequence) {
             // The publisher checks the number; a server that stores anything would have given the expected one.
             return Answer::Stored(sent.expected + 1);
         }
         Answer::Stored(self.last)
-    }
-
-    /// A connection is lost. What was under way arrives later, or never.
-    pub(super) fn cut(&mut self, connection: usize, arrives: bool) {
-        for sent in &self.connections[connection] {
-            let mut reply = sent.reply.lock().unwrap();
-            reply.get_or_insert_with(lost);
-        }
-        if !arrives {
-            self.connections[connection].clear();
-        }
-    }
-
-    /// Whether every message is within the window of its id.
-    pub(super) fn remembers_all(&self) -> bool {
-        self.ids.len() == self.consumed.len()
-    }
-
-    /// Everything is removed from the stream, which keeps its last sequence number.
-    pub(super) fn purge(&mut self) {
-        self.messages.clear();
     }
 }
 
@@ -136,31 +146,19 @@ fn lost() -> Answer {
 /// A publisher's connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    server: Shared,
+    server: Shared<Server>,
     number: usize,
     /// What the server answered last, for one that does not ask.
     known: Option<(u64, Option<Stored>)>,
 }
 
 impl Connection {
-    pub(super) fn new(server: &Shared) -> Self {
+    fn new(server: &Shared<Server>) -> Self {
         Self { server: Arc::clone(server), number: usize::MAX, known: None }
     }
 
     fn server(&self) -> MutexGuard<'_, Server> {
         self.server.lock().unwrap()
-    }
-}
-
-/// Lets the schedule decide what happens next.
-#[derive(Debug, Default)]
-pub(super) struct Turn(bool);
-
-impl Future for Turn {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        if std::mem::replace(&mut self.0, true) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -197,14 +195,13 @@ impl Stream for Connection {
         {
             let mut server = self.server();
             for (expected, message) in (expected..).zip(messages) {
-                let rank = MessageKind::ALL.iter().position(|kind| *kind == message.kind).unwrap();
                 let reply = Reply::default();
                 replies.push(Arc::clone(&reply));
                 server.connections[self.number].push_back(Sent {
                     id: message.position.to_string(),
                     expected,
                     publisher: publisher.to_owned(),
-                    line: (u8::try_from(rank).unwrap(), message.value.to_vec()),
+                    line: line_of(message),
                     reply,
                 });
             }
