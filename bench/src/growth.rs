@@ -23,7 +23,7 @@ pub const LINEAR: f64 = 1.1;
 const REPETITIONS: [usize; 2] = [3, 20];
 /// Beyond this processor time in seconds, nothing is repeated more often than it must be.
 const ENOUGH_S: f64 = 1.0;
-/// Less than the clock of the processor can tell, in seconds.
+/// A shorter time than can be measured, in seconds.
 const RESOLUTION_S: f64 = 1e-6;
 
 /// One repetition.

@@ -166,7 +166,7 @@ fn responses(folder: &Path) -> anyhow::Result<Vec<(DateTime<Utc>, PathBuf)>> {
 
 fn all_new(folder: &Path) -> anyhow::Result<Work> {
     let runtime = collector::run::runtime()?;
-    let (at, path) = responses(folder)?.pop().context("there is no response")?;
+    let (at, path) = responses(folder)?.pop().context("the input lacks a response")?;
     let body = fs::read(path)?;
     Ok(Box::new(move || {
         let store = Arc::new(collector::store::MemoryStore::default());
