@@ -228,6 +228,10 @@ fn unique() -> u64 {
 }
 
 /// The broker of an address. It is not connected yet.
+#[cfg_attr(
+    not(any(feature = "kafka", feature = "nats")),
+    expect(unused_variables, reason = "only brokers need them")
+)]
 pub(super) fn open_broker(settings: &Settings, target: &Target) -> Result<Box<dyn Broker>, Failure> {
     match target {
         #[cfg(feature = "kafka")]
