@@ -275,13 +275,13 @@ fn parquet_has_the_rows_of_the_table_of_revisions() {
             let arguments = [source, filter].concat();
             let (code, found) = query_parquet(&home, &arguments);
             assert_eq!(code, Some(0));
-            let mut raws: Vec<String> = lines(&home, &arguments);
-            let raw = |row: &Row| row.get_column_iter().find(|it| it.0 == "raw").unwrap().1.to_string();
-            let mut found_raws: Vec<String> =
-                found.values().map(|row| raw(row).trim_matches('"').to_owned()).collect();
-            raws.sort();
-            found_raws.sort();
-            assert_eq!(found_raws, raws, "{arguments:?}");
+            let mut printed: Vec<String> = lines(&home, &arguments);
+            let sent = |row: &Row| row.get_column_iter().find(|it| it.0 == "raw").unwrap().1.to_string();
+            let mut written: Vec<String> =
+                found.values().map(|row| sent(row).trim_matches('"').to_owned()).collect();
+            printed.sort();
+            written.sort();
+            assert_eq!(written, printed, "{arguments:?}");
             assert!(found.iter().all(|(line, row)| table[line] == *row), "{arguments:?}");
             assert_eq!(found.len() == table.len(), filter == ["--revisions", "all"]);
         }
