@@ -49,7 +49,7 @@ fn reload_signal() -> SigSet {
 
 #[derive(Debug, Args)]
 pub(crate) struct WatchArguments {
-    /// Check the settings and open the store as a reload does, and end without a poll
+    /// Check the settings and the store as a reload does, and end
     #[arg(long)]
     check: bool,
 }

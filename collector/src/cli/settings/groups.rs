@@ -135,7 +135,7 @@ pub(crate) struct BucketSettings {
         (&["instance", "instance_principal"], Auth::Instance),
     ]))]
     pub(crate) auth: Auth,
-    /// Signs requests to oci://: built-in, oci-rust-sdk
+    /// Signs for oci://: built-in, oci-rust-sdk
     #[arg(long, value_name = "NAME", default_value = "built-in", value_parser = parsers::signer(), hide_possible_values = true)]
     pub(crate) signer: SignerKind,
     /// Secret in the Vault that holds the user's OCID
@@ -193,13 +193,13 @@ pub(crate) struct TablesScheduleSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct PublishSettings {
-    /// Where to publish: kafka://HOST[:PORT][,HOST…]/TOPIC or nats://HOST[:PORT][,HOST…]/SUBJECT
+    /// kafka://HOST[:PORT],…/TOPIC or nats://HOST[:PORT],…/SUBJECT
     #[arg(long, value_name = "URL")]
     pub(crate) publish_to: Option<Target>,
     /// Where to begin a new stream: start, or a cursor
     #[arg(long, value_name = "start|CURSOR", value_parser = parsers::beginning, hide_short_help = true)]
     pub(crate) publish_from: Option<Beginning>,
-    /// NATS: file of credentials (.creds) or of an nkey
+    /// NATS: file of credentials or an nkey
     #[arg(long, value_name = "FILE", env = "NATS_CREDS", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub(crate) publish_credentials: Option<PathBuf>,
     /// User name
