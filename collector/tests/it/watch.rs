@@ -3,6 +3,7 @@
 #![expect(clippy::float_cmp, reason = "metrics that are whole numbers")]
 
 mod program;
+mod replica;
 mod unattended;
 mod year;
 
@@ -18,7 +19,6 @@ use chrono::TimeDelta;
 use collector::archive::{Archive, ArchiveOptions, Kind};
 use collector::clock::{Clock as _, VirtualClock};
 use collector::feed::Feed;
-use collector::mirror::{MirrorError, MirrorReport};
 use collector::record::{Limits, RecordPaths};
 use collector::run::Collector;
 use collector::store::{MemoryStore, Store as _};
@@ -314,27 +314,6 @@ fn every_alert_is_tested() {
         assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert} never fires");
         assert!(tests.contains(&format!("alertname: {alert}, exp_alerts: []")), "{alert} never resolves");
     }
-}
-
-/// A replica that cannot be written makes the service unhealthy once it has lacked objects for too long, and says so on the page.
-#[tokio::test]
-async fn health_covers_the_replica() {
-    let mut setup = Setup::new();
-    setup.watch(TimeDelta::hours(2), |_, _| ()).await;
-    let health_file = setup.home.path("health.json");
-    let is_healthy_after_failure = || {
-        let now = setup.clock.now();
-        setup.status.note_mirror(&Err(MirrorError::SameStore("data".to_owned())), 2, now);
-        let check = setup.status.check_health(&health_file, now);
-        assert_eq!(check.healthy, !check.lines.contains("The replica was complete"), "{}", check.lines);
-        check.healthy
-    };
-    assert!(setup.status.check_health(&health_file, setup.clock.now()).healthy);
-    assert!(!is_healthy_after_failure(), "it has not been complete since the service began");
-    let page = body(&get(pages(&setup), "/").1).to_owned();
-    assert!(page.contains("Replica lacks") && page.contains("2 objects"), "{page}");
-    setup.status.note_mirror(&Ok(MirrorReport::default()), 0, setup.clock.now());
-    assert!(is_healthy_after_failure(), "it was complete a moment ago");
 }
 
 /// A response that is stored in part, an outage and a clock in the future, in the metrics.

@@ -208,8 +208,9 @@ pub(crate) struct PublishSettings {
     /// File of the password or token
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub(crate) publish_secret_file: Option<PathBuf>,
-    /// Kafka: how user and password are sent
+    /// Kafka's SASL: plain, scram-sha-256, scram-sha-512 (default)
     #[arg(long, value_name = "MECHANISM", default_value = "scram-sha-512", hide_short_help = true)]
+    #[arg(hide_default_value = true, hide_possible_values = true)]
     #[arg(value_parser = parsers::names(&[
         (&["plain"], SaslMechanism::Plain),
         (&["scram-sha-256"], SaslMechanism::ScramSha256),
