@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
+use crate::files::descriptors;
+
 /// How the name of the hidden folder begins.
 pub const PREFIX: &str = ".probe-";
 /// Maximum difference between the clocks of this machine and of the file server. Staged files are cleared by their age.
@@ -46,6 +48,8 @@ pub fn probe(folder: &Path) -> io::Result<Vec<Probe>> {
 
 /// Of several who create one name at once, exactly one succeeds.
 fn exclusive_create(folder: &Path) -> io::Result<Result<String, String>> {
+    // Each holds a file open.
+    let rivals = descriptors::spare().clamp(2, RIVALS);
     for round in 0..ROUNDS {
         let path = folder.join(format!("exclusive-{round}"));
         let winners = thread::scope(|scope| {
@@ -57,13 +61,13 @@ fn exclusive_create(folder: &Path) -> io::Result<Result<String, String>> {
                     Err(error) => return Err(error.error),
                 })
             };
-            let rivals: Vec<_> = (0..RIVALS).map(|_| scope.spawn(create)).collect();
-            let results = rivals.into_iter().map(|rival| rival.join().unwrap_or(Ok(false)));
+            let begun: Vec<_> = (0..rivals).map(|_| scope.spawn(create)).collect();
+            let results = begun.into_iter().map(|rival| rival.join().unwrap_or(Ok(false)));
             results.collect::<io::Result<Vec<bool>>>()
         })?;
         let count = winners.into_iter().filter(|&won| won).count();
         if count != 1 {
-            return Ok(Err(format!("{count} of {RIVALS} processes could create one file exclusively")));
+            return Ok(Err(format!("{count} of {rivals} processes could create one file exclusively")));
         }
     }
     Ok(Ok("one of several creates of a file succeeds".to_owned()))
