@@ -39,7 +39,7 @@ pub struct Operation {
     /// The maximum exponent of its processor time.
     pub exponent: f64,
     /// The maximum resident set at the largest size, in MB.
-    pub memory_mb: f64,
+    pub memory_mb: u64,
     /// Whether it changes its input, so that it can only be done once.
     pub once: bool,
     /// Makes it ready to work on an input in a folder.
@@ -104,8 +104,6 @@ impl Growth {
     #[must_use]
     pub fn new(operation: &Operation, costs: [Cost; 3]) -> Self {
         let sizes = operation.input.sizes();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a limit of some MB")]
-        let max_memory_bytes = (operation.memory_mb * 1e6) as u64;
         Self {
             operation: operation.name,
             unit: operation.input.unit(),
@@ -113,7 +111,7 @@ impl Growth {
             costs,
             exponent: exponent(sizes, costs.map(|cost| cost.cpu_s)),
             max_exponent: operation.exponent,
-            max_memory_bytes,
+            max_memory_bytes: operation.memory_mb * 1_000_000,
         }
     }
 
@@ -141,7 +139,7 @@ impl Growth {
 /// # Errors
 /// If there is none.
 pub fn find(name: &str) -> anyhow::Result<&'static Operation> {
-    OPERATIONS.iter().find(|it| it.name == name).with_context(|| format!("there is no operation {name:?}"))
+    OPERATIONS.iter().find(|it| it.name == name).with_context(|| format!("no operation is called {name:?}"))
 }
 
 /// The slope of the straight line through the logarithms, by least squares.

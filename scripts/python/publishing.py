@@ -174,14 +174,13 @@ def test_kills(broker, feed) -> None:
             wait = RANDOM.uniform(0.005, 0.12)
             is_broker = broker_killed < BROKER_KILLS and RANDOM.random() < 0.15
             if is_broker:
-                time.sleep(wait)
+                ends_within(process, wait)
                 broker.kill()
                 broker_killed += 1
-                time.sleep(RANDOM.uniform(0, 0.3))
+                ends_within(process, RANDOM.uniform(0, 0.3))
                 broker.start()
             elif killed < KILLS:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(wait)
+                ends_within(process, wait)
                 process.kill()
             _, errors = process.communicate(timeout=60)
             killed += process.returncode == -signal.SIGKILL
@@ -198,7 +197,14 @@ def test_kills(broker, feed) -> None:
     print(f"kills: {killed} of the publisher, {broker_killed} of the server, {restarted} starts, {rounds} times the archive")
 
 
+def ends_within(process, seconds: float) -> None:
+    """Lets a process run until it ends, or for a time: the random moment of a fault."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
 def wait_for(condition, seconds=30) -> None:
+    """Asks again and again for the state of another process; how fast the machine is does not matter."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it does not come to that"
@@ -241,7 +247,7 @@ def test_outage(broker, feed) -> None:
         wait_for(lambda: broker.count() == expected().total())
         broker.kill()
         feed.collect(2)
-        time.sleep(1)
+        wait_for(lambda: "publishing failed" in Path("outage.log").read_text())
         assert process.poll() is None
         broker.start()
         wait_for(lambda: broker.count() == expected().total())

@@ -43,24 +43,24 @@ macro_rules! operations {
 
 /// Each operation, by its input. What changes its input comes last.
 pub const OPERATIONS: &[Operation] = operations![
-    "query all", Objects, LINEAR, 24.0, false, |folder| query(folder, Query::default(), None);
-    "query by text", Objects, LINEAR, 24.0, false, |folder| query(folder, by_text(), None);
-    "query the first ten", Objects, CONSTANT, 24.0, false, |folder| query(folder, Query::default(), Some(10));
-    "query an absent id", Objects, LINEAR, 24.0, false, absent_id;
-    "changes", Objects, LINEAR, 24.0, false, changes;
-    "verify", Objects, LINEAR, 64.0, false, verify;
-    "repair, dry run", Objects, LINEAR, 64.0, false, repair;
-    "tables", Objects, LINEAR, 128.0, false, tables;
-    "run in a long archive", Objects, CONSTANT, 24.0, false, run;
-    "run on a busy day", Rate, CONSTANT, 24.0, false, run;
-    "a response with all new", Elements, LINEAR, 1_000.0, false, all_new;
-    "import", Responses, LINEAR, 64.0, false, first_import;
-    "import again", Responses, LINEAR, 64.0, false, repeated_import;
-    "plain report", Records, LINEAR, 128.0, false, plain_report;
-    "trends", Records, LINEAR, 128.0, false, |folder| report_of(folder, Period::default());
-    "trends of the last 30 days", Records, LINEAR, 128.0, false, |folder| report_of(folder, last_month());
-    "compare two months", Records, LINEAR, 128.0, false, comparison;
-    "pack records", Records, LINEAR, 128.0, true, packing;
+    "query all", Objects, LINEAR, 24, false, |folder| query(folder, Query::default(), None);
+    "query by text", Objects, LINEAR, 24, false, |folder| query(folder, by_text(), None);
+    "query the first ten", Objects, CONSTANT, 24, false, |folder| query(folder, Query::default(), Some(10));
+    "query an absent id", Objects, LINEAR, 24, false, absent_id;
+    "changes", Objects, LINEAR, 24, false, changes;
+    "verify", Objects, LINEAR, 64, false, verify;
+    "repair, dry run", Objects, LINEAR, 64, false, repair;
+    "tables", Objects, LINEAR, 128, false, tables;
+    "run in a long archive", Objects, CONSTANT, 24, false, run;
+    "run on a busy day", Rate, CONSTANT, 24, false, run;
+    "a response with all new", Elements, LINEAR, 1_000, false, all_new;
+    "import", Responses, LINEAR, 64, false, first_import;
+    "import again", Responses, LINEAR, 64, false, repeated_import;
+    "plain report", Records, LINEAR, 128, false, plain_report;
+    "trends", Records, LINEAR, 128, false, |folder| report_of(folder, Period::default());
+    "trends of the last 30 days", Records, LINEAR, 128, false, |folder| report_of(folder, last_month());
+    "compare two months", Records, LINEAR, 128, false, comparison;
+    "pack records", Records, LINEAR, 128, true, packing;
 ];
 
 /// Something to be awaited, on a runtime like that of the programs.
