@@ -221,7 +221,8 @@ pub struct Publisher<'a, B> {
     broker: B,
     clock: SharedClock,
     options: PublishOptions,
-    /// The messages after the last one that the broker holds; nothing if that has to be asked.
+    /// The messages after the last one that the broker holds. Nothing after an error, whatever it was: then the broker is asked
+    /// how far messages reach, and the archive is read from there.
     source: Option<Source<'a>>,
     max_message_bytes: Option<usize>,
     failed: u32,
@@ -264,8 +265,6 @@ impl<'a, B: Broker> Publisher<'a, B> {
         loop {
             let ended = self.publish().await;
             let Err(error) = ended else { return Ok(()) };
-            // Whatever it was: how far messages reach is asked again, and the archive is read again from there.
-            self.source = None;
             self.failed = self.failed.saturating_add(1);
             let is_last = self.options.failures.is_some_and(|most| self.failed > most);
             if is_last || !error.is_transient() {
@@ -279,24 +278,27 @@ impl<'a, B: Broker> Publisher<'a, B> {
     }
 
     async fn publish(&mut self) -> Result<(), PublishError> {
-        if self.source.is_none() {
-            self.source = Some(self.open().await?);
-        }
-        loop {
-            let Some(source) = &mut self.source else { return Ok(()) };
-            let batch = source.next(self.options.batch_messages, self.options.batch_bytes).await?;
-            self.report.unreadable += std::mem::take(&mut source.unreadable);
-            if batch.is_empty() {
-                self.failed = 0;
-                return Ok(());
-            }
-            let batch = self.without_large(batch);
-            if !batch.is_empty() {
-                self.broker.publish(&batch).await?;
-            }
+        let mut source = match self.source.take() {
+            Some(source) => source,
+            None => self.open().await?,
+        };
+        let (most, most_bytes) = (self.options.batch_messages, self.options.batch_bytes);
+        let mut next = source.next(most, most_bytes).await?;
+        while !next.is_empty() {
+            let batch = self.without_large(next);
+            let stored = async { if batch.is_empty() { Ok(()) } else { self.broker.publish(&batch).await } };
+            // What follows is read while this is stored.
+            let (stored, following) = tokio::join!(stored, source.next(most, most_bytes));
+            stored?;
             self.failed = 0;
             self.note(&batch);
+            self.report.unreadable += std::mem::take(&mut source.unreadable);
+            next = following?;
         }
+        self.failed = 0;
+        self.report.unreadable += std::mem::take(&mut source.unreadable);
+        self.source = Some(source);
+        Ok(())
     }
 
     /// Asks the broker how far messages reach, and opens the archive there.

@@ -21,8 +21,8 @@ import nats
 from nats.js.api import StorageType, StreamConfig
 from publishing import (
     WRONG, Feed, certificates, clean, collector, command, expected, free_port, judge, publish, refused, test_cursors,
-    test_examples, test_fencing, test_kills, test_kinds, test_once, test_other_server, test_outage, test_too_large,
-    test_watch, wait_for,
+    test_examples, test_fencing, test_kills, test_kinds, test_once, test_other_server, test_outage, test_replica,
+    test_too_large, test_watch, wait_for,
 )  # fmt: skip
 
 SERVER = Path(sys.argv[2]).absolute()
@@ -102,6 +102,19 @@ class Broker:
             return found
 
         return self.ask(read)
+
+    def next_arrival(self, cause) -> float:
+        async def arrived() -> float:
+            client = await nats.connect(f"127.0.0.1:{self.port}", allow_reconnect=False)
+            messages = await client.subscribe(SUBJECT)
+            await client.flush()
+            cause()
+            await messages.next_msg(timeout=30)
+            at = time.time()
+            await client.close()
+            return at
+
+        return asyncio.run(arrived())
 
 
 def test_window(broker, feed) -> None:
@@ -238,7 +251,10 @@ def main() -> None:
             for test in (test_once, test_kinds):
                 test(broker)
             test_examples(broker, example)
-            for test in (test_watch, test_kills, test_window, test_fencing, test_outage, test_purge, test_bad_input, test_too_large):
+            for test in (
+                test_watch, test_replica, test_kills, test_window, test_fencing, test_outage, test_purge, test_bad_input,
+                test_too_large,
+            ):  # fmt: skip
                 test(broker, feed)
         finally:
             broker.kill()

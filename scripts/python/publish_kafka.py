@@ -1,6 +1,7 @@
 """Publishes an archive to a server of Kafka's protocol, and judges with another client (librdkafka) what was committed.
 
     publish_kafka.py COLLECTOR KAFKA_SERVER EXAMPLE
+    publish_kafka.py COLLECTOR KAFKA_SERVER --rate    only measures how fast an archive of four years is published
     publish_kafka.py --create TOPIC HOST:PORT    only creates a topic
 """
 
@@ -27,8 +28,8 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from publishing import (
     WRONG, Feed, certificates, collector, expected, free_port, judge, publish, refused, test_cursors, test_examples,
-    test_fencing, test_kills, test_kinds, test_once, test_other_server, test_outage, test_too_large, test_watch,
-    wait_for,
+    test_fencing, test_kills, test_kinds, test_once, test_other_server, test_outage, test_replica, test_too_large,
+    test_watch, wait_for,
 )  # fmt: skip
 
 SERVER = Path(sys.argv[2]).absolute()
@@ -110,7 +111,13 @@ class Broker:
 
     def consume(self, wait_s=30, **options) -> list:
         """Every message, as a consumer of its own reads it: headers and value."""
-        consumer, found, open_partitions = self.consumer(**options), [], set(range(self.partitions))
+        consumer = self.consumer(**options)
+        found = self.read_to_end(consumer, wait_s)
+        consumer.close()
+        return found
+
+    def read_to_end(self, consumer: Consumer, wait_s=30) -> list:
+        found, open_partitions = [], set(range(self.partitions))
         while open_partitions:
             message = consumer.poll(wait_s)
             assert message is not None, "the consumer does not come to the end"
@@ -120,8 +127,20 @@ class Broker:
                 found.append((headers, message.value()))
             elif message.error().code() == KafkaError._PARTITION_EOF:
                 open_partitions.discard(message.partition())
-        consumer.close()
         return found
+
+    def next_arrival(self, cause) -> float:
+        consumer = self.consumer()
+        self.read_to_end(consumer)
+        cause()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            message = consumer.poll(1)
+            if message is not None and message.error() is None:
+                at = time.time()
+                consumer.close()
+                return at
+        raise AssertionError("no message arrives")
 
     def producer(self, **options) -> Producer:
         return Producer({"bootstrap.servers": self.server, "log_level": 0, **options})
@@ -372,6 +391,38 @@ def test_tls(broker: Broker, folder: Path) -> None:
     print("TLS: verified; neither a foreign certificate nor a connection without encryption is accepted")
 
 
+def rate() -> None:
+    """How fast as many messages as in four years are published; how fast librdkafka stores the same ones in transactions of 1,000."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        Feed().collect(930, new=90)
+        broker, ratios = Broker(Path(folder, "kafka")), []
+        try:
+            for _ in range(3):
+                broker.create()
+                ended = publish(broker, "--from-start", "--json", time_file="peak")
+                seconds = json.loads(ended.stdout)["elapsed_s"]
+                messages = [(list(headers.items()), headers["key"], value) for headers, value in broker.consume()]
+                broker.delete()
+                broker.create()
+                reference = broker.producer(**{"transactional.id": "reference"})
+                reference.init_transactions(20)
+                begun = time.monotonic()
+                for first in range(0, len(messages), 1000):
+                    reference.begin_transaction()
+                    for headers, key, value in messages[first : first + 1000]:
+                        reference.produce(broker.name, value, key, headers=headers)
+                    reference.commit_transaction(20)
+                reference_seconds = time.monotonic() - begun
+                broker.delete()
+                ratios.append(reference_seconds / seconds)
+                print(f"{len(messages)} messages: {len(messages) / seconds:.0f}/s with {Path('peak').read_text().strip()} kB; "
+                      f"librdkafka {len(messages) / reference_seconds:.0f}/s; ratio {ratios[-1]:.2f}", flush=True)  # fmt: skip
+        finally:
+            broker.kill()
+        print(f"{sorted(ratios)[1]:.2f} of the rate of librdkafka (median of three)")
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         example = Path(sys.argv[3]).absolute()
@@ -386,8 +437,8 @@ def main() -> None:
             for test in (test_once, test_kinds):
                 test(broker)
             for test in (
-                test_partitions, test_watch, test_kills, test_fencing, test_outage, test_aborted, test_open_transaction,
-                test_purge, test_bad_input, test_too_large,
+                test_partitions, test_watch, test_replica, test_kills, test_fencing, test_outage, test_aborted,
+                test_open_transaction, test_purge, test_bad_input, test_too_large,
             ):  # fmt: skip
                 test(broker, feed)
         finally:
@@ -402,6 +453,8 @@ def main() -> None:
 
 if sys.argv[1] == "--create":
     create_topic(sys.argv[3], sys.argv[2])
+elif sys.argv[3] == "--rate":
+    rate()
 else:
     begun = time.monotonic()
     main()

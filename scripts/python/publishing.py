@@ -1,9 +1,11 @@
 """What the checks of `collector publish` have in common: a feed, the judge, and tests that a broker of either kind passes.
 
 A broker has `create(limit=None)`, `delete()`, `target(scheme)`, `count()` and `consume()`, which returns headers and value of each
-message, `start()` and `kill()`, its port, and its name in the examples of docs/publish.md.
+message, `next_arrival(cause)`, which says when a consumer has the first message after a cause, `start()` and `kill()`, its port, and
+its name in the examples of docs/publish.md.
 
-PUBLISH_KILLS: how many times the publisher is killed (20); PUBLISH_BROKER_KILLS: and the server (4); PUBLISH_SEED (1).
+PUBLISH_KILLS: how many times the publisher is killed (20); PUBLISH_BROKER_KILLS: and the server (4); PUBLISH_SEED (1);
+PUBLISH_COMMITS: for how many commits of the service it is measured how soon a consumer has them (1).
 """
 
 import collections
@@ -13,6 +15,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +29,7 @@ from pathlib import Path
 COLLECTOR = Path(sys.argv[1]).absolute()
 KILLS = int(os.environ.get("PUBLISH_KILLS", "20"))
 BROKER_KILLS = int(os.environ.get("PUBLISH_BROKER_KILLS", "4"))
+COMMITS = int(os.environ.get("PUBLISH_COMMITS", "1"))
 RANDOM = random.Random(int(os.environ.get("PUBLISH_SEED", "1")))
 KINDS = {"events": "event", "revisions": "revision", "withdrawn": "withdrawal"}
 
@@ -45,8 +49,9 @@ def clean(**variables):
     return kept | variables
 
 
-def collector(*arguments, code=0, **variables):
-    ended = subprocess.run(command(*arguments), capture_output=True, text=True, env=clean(**variables), timeout=120)
+def collector(*arguments, code=0, time_file=None, **variables):
+    timed = ["/usr/bin/time", "-f", "%M", "-o", time_file] if time_file else []
+    ended = subprocess.run([*timed, *command(*arguments)], capture_output=True, text=True, env=clean(**variables), timeout=120)
     assert code is None or ended.returncode == code, (arguments, ended.returncode, ended.stdout[-2000:], ended.stderr[-3000:])
     return ended
 
@@ -84,19 +89,19 @@ class Feed:
         newest_first = sorted(self.events.values(), key=lambda event: -event["id"])
         return json.dumps(newest_first, ensure_ascii=False).encode()
 
-    def collect(self, responses: int, new=40) -> None:
+    def collect(self, responses: int, new=40, store="data") -> None:
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(responses):
                 body = self.response(new)
                 Path(folder, f"{self.second}.json").write_bytes(body)
-            collector("import", "--store", "data", folder)
+            collector("import", "--store", store, folder)
 
 
-def expected() -> collections.Counter:
+def expected(store="data") -> collections.Counter:
     """Every line of the archive with its kind."""
     lines = collections.Counter()
     for folder, kind in KINDS.items():
-        for path in sorted(Path("data", folder).rglob("*.jsonl")):
+        for path in sorted(Path(store, folder).rglob("*.jsonl")):
             lines.update((kind, line) for line in path.read_bytes().splitlines())
     return lines
 
@@ -294,16 +299,22 @@ def test_watch(broker, feed) -> None:
         process = subprocess.Popen(command("watch", "--config", "watch.toml"), stdout=log, stderr=log, env=clean())
         wait_for(lambda: broker.count() > 0 and broker.count() == expected().total())
         wait_for(lambda: metrics().get("publishing_healthy") == 1)
-        before = broker.count()
-        body.write_bytes(feed.response(5))
-        wait_for(lambda: broker.count() > before and broker.count() == expected().total())
+        waits_s = []
+        for _ in range(COMMITS):
+            before = broker.count()
+            arrived = broker.next_arrival(lambda: body.write_bytes(feed.response(5)))
+            waits_s.append(arrived - Path("data/metadata/last_seen.json").stat().st_mtime)
+            wait_for(lambda: broker.count() > before and broker.count() == expected().total())
+        wait_for(lambda: metrics()["publishing_lag_messages"] == 0)
         examined = collector("doctor", "--config", "watch.toml", "--offline").stdout
         assert "holds messages up to" in examined and "one replica" in examined, examined
+        published = broker.count()
         broker.kill()
         body.write_bytes(feed.response(5))
-        wait_for(lambda: metrics().get("publishing_healthy") == 0)
+        wait_for(lambda: metrics()["publishing_healthy"] == 0)
         state = metrics()
         assert state["healthy"] == 1 and state["consecutive_failures"] == 0, state
+        assert state["publishing_lag_messages"] == expected().total() - published > 0, (state, published)
         examined = collector("doctor", "--config", "watch.toml", "--offline", code=1).stdout
         assert "cannot connect" in examined, examined
         process.terminate()
@@ -312,7 +323,30 @@ def test_watch(broker, feed) -> None:
     publish(broker)
     judge(broker.consume())
     broker.delete()
-    print("service: each commit published; collecting is healthy while the server is away")
+    longest_ms = [f"{1000 * wait_s:.0f}" for wait_s in sorted(waits_s)[-3:]]
+    print(f"service: each commit published; collecting is healthy while the server is away; a consumer has the first message of "
+          f"{COMMITS} commits after at most {', '.join(longest_ms)} ms")  # fmt: skip
+
+
+def test_replica(broker, feed) -> None:
+    """With a replica only what it holds is published. The archive is lost, the replica collects the rest again: each line once."""
+    broker.create()
+    shutil.copytree("data", "primary")
+    collector("mirror", "--store", "primary", "--to", "replica")
+    held = expected("replica")
+    feed.collect(1, store="primary")
+    Path("replica.toml").write_text('mirror_to = "replica"\n')
+    publish(broker, "--from-start", "--config", "replica.toml", store="primary")
+    judge(broker.consume(), held)
+    shutil.rmtree("primary")
+    collector("adopt", "--store", "replica")
+    feed.collect(1, store="replica")
+    publish(broker, store="replica")
+    judge(broker.consume(), expected("replica"))
+    assert expected("replica").total() > held.total()
+    print(f"replica: {held.total()} messages before a fail-over, {expected('replica').total()} after it, each once")
+    shutil.rmtree("replica")
+    broker.delete()
 
 
 def test_examples(broker, example: Path) -> None:

@@ -16,9 +16,9 @@ use tracing::{error, info};
 use super::commands::{runtime, system_clock};
 use super::output;
 use super::settings::{Settings, names};
-use super::stores::open_archive;
+use super::stores::{open_archive, open_peer};
 use super::{Exit, Failure};
-use crate::archive::{ChangesError, Cursor};
+use crate::archive::{Archive, ChangesError, Cursor};
 use crate::clock::SharedClock;
 use crate::publish::{
     Beginning, Broker, BrokerError, MessageKind, PublishError, PublishOptions, PublishReport, Publisher,
@@ -83,7 +83,7 @@ pub(super) fn publish(settings: &Settings, arguments: &PublishArguments) -> Resu
     let target = target.ok_or_else(|| Failure::Usage(anyhow!("--to is required: where to publish")))?;
     let (runtime, clock) = (runtime()?, system_clock());
     runtime.block_on(async {
-        let archive = open_archive(settings.archive(), &clock).await?;
+        let archive = published_archive(settings, &clock).await?;
         let broker = open_broker(settings, target)?;
         let mut publisher = Publisher::new(&archive, broker, clock.clone(), arguments.options(settings));
         let begun = Instant::now();
@@ -104,6 +104,15 @@ pub(super) fn publish(settings: &Settings, arguments: &PublishArguments) -> Resu
         }
         result.map(|()| if output.report.skipped_total > 0 { Exit::Failed } else { Exit::Done })
     })
+}
+
+/// The archive whose commits are published: the replica, if there is one. What the replica lacks would be collected again after a
+/// fail-over, as another commit, and published twice.
+async fn published_archive(settings: &Settings, clock: &SharedClock) -> Result<Archive, Failure> {
+    match &settings.replica.mirror_to {
+        Some(replica) => open_peer(settings, replica, clock).await,
+        None => open_archive(settings.archive(), clock).await,
+    }
 }
 
 /// Publishes until the process is asked to end.
@@ -138,6 +147,7 @@ impl Background {
     /// Begins to publish, if the settings say where.
     pub(super) fn start(settings: &Settings, status: &Arc<Status>) -> Option<Self> {
         settings.publish.publish_to.as_ref()?;
+        status.note_publishing(None);
         let background = Self { committed: Arc::default(), stop: Arc::default() };
         let (settings, status) = (settings.clone(), Arc::clone(status));
         let (committed, stop) = (Arc::clone(&background.committed), Arc::clone(&background.stop));
@@ -197,7 +207,7 @@ async fn publish_until_failure(
     committed: &Notify,
 ) -> Result<Infallible, Failure> {
     let clock = system_clock();
-    let archive = open_archive(settings.archive(), &clock).await?;
+    let archive = published_archive(settings, &clock).await?;
     let target = settings.publish.publish_to.as_ref().ok_or_else(|| anyhow!("publish_to is not set"))?;
     let options = PublishOptions {
         from: settings.publish.publish_from.clone().unwrap_or_default(),

@@ -4,6 +4,8 @@
 //!
 //! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
+mod publishing;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -24,6 +26,7 @@ use super::summary::{Ended, RunSummary};
 use crate::files::{self, output};
 use crate::quantity::{Definition, Metric, Quantity};
 use crate::record::{Evidence, Limits, ProcessUse, RunRecord, resident_bytes};
+use publishing::Publishing;
 
 /// How all names of ours begin.
 pub const PREFIX: &str = "polisen_collector";
@@ -66,14 +69,6 @@ pub struct Metrics {
     cpu: Counter,
     /// Registered when something is published.
     publishing: OnceLock<Publishing>,
-}
-
-/// The metrics of publishing.
-#[derive(Debug)]
-struct Publishing {
-    messages: IntCounterVec,
-    caught_up: Gauge,
-    healthy: IntGauge,
 }
 
 impl Metrics {
@@ -185,7 +180,7 @@ impl Metrics {
         self.mirror_conflicts.set(whole(state.conflicts));
     }
 
-    /// Publishing has come to the last commit, or has failed. The metrics do not exist before.
+    /// Publishing has come to the last commit, or has failed or only begins. The metrics do not exist before.
     pub(super) fn note_publishing(&self, published: Option<Published>) {
         let publishing = match self.publishing.get() {
             Some(publishing) => publishing,
@@ -195,12 +190,7 @@ impl Metrics {
                 Err(_) => return,
             },
         };
-        publishing.healthy.set(published.is_some().into());
-        let Some(Published { at, messages }) = published else { return };
-        publishing.caught_up.set(seconds_of(at));
-        for (kind, count) in messages {
-            publishing.messages.with_label_values(&[kind.name()]).inc_by(count);
-        }
+        publishing.note(published);
     }
 
     pub(super) fn note_plan(&self, plan: &Plan) {
@@ -250,6 +240,9 @@ impl Metrics {
             {
                 counter.inc_by(count as u64);
             }
+        }
+        if let Some(publishing) = self.publishing.get() {
+            publishing.note_run(record);
         }
     }
 
@@ -350,19 +343,6 @@ impl Metrics {
 enum QuantityMetric {
     Counter(IntCounter),
     Gauge(Gauge),
-}
-
-impl Publishing {
-    fn new(new: &Registrar<'_>) -> Result<Self, prometheus::Error> {
-        Ok(Self {
-            messages: new.counters("published_total", "Messages that were published, by kind.", "kind")?,
-            caught_up: new.gauge(
-                "publishing_caught_up_timestamp_seconds",
-                "When everything was last published that was committed.",
-            )?,
-            healthy: new.whole("publishing_healthy", "Whether publishing succeeds: 1 or 0.")?,
-        })
-    }
 }
 
 /// Makes metrics and registers them.

@@ -216,8 +216,8 @@ impl Status {
         state.mirror = Some(mirror);
     }
 
-    /// Takes over when everything was published and how many messages, or nothing if publishing failed. Collecting is as healthy as
-    /// before.
+    /// Takes over when everything was published and how many messages, or nothing if publishing failed or only begins. Collecting is
+    /// as healthy as before.
     pub fn note_publishing(&self, published: Option<Published>) {
         self.metrics.note_publishing(published);
     }

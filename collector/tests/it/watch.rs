@@ -3,6 +3,7 @@
 #![expect(clippy::float_cmp, reason = "metrics that are whole numbers")]
 
 mod program;
+mod publishing;
 mod replica;
 mod unattended;
 mod year;
@@ -280,6 +281,8 @@ fn monitoring() -> PathBuf {
 async fn monitored_metrics_are_served() {
     let mut setup = Setup::new();
     let address = pages(&setup);
+    // As a service that publishes.
+    setup.status.note_publishing(None);
     let served = || -> BTreeSet<String> {
         let text = get(address, "/metrics").1;
         body(&text).lines().filter_map(|line| Some(line.split(['{', ' ']).next()?.to_owned())).collect()
