@@ -1,12 +1,15 @@
 //! Tables as they stand after each single write: what a process leaves that is killed there, and what a reader finds there.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use collector::archive::content_digest;
 use collector::query::Query;
 use collector::store::{Key, Listed, MemoryStore, Object, SharedStore, Store, StoreError, Version, Write};
 use collector::tables::TablesOptions;
 use parquet::file::reader::SerializedFileReader;
+use serde_json::{Value, json};
 
 use super::queries::answer;
 use super::{History, Step, check, files, update};
@@ -62,6 +65,18 @@ impl Store for Recorder {
     }
 }
 
+/// Each file is the one that the manifest names, unless its month is pending.
+fn expect_announced(files: &BTreeMap<String, Vec<u8>>) {
+    let manifest: Value = serde_json::from_slice(&files["tables/manifest.json"]).unwrap();
+    for (key, bytes) in files.iter().filter(|(key, _)| key.ends_with(".parquet")) {
+        let [_, table, folder, _] = key.split('/').collect::<Vec<_>>()[..] else { panic!("{key}") };
+        let month = folder.strip_prefix("month=").unwrap();
+        let is_pending = manifest["pending"].as_array().unwrap().contains(&json!(month));
+        let named = &manifest["months"][month][table]["digest"];
+        assert!(is_pending || *named == content_digest(bytes), "{key} is not the one of the manifest");
+    }
+}
+
 /// Events are added, revised, withdrawn and moved to another month and back.
 #[tokio::test]
 async fn after_each_write_answers_are_right_and_the_next_update_completes() {
@@ -78,6 +93,7 @@ async fn after_each_write_answers_are_right_and_the_next_update_completes() {
         for moment in moments {
             let now = files(&moment).await;
             assert!(before.keys().all(|key| now.contains_key(key)), "a file is missing");
+            expect_announced(&now);
             for (key, bytes) in now.into_iter().filter(|(key, _)| key.ends_with(".parquet")) {
                 let whole = SerializedFileReader::new(bytes::Bytes::from(bytes));
                 assert!(whole.is_ok(), "{key}");
