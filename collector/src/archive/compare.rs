@@ -62,6 +62,12 @@ impl Archive {
         self.compare_after(snapshot, descent).await
     }
 
+    /// Refuses an archive that lacks what its ledger vouches for.
+    pub(crate) async fn require_complete(&self) -> Result<(), ArchiveError> {
+        let mut snapshot = self.read_snapshot().await?;
+        self.compare_now(&mut snapshot).await
+    }
+
     /// Compares ledger and objects, whatever is remembered.
     pub(super) async fn compare_now(&self, snapshot: &mut Snapshot) -> Result<(), ArchiveError> {
         let known = self.remembered(&snapshot.ledger.lineage);

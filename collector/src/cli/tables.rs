@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use anyhow::anyhow;
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args;
 use tracing::{info, warn};
@@ -31,10 +32,12 @@ pub(super) struct TablesArguments {
 }
 
 pub(super) fn tables(settings: &Settings, arguments: &TablesArguments) -> Result<Exit, Failure> {
+    let TablesArguments { from, to, full } = *arguments;
+    parsers::check_period(from, to).map_err(Failure::Usage)?;
+    let months = Months::new(from.map(Month::from), to.map(Month::from)).unwrap_or_default();
     let (runtime, clock) = (runtime()?, system_clock());
     let tables = runtime.block_on(open_tables(settings, &clock))?;
-    let months = Months { from: arguments.from.map(Month::from), to: arguments.to.map(Month::from) };
-    let options = TablesOptions::new(months, arguments.full, settings.repair.dry_run);
+    let options = TablesOptions::new(months, full, settings.repair.dry_run);
     let report = runtime.block_on(tables.update(&options))?;
     if settings.output.json {
         output::print_json(&report)?;
@@ -63,7 +66,10 @@ async fn tables_store(
     clock: &SharedClock,
 ) -> Result<SharedStore, Failure> {
     Ok(match settings.tables_store() {
-        Some(options) => options.open(clock).await.map_err(|error| Failure::Usage(error.into()))?.store,
+        Some(options) => {
+            let opened = options.open(clock).await;
+            opened.map_err(|error| Failure::Usage(anyhow!("the place of the tables: {error}")))?.store
+        }
         None => archive.store().clone(),
     })
 }

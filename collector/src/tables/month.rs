@@ -75,18 +75,40 @@ impl Month {
     }
 }
 
-/// Months from one to another, both included; an absent end is unbounded.
+/// Months from one to another, both included; an absent end is unbounded. The first is never after the last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Ends")]
 pub struct Months {
-    /// The first month; none for the earliest in the archive.
+    pub(crate) from: Option<Month>,
+    pub(crate) to: Option<Month>,
+}
+
+/// What is written of [`Months`].
+#[derive(Deserialize)]
+struct Ends {
     #[serde(default)]
-    pub from: Option<Month>,
-    /// The last month; none for the latest in the archive.
+    from: Option<Month>,
     #[serde(default)]
-    pub to: Option<Month>,
+    to: Option<Month>,
+}
+
+impl TryFrom<Ends> for Months {
+    type Error = String;
+
+    fn try_from(Ends { from, to }: Ends) -> Result<Self, String> {
+        Self::new(from, to).ok_or_else(|| "the first month is after the last".to_owned())
+    }
 }
 
 impl Months {
+    /// From the earliest one in the archive if there is no first, to the latest if there is no last. Nothing if the first is
+    /// after the last.
+    #[must_use]
+    pub fn new(from: Option<Month>, to: Option<Month>) -> Option<Self> {
+        let is_reversed = from.zip(to).is_some_and(|(from, to)| from > to);
+        (!is_reversed).then_some(Self { from, to })
+    }
+
     /// Whether a month is one of them.
     #[must_use]
     pub fn contain(&self, month: Month) -> bool {
@@ -134,9 +156,11 @@ mod tests {
             assert!(text.parse::<Month>().is_err(), "{text}");
         }
         let [january, march, may] = ["2026-01", "2026-03", "2026-05"].map(|text| text.parse().unwrap());
-        let spring = Months { from: Some(march), to: Some(may) };
+        let months = |from, to| Months::new(Some(from), Some(to));
+        let spring = months(march, may).unwrap();
+        assert_eq!(months(may, march), None);
         assert!(spring.contain(march) && spring.contain(may) && !spring.contain(january));
-        assert_eq!(spring.hull(Months { from: Some(january), to: Some(january) }).from, Some(january));
+        assert_eq!(spring.hull(months(january, january).unwrap()).from, Some(january));
         assert_eq!(spring.hull(Months::default()), Months::default());
         let key = "2026-01".parse::<Month>().unwrap().key(Table::Events);
         assert_eq!(key.as_str(), "tables/events/month=2026-01/events.parquet");

@@ -331,7 +331,7 @@ async fn only_months_that_are_asked_for_are_made() {
     let tables = history.tables(&store);
     let of = |from: Option<&str>, to: Option<&str>| {
         let month = |text: &str| text.parse().unwrap();
-        let months = Months { from: from.map(month), to: to.map(month) };
+        let months = Months::new(from.map(month), to.map(month)).unwrap();
         TablesOptions { months, ..TablesOptions::default() }
     };
     let made = update(&tables, &of(Some("2026-02"), None)).await;

@@ -106,6 +106,7 @@ impl<'a> Update<'a> {
         let archive = &self.tables.archive;
         // Read before the objects: what is committed meanwhile is read again the next time.
         let (cursor, _) = archive.head_of_journal().await?;
+        archive.require_complete().await?;
         let range = self.plan.range;
         self.manifest = Manifest {
             format: FORMAT,
@@ -139,6 +140,10 @@ impl<'a> Update<'a> {
             self.manifest.covers = hull;
         }
         let (range, full) = (self.plan.range, self.plan.full);
+        if full {
+            // The tables may be the last copy of what is lost.
+            self.tables.archive.require_complete().await?;
+        }
         let mut anew = since.altered;
         anew.extend(self.differing_files().await?);
         anew.extend(self.manifest.pending.iter().chain(&self.attempts.dirty));

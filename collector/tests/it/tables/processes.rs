@@ -12,6 +12,7 @@ use fixtures::{Feed, FeedConfig};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
+use serde_json::{Value, json};
 
 use crate::crash::kill_after;
 use crate::support::{Home, fixture};
@@ -100,6 +101,36 @@ fn killed_at_any_moment_the_next_run_completes() {
         }
     }
     assert!(killed > 0, "no kill came in time");
+    home.collector(&["tables"]).with(0);
+    expect_as_from_scratch(&home);
+}
+
+/// The tables may hold what the archive has lost.
+#[test]
+fn tables_of_an_archive_that_lacks_objects_are_not_replaced() {
+    let home = Home::new();
+    home.run_json(fixture("response.json"));
+    home.collector(&["tables"]).with(0);
+    let before = files(&home.path("data"));
+    fs::remove_dir_all(home.path("data/events/2025/12/30")).unwrap();
+    for arguments in [&["tables", "--full"][..], &["tables", "--tables", "elsewhere"]] {
+        let refused = home.collector(arguments).with(1);
+        assert!(refused.error_line().contains("events/2025/12/30/ holds 0 of"), "{}", refused.stderr);
+    }
+    assert!(files(&home.path("data")) == before);
+}
+
+/// Such tables were once made by a period whose ends were exchanged.
+#[test]
+fn manifest_with_a_reversed_period_is_not_used() {
+    let home = Home::new();
+    home.run_json(fixture("response.json"));
+    home.collector(&["tables"]).with(0);
+    let path = home.path("data/tables/manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["covers"] = json!({"from": "2026-02", "to": "2025-01"});
+    fs::write(&path, manifest.to_string()).unwrap();
+    assert_eq!(home.collector(&["query", "--format", "jsonl"]).with(0).stdout.lines().count(), 500);
     home.collector(&["tables"]).with(0);
     expect_as_from_scratch(&home);
 }

@@ -69,7 +69,7 @@ proptest! {
             for step in &before {
                 history.poll(step).await;
             }
-            let months = Months { from: from.map(|month| month.parse().unwrap()), to: None };
+            let months = Months::new(from.map(|month| month.parse().unwrap()), None).unwrap();
             let made = update(&history.tables(&history.store), &TablesOptions::new(months, false, false)).await;
             for step in &since {
                 history.poll(step).await;
