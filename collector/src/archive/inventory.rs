@@ -149,7 +149,8 @@ fn gone(object: &CommittedObject) -> CommittedObject {
     }
 }
 
-fn is_gone(object: &CommittedObject) -> bool {
+/// Whether a commit notes the loss of an object.
+pub(super) fn is_gone(object: &CommittedObject) -> bool {
     object.size_bytes == 0 && object.digest.is_empty()
 }
 

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tracing::debug;
 
-use super::audit::{Audit, Fault, LedgerState};
+use super::audit::{Audit, Fault, LedgerState, MOST_PROBLEMS};
+use super::inventory::is_gone;
 use super::journal::{committed, content_digest};
 use super::layout::{Kind, Place};
 use super::ledger_file::{Agreement, Snapshot, Swap};
@@ -39,6 +40,14 @@ pub struct Repair {
     pub revisions: usize,
     /// Objects that were rewritten.
     pub objects: usize,
+    /// Objects that were committed and are not stored. Their loss is noted in the journal.
+    pub absent: usize,
+    /// Objects that are not as they were committed. Their content is noted in the journal.
+    pub altered: usize,
+    /// The names of both, the first [`MOST_PROBLEMS`] of them.
+    pub noted: Vec<String>,
+    /// Records of the journal that were absent. What they named is no longer among the changes.
+    pub journal_records: usize,
     /// Whether the ledger was made anew from the archive.
     pub ledger_rebuilt: bool,
 }
@@ -211,12 +220,17 @@ impl Repair {
         self.replaced = count(Fault::Misplaced);
         self.unreadable = count(Fault::Unreadable);
         self.objects = plan(audit).len();
+        self.absent = audit.altered.iter().filter(|object| is_gone(object)).count();
+        self.altered = audit.altered.len() - self.absent;
+        self.noted = audit.altered.iter().take(MOST_PROBLEMS).map(|object| object.key.clone()).collect();
+        self.journal_records = audit.journal_gaps.len();
     }
 
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.moved == 0 && self.claimed == 0 && !self.ledger_rebuilt
+        let noted = self.absent + self.altered + self.journal_records;
+        self.moved + self.claimed + noted == 0 && !self.ledger_rebuilt
     }
 }
 

@@ -276,6 +276,8 @@ pub(crate) fn print_findings(findings: &Findings, store: &str) -> io::Result<()>
         "There is nothing here.\n"
     } else if findings.is_sound() {
         "Sound.\n"
+    } else if findings.problems.len() == findings.foreign {
+        "Not sound: move what does not belong to the archive to another place.\n"
     } else {
         "Not sound: `collector repair --dry-run` says what can be done.\n"
     });
@@ -313,10 +315,34 @@ pub(crate) fn print_repair(repair: &Repair, store: &str) -> io::Result<()> {
         let _ =
             writeln!(text, "  stored {} found among the duplicates", counted(repair.revisions, "revision"));
     }
+    note_losses(&mut text, repair);
     if repair.ledger_rebuilt {
         text.push_str("  made the ledger anew from the archive\n");
     }
     io::stdout().write_all(text.as_bytes())
+}
+
+/// What a repair cannot bring back.
+fn note_losses(text: &mut String, repair: &Repair) {
+    let Repair { absent, altered, noted, journal_records, .. } = repair;
+    for (count, what) in [(*absent, "the loss"), (*altered, "the changed content")] {
+        if count > 0 {
+            let _ = writeln!(text, "  noted {what} of {} in the journal", counted(count, "object"));
+        }
+    }
+    for name in noted.iter().take(PROBLEMS_SHOWN) {
+        let _ = writeln!(text, "    {}", printable(name));
+    }
+    if absent + altered > PROBLEMS_SHOWN {
+        let _ = writeln!(text, "    and {} more; see --json", absent + altered - PROBLEMS_SHOWN);
+    }
+    if repair.dry_run && absent + altered > 0 {
+        text.push_str("  a backup or a replica may have them: put them back before the repair\n");
+    }
+    if *journal_records > 0 {
+        let records = counted(*journal_records, "record");
+        let _ = writeln!(text, "  made {records} of the journal anew, without what they named");
+    }
 }
 
 /// The health check as JSON.

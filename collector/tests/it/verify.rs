@@ -153,10 +153,24 @@ fn altered_and_lost_objects_are_named_and_recorded() {
     assert_eq!(problem_of(&path), "its content is not that of commit 1");
     assert_eq!(problem_of(lost), "commit 1 added it, and it is not stored");
 
-    repair(&home);
+    let shown = home.collector(&["repair", "--dry-run"]).with(0).stdout;
+    assert!(shown.contains("noted the loss of 1 object in the journal"), "{shown}");
+    assert!(shown.contains(lost) && shown.contains("a backup or a replica may have them"), "{shown}");
+    let done = repair(&home);
+    assert_eq!((&done["absent"], &done["altered"]), (&json!(1), &json!(1)));
     assert_sound(&home);
     let changes = home.collector(&["changes", "--json"]).with(0).stdout;
     assert_eq!(changes.matches("replaces").count(), 2, "{changes}");
+}
+
+#[test]
+fn records_of_the_journal_that_are_made_anew_are_counted() {
+    let home = collected();
+    home.run(fixture("response-next.json")).with(0);
+    fs::remove_dir_all(home.path("data/metadata/journal")).unwrap();
+    assert_eq!(repair(&home)["journal_records"], 2);
+    assert_sound(&home);
+    assert!(home.collector(&["repair"]).with(0).stdout.contains("nothing to do"));
 }
 
 #[test]
