@@ -25,9 +25,9 @@ use self::role::{Duty, Role};
 use self::session::{Ended, Session};
 use crate::archive::ledger_file::{Snapshot, Swap};
 use crate::archive::owner::ActiveRun;
-use crate::archive::{Archive, ArchiveError, Kind};
+use crate::archive::{Archive, ArchiveError};
 use crate::ledger::{Descent, Ledger, Lineage, Replica};
-use crate::store::StoreError;
+use crate::store::{PageStart, StoreError};
 use crate::text::printable;
 
 /// How often an update starts over because the archives changed meanwhile.
@@ -448,14 +448,12 @@ impl Mirror {
 
     async fn require_empty(&self) -> Result<(), MirrorError> {
         let store = self.target.store();
-        let folders = Kind::ALL.iter().map(|kind| kind.name()).chain(["metadata", "repaired"]);
-        for folder in folders {
-            if let Some(listed) = store.list(&format!("{folder}/")).await?.first() {
-                let (location, object) = (store.location(), listed.key.to_string());
-                return Err(MirrorError::NotEmpty { location, object });
-            }
+        let page = store.list_page("", &PageStart::First).await?;
+        let found = page.objects.first().map(|listed| listed.key.to_string());
+        match found.or_else(|| page.foreign.first().map(|foreign| foreign.name.clone())) {
+            Some(object) => Err(MirrorError::NotEmpty { location: store.location(), object }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn replica(&self, epoch: u64, complete: bool) -> Replica {

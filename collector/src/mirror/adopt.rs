@@ -109,6 +109,8 @@ pub async fn adopt(
     }
     let mut epoch = found.ledger.lineage.epoch.max(replica.epoch) + 1;
     adoption.old_primary = Some(replica.primary.clone());
+    // A write that changes nothing: the old primary is not fenced for a replica that cannot be written.
+    target.swap(&found, found.ledger.clone()).await?;
     if let Some(source) = source {
         epoch = epoch.max(epoch_of(source).await + 1);
         adoption.fence = try_fence(source, &found.ledger, epoch, &primary).await?;

@@ -7,7 +7,7 @@ mod refusals;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -30,6 +30,7 @@ struct Region {
     asked: Mutex<BTreeMap<&'static str, usize>>,
     /// Requests that are still answered; all if negative when read as signed.
     left: AtomicUsize,
+    refuses_writes: AtomicBool,
 }
 
 impl Region {
@@ -50,10 +51,12 @@ impl Region {
     fn ask(&self, operation: Operation, what: &'static str) -> Result<(), StoreError> {
         *self.asked.lock().unwrap().entry(what).or_default() += 1;
         let take = |left: usize| left.checked_sub(1);
-        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
+        let is_write = !matches!(operation, Operation::Get | Operation::List);
+        let is_refused = is_write && self.refuses_writes.load(Ordering::SeqCst);
+        if !is_refused && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
             return Ok(());
         }
-        let (target, source) = (self.name.to_owned(), "the process is dead".into());
+        let (target, source) = (self.name.to_owned(), "no answer".into());
         Err(StoreError { operation, target, outcome_unknown: false, source })
     }
 
@@ -300,6 +303,19 @@ fn promoted_replica_continues_and_the_old_primary_is_fenced() {
     a.run(&events(8..48));
     assert_eq!(a.ids(), (0..48).collect::<Vec<_>>());
     a.assert_sound();
+}
+
+#[test]
+fn old_primary_is_not_fenced_for_a_replica_that_cannot_be_written() {
+    let (mut a, b) = (Site::new("a"), Site::new("b"));
+    a.run(&events(0..40));
+    mirror(&a, &b);
+    b.region.refuses_writes.store(true, Ordering::SeqCst);
+    assert!(promote(&b, Some(&a)).is_err());
+    a.run(&events(3..43));
+    b.region.refuses_writes.store(false, Ordering::SeqCst);
+    assert_eq!(promote(&b, Some(&a)).unwrap().fence, OldPrimary::Fenced);
+    assert_eq!(b.ids(), (0..43).collect::<Vec<_>>());
 }
 
 #[test]

@@ -15,7 +15,9 @@ fn assert_refused(from: &Site, to: &Site) -> MirrorError {
 fn target_with_something_else_is_refused() {
     let (mut a, b) = (Site::new("a"), Site::new("b"));
     a.run(&events(0..40));
-    for name in ["events/2026/01/01/events-1.jsonl", "metadata/last_seen.json", "repaired/x"] {
+    for name in
+        ["events/2026/01/01/events-1.jsonl", "metadata/last_seen.json", "repaired/x", "docs/notes.txt"]
+    {
         let b = Site::new("b");
         let _ = block_on(b.region.inner.create(&Key::new(name).unwrap(), b"{\"seen_ids\":[]}")).unwrap();
         let refused = assert_refused(&a, &b);
