@@ -245,7 +245,7 @@ fn comparison(folder: &Path) -> anyhow::Result<Work> {
     let folder = folder.to_owned();
     Ok(Box::new(move || {
         let history = history(&folder, &Period::default())?;
-        let [before, after] = compare::sides("2025-11..2025-12", &history)?;
+        let [before, after] = "2025-11..2025-12".parse::<compare::Sides>()?.runs(&history)?;
         ensure!(!report::compare(&before, &after).show(Format::Text).is_empty(), "the report is empty");
         Ok(())
     }))

@@ -53,11 +53,18 @@ fn baselines(folder: &Path) -> PathBuf {
     folder.join("baselines")
 }
 
-fn path(folder: &Path, name: &str) -> Result<PathBuf, CompareError> {
+/// A name that a baseline can have.
+///
+/// # Errors
+/// [`CompareError::BaselineName`] if it cannot.
+pub fn check_name(name: &str) -> Result<String, CompareError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_plain) {
-        return Err(CompareError::BaselineName(name.to_owned()));
-    }
+    let is_name = !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain);
+    is_name.then(|| name.to_owned()).ok_or_else(|| CompareError::BaselineName(name.to_owned()))
+}
+
+fn path(folder: &Path, name: &str) -> Result<PathBuf, CompareError> {
+    check_name(name)?;
     Ok(baselines(folder).join(format!("{name}.jsonl.gz")))
 }
 

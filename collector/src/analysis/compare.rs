@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use chrono::{DateTime, Months, NaiveDate, NaiveTime, Utc};
 use thiserror::Error;
@@ -62,27 +63,42 @@ pub enum CompareError {
     Unreadable(#[from] io::Error),
 }
 
-/// The runs of both sides; `history` is where times are looked up.
-///
-/// # Errors
-/// [`CompareError`].
-pub fn sides<'a>(text: &str, history: &'a History) -> Result<[Runs<'a>; 2], CompareError> {
-    // Paths may hold `..` as well.
-    let mut splits = text.match_indices("..").map(|(at, dots)| [&text[..at], &text[at + dots.len()..]]);
-    let both = splits.find_map(|[before, after]| Some([(before, side(before)?), (after, side(after)?)]));
-    let Some(both) = both else {
-        return Err(CompareError::NotTwoSides(text.to_owned()));
-    };
-    let [before, after] = both.map(|(name, side)| {
-        let runs = runs_of(side, history)?;
-        if runs.runs.is_empty() {
-            return Err(CompareError::NoRuns(name.to_owned()));
-        }
-        Ok(runs)
-    });
-    let (mut before, after) = (before?, after?);
-    before.skipped += history.skipped.len();
-    Ok([before, after])
+/// What `BEFORE..AFTER` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sides([(String, Side); 2]);
+
+impl FromStr for Sides {
+    type Err = CompareError;
+
+    fn from_str(text: &str) -> Result<Self, CompareError> {
+        // Paths may hold `..` as well.
+        let mut splits = text.match_indices("..").map(|(at, dots)| [&text[..at], &text[at + dots.len()..]]);
+        let named = |name: &str| Some((name.to_owned(), side(name)?));
+        let both = splits.find_map(|[before, after]| Some([named(before)?, named(after)?]));
+        both.map(Self).ok_or_else(|| CompareError::NotTwoSides(text.to_owned()))
+    }
+}
+
+impl Sides {
+    /// Whether a side is a time of a history.
+    #[must_use]
+    pub fn are_in_history(&self) -> bool {
+        self.0.iter().any(|(_, side)| matches!(side, Side::Time(_)))
+    }
+
+    /// The runs of both sides; `history` is where times are looked up.
+    ///
+    /// # Errors
+    /// [`CompareError`].
+    pub fn runs<'a>(&self, history: &'a History) -> Result<[Runs<'a>; 2], CompareError> {
+        let [before, after] = self.0.each_ref().map(|(name, side)| {
+            let runs = runs_of(side, history)?;
+            if runs.runs.is_empty() { Err(CompareError::NoRuns(name.clone())) } else { Ok(runs) }
+        });
+        let (mut before, after) = (before?, after?);
+        before.skipped += history.skipped.len();
+        Ok([before, after])
+    }
 }
 
 fn side(text: &str) -> Option<Side> {
@@ -94,15 +110,15 @@ fn side(text: &str) -> Option<Side> {
     time.map(Side::Time).or_else(place)
 }
 
-fn runs_of(side: Side, history: &History) -> io::Result<Runs<'_>> {
+fn runs_of<'a>(side: &Side, history: &'a History) -> io::Result<Runs<'a>> {
     match side {
         Side::Time([since, until]) => {
-            let [from, to] = [since, until].map(|time| history.runs.partition_point(|run| run.start < time));
+            let [from, to] = [since, until].map(|time| history.runs.partition_point(|run| run.start < *time));
             let runs = history.runs.get(from..to).unwrap_or_default();
             Ok(Runs { runs: Cow::Borrowed(runs), skipped: 0 })
         }
         Side::Place(path) => {
-            let History { runs, skipped } = History::read(&[Input::Path(path)], Utc::now())?;
+            let History { runs, skipped } = History::read(&[Input::Path(path.clone())], Utc::now())?;
             Ok(Runs { runs: Cow::Owned(runs), skipped: skipped.len() })
         }
     }
@@ -153,7 +169,9 @@ mod tests {
         assert_eq!(side("."), Some(Side::Place(".".into())));
         assert_eq!(side("../.."), Some(Side::Place("../..".into())));
         assert_eq!((side("2026-13"), side("no such place"), side("")), (None, None, None));
-        assert!(sides("2026-01", &History::default()).is_err());
+        assert!("2026-01".parse::<Sides>().is_err());
+        assert!("2026-01..2026-02".parse::<Sides>().unwrap().are_in_history());
+        assert!(!"../.....".parse::<Sides>().unwrap().are_in_history());
     }
 
     #[test]
@@ -162,13 +180,15 @@ mod tests {
         let starts =
             ["2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z", "2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z"];
         let history = History { runs: starts.map(at).into(), skipped: Vec::new() };
-        let both = sides("2026-01..2026-02", &history).unwrap();
+        let sides: Sides = "2026-01..2026-02".parse().unwrap();
+        let both = sides.runs(&history).unwrap();
         let [before, after] = both.map(|side| match side.runs {
             Cow::Borrowed(runs) => runs.to_vec(),
             Cow::Owned(_) => panic!("runs of a period are copied"),
         });
         assert_eq!((&before[..], &after[..]), (&history.runs[1..3], &history.runs[3..]));
         // The end of the first period is before its beginning.
-        assert!(matches!(sides("2026-02/2025..2026-02", &history), Err(CompareError::NoRuns(_))));
+        let reversed: Sides = "2026-02/2025..2026-02".parse().unwrap();
+        assert!(matches!(reversed.runs(&history), Err(CompareError::NoRuns(_))));
     }
 }

@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use super::output::report_error;
 use super::{Exit, is_closed_pipe, refuse};
+use crate::analysis::compare::Sides;
 use crate::analysis::condition::Condition;
 use crate::analysis::document::Format;
 use crate::analysis::pack::pack;
@@ -55,13 +56,13 @@ struct CommandLine {
     report: Option<Report>,
     /// Compare two sides, each a day, a month, a quarter, a year, FROM/TO, a folder or a file: 2026-01..2026-02, 2026Q1..2026Q2.
     #[arg(long, value_name = "BEFORE..AFTER", conflicts_with_all = ["report", "since", "until", "last"])]
-    compare: Option<String>,
+    compare: Option<Sides>,
     /// Compare the runs with those that --save-baseline has kept under this name.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["report", "compare"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["report", "compare"], value_parser = baseline::check_name)]
     baseline: Option<String>,
     /// Keep the selected runs under a name, in the folder `baselines` of the records; then no report is printed unless one is
     /// asked for.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = baseline::check_name)]
     save_baseline: Option<String>,
     /// In which form a report is shown.
     #[arg(long, default_value = "text")]
@@ -170,7 +171,9 @@ impl CommandLine {
             out.flush()?;
             return Ok(false);
         }
-        let history = self.history(&folder)?;
+        let reads_history =
+            self.compare.as_ref().is_none_or(Sides::are_in_history) || self.save_baseline.is_some();
+        let history = if reads_history { self.history(&folder)? } else { History::default() };
         if let Some(name) = &self.save_baseline {
             let path = baseline::save(&self.baselines(), name, &history)?;
             writeln!(out, "{} runs are kept in {}", history.runs.len(), path.display())?;
@@ -181,7 +184,7 @@ impl CommandLine {
                 report::compare(&(&before).into(), &(&history).into()).show(self.format).as_bytes(),
             )?;
         } else if let Some(sides) = &self.compare {
-            let [before, after] = compare::sides(sides, &history)?;
+            let [before, after] = sides.runs(&history)?;
             out.write_all(report::compare(&before, &after).show(self.format).as_bytes())?;
             out.flush()?;
             return self.judge(&after.runs);

@@ -271,9 +271,13 @@ fn two_times_are_compared() {
     let places =
         analyze(&home, &["runs.jsonl", "--compare", "./before..after", "--format", "json"]).with(0).json();
     assert_eq!(places["sides"]["runs_before"], 1);
-    for wrong in ["2026-01", "2026-01..", "2026-01..nowhere", "2026-01..2027-01"] {
-        analyze(&home, &["runs.jsonl", "--compare", wrong]).with(1).error_line();
+    // Two places need no other records.
+    analyze(&home, &["--compare", "before..after", "--metrics-dir", "nowhere"]).with(0);
+    analyze(&home, &["runs.jsonl", "--compare", "2026-01..2027-01"]).with(1).error_line();
+    for wrong in ["2026-01", "2026-01..", "2026-01..nowhere", "2026Q5..2026Q2"] {
+        analyze(&home, &["runs.jsonl", "--compare", wrong]).with(2);
     }
+    analyze(&home, &["runs.jsonl", "--save-baseline", "../../x"]).with(2);
 }
 
 #[test]

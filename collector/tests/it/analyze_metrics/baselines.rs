@@ -39,7 +39,7 @@ fn quarters_are_compared() {
     let ended = analyze(&home, &["--compare", "2026Q1..2026Q2", "--format", "json"]);
     let row = row(&ended.with(0).json(), "Execution Time");
     assert_eq!((row["before"].as_f64(), row["after"].as_f64()), (Some(3.12), Some(2.82)));
-    let error = analyze(&home, &["--compare", "2026Q1..2026Q5"]).with(1).error_line().to_owned();
+    let error = analyze(&home, &["--compare", "2026Q1..2026Q5"]).with(2).stderr;
     assert!(error.contains("2026Q5"), "{error}");
 }
 
@@ -70,7 +70,7 @@ fn baseline_that_is_not_there_is_an_error_that_names_those_that_are() {
     let error = analyze(&home, &["--baseline", "two"]).with(1).error_line().to_owned();
     assert!(error.contains("no baseline `two`") && error.contains("saved are: one"), "{error}");
     for name in ["", "../one", ".one", "a b"] {
-        let error = analyze(&home, &["--save-baseline", name]).with(1).error_line().to_owned();
+        let error = analyze(&home, &["--save-baseline", name]).with(2).stderr;
         assert!(error.contains("not a name for a baseline"), "{error}");
     }
 }
