@@ -28,9 +28,11 @@ mod tables;
 mod traces;
 mod watch;
 
+use std::env;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::{env, io};
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand, ValueHint};
 
 use cache::CacheArguments;
@@ -47,6 +49,8 @@ use tables::TablesArguments;
 use watch::WatchArguments;
 
 pub use analyze_metrics::main as analyze_metrics;
+
+use crate::text::without_credentials;
 
 /// How a program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,7 +242,17 @@ pub fn collector() -> ExitCode {
 
 /// Prints why a command line was refused. Help and version come this way too, on stdout and as success.
 fn refuse(refused: &clap::Error) -> Exit {
-    let _ = refused.print();
+    let value = match refused.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) => value.as_str(),
+        _ => "",
+    };
+    let shown = without_credentials(value);
+    if shown == value {
+        let _ = refused.print();
+    } else {
+        let text = refused.render().to_string().replace(value, &shown);
+        let _ = write!(io::stderr(), "{text}");
+    }
     if refused.use_stderr() { Exit::Usage } else { Exit::Done }
 }
 

@@ -271,15 +271,33 @@ fn without_keys(text: &str) -> String {
 }
 
 /// A text in which the credentials of each address are hidden: what stands before its `@`, also where the scheme was
-/// forgotten, and the values of its query whose names are those of secrets.
+/// forgotten, and the values of its query that have no name or that of a secret. What stands between backticks, or begins with
+/// a scheme, is one address, spaces or not.
 #[must_use]
 pub fn without_credentials(text: &str) -> Cow<'_, str> {
     if !text.contains(['@', '?']) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(
-        text.split_inclusive(char::is_whitespace).map(|word| without_secrets(&without_user(word))).collect(),
-    )
+    if is_address(text) {
+        return Cow::Owned(without_secrets(&without_user(text)));
+    }
+    let mut safe = String::with_capacity(text.len());
+    for (number, part) in text.split('`').enumerate() {
+        safe.push_str(if number == 0 { "" } else { "`" });
+        if number % 2 == 1 && is_address(part) {
+            safe.push_str(&without_secrets(&without_user(part)));
+        } else {
+            let words = part.split_inclusive(char::is_whitespace);
+            safe.extend(words.map(|word| without_secrets(&without_user(word))));
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Whether a text begins with a scheme, such as `https://`.
+fn is_address(text: &str) -> bool {
+    let is_scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+');
+    text.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty() && is_scheme(scheme))
 }
 
 fn without_user(word: &str) -> Cow<'_, str> {
@@ -300,6 +318,8 @@ fn without_secrets(word: &str) -> String {
                 value.find(['&', ';', '`', '\'', '"', ')', '<', '>', ',']).unwrap_or(value.trim_end().len());
             format!("{name}=***{}", &value[end..])
         }
+        // It may be a token.
+        None if is_address(address) && !pair.trim().is_empty() => HIDDEN.to_owned(),
         _ => pair.to_owned(),
     });
     format!("{address}?{}", hidden.collect::<String>())
@@ -351,6 +371,10 @@ mod tests {
                 "`https://host/x?a=1&X-Amz-Signature=***&b=2`: no",
             ),
             ("https://u:p@host/?API_KEY=secret now", "https://***@host/?API_KEY=*** now"),
+            ("https://user:se cret@host/x", "https://***@host/x"),
+            ("f.toml:1: feed: `https://user:se cret@host/x`: no", "f.toml:1: feed: `https://***@host/x`: no"),
+            ("https://host/x?secret", "https://host/x?***"),
+            ("is it me@example.org? yes", "is it me@example.org? yes"),
             (
                 "https://host/x?locationname=Stockholm;Uppsala&type=Brand",
                 "https://host/x?locationname=Stockholm;Uppsala&type=Brand",

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::{Args, ValueHint};
 use tracing::{error, warn};
 
@@ -71,6 +72,7 @@ pub(super) async fn open_mirror(
 }
 
 pub(super) fn mirror(settings: &Settings, arguments: &MirrorArguments) -> Result<Exit, Failure> {
+    settings.check_apart(&arguments.to).map_err(|reason| Failure::Usage(anyhow!("--to: {reason}")))?;
     let (runtime, clock) = (runtime()?, system_clock());
     let options = MirrorOptions { max_rate: arguments.max_rate, verify: arguments.verify };
     let mirror = runtime.block_on(open_mirror(settings, &arguments.to, options, &clock))?;

@@ -3,7 +3,6 @@
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
 use chrono::NaiveDate;
 use clap::{Args, value_parser};
 use serde_json::json;
@@ -151,11 +150,7 @@ async fn write_events(
 
 fn query_from(arguments: &QueryArguments) -> anyhow::Result<Query> {
     let QueryArguments { from, to, revisions, .. } = *arguments;
-    if let (Some(from), Some(to)) = (from, to)
-        && from > to
-    {
-        return Err(anyhow!("--from {from} is after --to {to}"));
-    }
+    parsers::check_period(from, to)?;
     let filter = Filter {
         types: arguments.kind.clone(),
         locations: arguments.location.clone(),

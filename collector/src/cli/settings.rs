@@ -7,6 +7,7 @@
 mod config_file;
 mod folders;
 mod groups;
+mod nesting;
 pub(super) mod parsers;
 pub(super) mod python;
 #[cfg(test)]
@@ -166,6 +167,7 @@ impl Settings {
             }
         }
         settings.store.bucket.check_secrets()?;
+        settings.check_folders(values)?;
         Ok(settings)
     }
 

@@ -80,7 +80,7 @@ impl FromStr for Target {
         }
         if !is_subject(name) {
             return Err(InvalidTarget(
-                "the subject is not valid: it has no wildcards, spaces or empty parts",
+                "the subject is not valid: it has no wildcards, spaces, `?`, `#` or empty parts",
             ));
         }
         Ok(Self::Nats { servers, subject: name.to_owned(), tls })
@@ -95,7 +95,9 @@ fn is_topic(name: &str) -> bool {
 fn is_subject(name: &str) -> bool {
     let is_token = |token: &str| {
         !token.is_empty()
-            && token.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'>' | b'/'))
+            && token
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'>' | b'/' | b'?' | b'#'))
     };
     name.split('.').all(is_token) && !name.starts_with('$')
 }
@@ -159,6 +161,8 @@ mod tests {
             "nats://h:99999/x",
             "nats://h,,i/x",
             "nats://h/a b",
+            "nats://h/a?token=secret",
+            "nats://h/a#secret",
             "kafka://h",
             "kafka://h/",
             "kafka://h/..",

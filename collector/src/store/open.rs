@@ -41,6 +41,7 @@ impl FromStr for StoreAddress {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         match text.split_once("://") {
+            None if text.is_empty() => Err("a folder or an address is missing".into()),
             None => Ok(Self::Folder(PathBuf::from(text))),
             Some(("oci", _)) => BucketPath::parse(text).map(Self::ObjectStorage),
             Some(("s3", _)) => S3Path::parse(text).map(Self::S3),

@@ -123,6 +123,7 @@ pub(crate) struct BucketSettings {
     pub(crate) region: Option<String>,
     /// Address, instead of the region's
     #[arg(long, value_name = "URL", env = "OCI_ENDPOINT")]
+    #[arg(value_parser = parsers::service_address)]
     pub(crate) endpoint: Option<Url>,
     /// Where the URL names an s3:// bucket: path, host
     #[arg(long, value_name = "PLACE", default_value = "path", hide_possible_values = true)]
@@ -152,12 +153,15 @@ pub(crate) struct BucketSettings {
     pub(crate) secret_private_key: Option<String>,
     /// Address of the Vault, instead of the region's
     #[arg(long, value_name = "URL")]
+    #[arg(value_parser = parsers::service_address)]
     pub(crate) vault_endpoint: Option<Url>,
     /// Address of the federation service, instead of the region's
     #[arg(long, value_name = "URL")]
+    #[arg(value_parser = parsers::service_address)]
     pub(crate) auth_endpoint: Option<Url>,
     /// Address of the instance's metadata service
     #[arg(long, value_name = "URL", env = "OCI_METADATA_BASE_URL", default_value = METADATA_URL)]
+    #[arg(value_parser = parsers::service_address)]
     pub(crate) metadata_url: Url,
 }
 
@@ -371,6 +375,7 @@ pub(crate) struct ReplicaSettings {
     pub(crate) peer_region: Option<String>,
     /// Address of the service of the other store, instead of the region's
     #[arg(long, value_name = "URL", hide_short_help = true)]
+    #[arg(value_parser = parsers::service_address)]
     pub(crate) peer_endpoint: Option<Url>,
 }
 

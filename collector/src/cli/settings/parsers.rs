@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::bail;
 use bytesize::ByteSize;
 use chrono::NaiveDate;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use tracing::level_filters::LevelFilter;
+use url::Url;
 
 use super::folders;
 use crate::archive::InvalidCursor;
@@ -19,6 +21,24 @@ use crate::store::SignerKind;
 /// A day, such as 2026-01-31.
 pub(crate) fn day(text: &str) -> Result<NaiveDate, &'static str> {
     NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| "not a day such as 2026-01-31")
+}
+
+/// Refuses a period whose first day is after its last.
+pub(crate) fn check_period(from: Option<NaiveDate>, to: Option<NaiveDate>) -> anyhow::Result<()> {
+    match (from, to) {
+        (Some(from), Some(to)) if from > to => bail!("--from {from} is after --to {to}"),
+        _ => Ok(()),
+    }
+}
+
+/// The address of a service. It is shown and logged.
+pub(super) fn service_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("not a valid address: {error}"))?;
+    if url.username().is_empty() && url.password().is_none() {
+        Ok(url)
+    } else {
+        Err("a user name or password would end up in logs".to_owned())
+    }
 }
 
 /// The address that the service listens on, if any.
