@@ -3,7 +3,6 @@
 mod publish;
 mod python;
 
-use std::env;
 use std::ffi::{CStr, CString, OsString};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -12,6 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::{Context as _, anyhow};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -28,6 +28,7 @@ use crate::archive::{Archive, ArchiveOptions, ledger_key};
 use crate::clock::{CLOCK_TOLERANCE, SharedClock};
 use crate::event::Response;
 use crate::feed::{Feed, FeedError, Source};
+use crate::files::{FileKind, check_folder};
 use crate::store::probe::{self, Probe};
 use crate::store::remote::clock_ahead_of;
 use crate::store::{LocalStore, OpenStore};
@@ -189,6 +190,7 @@ impl Round {
 
 async fn examine(settings: &Settings, clock: &SharedClock, round: &mut Round) -> Result<(), Failure> {
     examine_store(settings, clock, round).await?;
+    examine_peers(settings, clock, round).await?;
     examine_feed(settings, clock, round).await?;
     publish::examine(settings, round).await?;
     let records = settings.record_paths();
@@ -200,6 +202,12 @@ async fn examine(settings: &Settings, clock: &SharedClock, round: &mut Round) ->
     ];
     for (name, folder) in folders {
         examine_folder(name, folder, round)?;
+    }
+    if let Ok(metadata) = fs::metadata(&records.health_file)
+        && !metadata.is_file()
+    {
+        let detail = format!("{} is {}", records.health_file.display(), FileKind::of(&metadata).describe());
+        round.advise("health", CheckResult::Failed, detail, "name a file that exists or can be made")?;
     }
     examine_space(settings.store.store.folder().unwrap_or(&records.metrics_dir), round)?;
     Ok(())
@@ -280,6 +288,27 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
                 error.to_string(),
                 "`collector repair --dry-run`",
             )?;
+        }
+    }
+    Ok(())
+}
+
+/// Looks at the other stores that a run or the service uses.
+async fn examine_peers(settings: &Settings, clock: &SharedClock, round: &mut Round) -> io::Result<()> {
+    let replica = &settings.replica;
+    for (name, address) in [("replica", &replica.mirror_to), ("epoch store", &replica.epoch_store)] {
+        let Some(address) = address else { continue };
+        let looked_at = async {
+            let store = settings.peer(address).open(clock).await?.store;
+            store.head(&ledger_key()).await?;
+            Ok::<_, anyhow::Error>(store.location())
+        };
+        match looked_at.await {
+            Ok(location) => round.note(name, CheckResult::Ok, format!("{location} can be read"))?,
+            Err(error) => {
+                let advice = "check address, credentials and permissions of this store";
+                round.advise(name, CheckResult::Failed, output::one_line(&error), advice)?;
+            }
         }
     }
     Ok(())
@@ -421,16 +450,12 @@ fn seconds(time: Duration) -> String {
 /// Whether files can be made in a folder, or in the one that it would be made in.
 fn examine_folder(name: &'static str, folder: &Path, round: &mut Round) -> io::Result<()> {
     let there = nearest(folder);
-    match tempfile::tempfile_in(there) {
+    match check_folder(folder).and_then(|()| tempfile::tempfile_in(there)) {
         Ok(_) => round.note(name, CheckResult::Ok, format!("{} can be written", folder.display())),
         Err(error) => {
-            let detail = format!("{}: {error}", there.display());
-            round.advise(
-                name,
-                CheckResult::Failed,
-                detail,
-                "give the user that runs this the right to write there",
-            )
+            let detail = format!("{}: {error}", folder.display());
+            let advice = "name a folder that the user who runs this may write to";
+            round.advise(name, CheckResult::Failed, detail, advice)
         }
     }
 }

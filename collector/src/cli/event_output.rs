@@ -33,9 +33,9 @@ pub(super) struct FormatArguments {
     /// Only these fields of an event
     #[arg(long, value_name = "FIELD,…", value_delimiter = ',', value_parser = PossibleValuesParser::new(FIELDS))]
     fields: Vec<String>,
-    /// Output format
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: Format,
+    /// Output format [default: table]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    format: Option<Format>,
     /// Count the events by this field instead of printing them
     #[arg(long, value_name = "FIELD", conflicts_with_all = ["fields", "limit"])]
     #[arg(value_parser = names(COUNTS))]
@@ -69,7 +69,7 @@ pub(super) struct Row<'a> {
 impl FormatArguments {
     /// Refuses what only events of the archive have.
     pub(super) fn check_outside_archive(&self) -> Result<(), Failure> {
-        if self.format == Format::Parquet {
+        if self.format == Some(Format::Parquet) {
             let reason =
                 "--format parquet: its columns name objects of the archive; `collector query` writes it";
             return Err(Failure::Usage(anyhow!(reason)));
@@ -100,13 +100,13 @@ pub(super) trait EventWriter {
     fn finish(&mut self, next: Option<&Cursor>) -> anyhow::Result<()>;
 }
 
-/// A writer of the format that the options choose; JSON with `--json`.
+/// A writer of the format that the options choose; JSON if that is set and no format is named.
 pub(super) fn event_writer<'a>(
     json: bool,
     arguments: &FormatArguments,
     out: &'a mut dyn Write,
 ) -> Result<Box<dyn EventWriter + 'a>, Failure> {
-    let format = if json { Format::Json } else { arguments.format };
+    let format = arguments.format.unwrap_or(if json { Format::Json } else { Format::Table });
     if format == Format::Parquet {
         return parquet_writer(arguments, out);
     }

@@ -85,10 +85,9 @@ pub(super) fn fetch(settings: &Settings, arguments: &FetchArguments) -> Result<E
     }
     let mut exit = Exit::Done;
     for (selection, error) in selected.failures {
-        exit = output::report_error(
-            &anyhow::Error::from(error).context(format!("{selection} cannot be read")),
-            Exit::Failed,
-        );
+        let (error, is_all) = (anyhow::Error::from(error), selection == Selection::default());
+        let error = if is_all { error } else { error.context(format!("{selection} cannot be read")) };
+        exit = output::report_error(&error, Exit::Failed);
     }
     Ok(exit)
 }

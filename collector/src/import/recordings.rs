@@ -195,7 +195,7 @@ pub(super) fn is_json(path: &Path) -> bool {
 
 /// The second in a file's name: its last run of nine to eleven digits.
 pub(crate) fn recorded_at(path: &Path) -> Option<DateTime<Utc>> {
-    let name = path.file_stem()?.to_str()?;
+    let name = path.file_stem()?.to_string_lossy();
     let digits = name.rsplit(|it: char| !it.is_ascii_digit()).find(|run| (9..=11).contains(&run.len()))?;
     DateTime::from_timestamp(digits.parse().ok()?, 0)
 }

@@ -34,7 +34,7 @@ pub(super) enum Compression {
 impl Compression {
     /// The compression that the name of an archive states; nothing if it does not name an archive.
     pub(super) fn of_name(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
+        let name = path.file_name()?.to_string_lossy();
         let endings: [(&[&str], Self); 4] = [
             (&[".tar"], Self::None),
             (&[".tar.gz", ".tgz"], Self::Gzip),

@@ -70,6 +70,15 @@ fn what_a_run_would_miss_is_named() {
         ended.stdout
     );
 
+    let folders =
+        ["--health-file", ".", "--metrics-dir", "file/x", "--mirror-to", "file/x", "--epoch-store", "file/y"];
+    let found = verdicts(&doctor(&home, &folders).with(1));
+    for name in ["health", "records", "replica", "epoch store"] {
+        assert_eq!(found[name], "failed", "{name}");
+    }
+    home.collector(&["mirror", "--to", "replica"]).with(0);
+    assert_eq!(verdicts(&doctor(&home, &["--mirror-to", "replica"]))["replica"], "ok");
+
     let ledger = home.path("data/metadata/last_seen.json");
     fs::write(&ledger, "not a ledger").unwrap();
     let ended = doctor(&home, &[]).with(1);

@@ -1,7 +1,9 @@
 //! Imports store what single runs would have stored, whatever is stored together.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
@@ -13,7 +15,7 @@ use fixtures::{Feed, FeedConfig};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::support::Home;
+use crate::support::{Home, fixture};
 
 /// Elements that are not valid events.
 const INVALID: [&str; 4] = [r#"{"id":"x"}"#, "7", r#"{"id":1}"#, r#"{"id":8,"datetime":"soon"}"#];
@@ -153,4 +155,14 @@ proptest! {
             prop_assert_eq!(found.1.get(member), Some(value), "{}", member);
         }
     }
+}
+
+#[test]
+fn name_that_is_not_unicode_states_the_time_as_well() {
+    let home = Home::new();
+    let body = std::fs::read(fixture("response.json")).unwrap();
+    home.write("polls/1767700003.json", &body);
+    let name = OsStr::from_bytes(b"h\xe4ndelser-1767700002.json");
+    std::fs::write(home.path("polls").join(name), &body).unwrap();
+    assert_eq!(home.collector(&["import", "--json", "polls"]).with(0).json()["responses"], 2);
 }

@@ -337,3 +337,30 @@ fn what_makes_no_sense_is_refused() {
         "error: there is no archive in ./data"
     );
 }
+
+#[test]
+fn closed_pipe_is_no_error() {
+    let home = Home::new();
+    home.run_json(fixture("response.json"));
+    for format in ["table", "jsonl", "csv", "json", "parquet"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = home.command(&["query", "--format", format]).stdout(writer).output().unwrap();
+        assert_eq!(
+            (ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()),
+            (Some(0), ""),
+            "{format}"
+        );
+    }
+}
+
+#[test]
+fn named_format_beats_the_variable() {
+    let home = Home::new();
+    home.run_json(fixture("response.json"));
+    let printed = |arguments: &[&str]| {
+        let mut command = home.command(&[&["query", "--limit", "1"], arguments].concat());
+        String::from_utf8(command.env("COLLECTOR_JSON", "true").output().unwrap().stdout).unwrap()
+    };
+    assert!(printed(&["--format", "csv"]).starts_with("id,") && printed(&[]).starts_with('{'));
+}

@@ -1,8 +1,9 @@
 //! `--format parquet`: the columns of the table of revisions.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use anyhow::{Context as _, ensure};
+use parquet::errors::ParquetError;
 
 use super::{EventWriter, Row};
 use crate::query::Cursor;
@@ -17,7 +18,18 @@ pub(super) struct Parquet<'a> {
 
 impl<'a> Parquet<'a> {
     pub(super) fn new(out: &'a mut dyn Write) -> anyhow::Result<Self> {
-        Ok(Self { file: Some(AnswerWriter::new(out)?), left_out: 0 })
+        Ok(Self { file: Some(AnswerWriter::new(out).map_err(own_error)?), left_out: 0 })
+    }
+}
+
+/// An error of the output as such, so that a closed pipe is recognized.
+fn own_error(error: ParquetError) -> anyhow::Error {
+    match error {
+        ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(error) => (*error).into(),
+            Err(source) => ParquetError::External(source).into(),
+        },
+        error => error.into(),
     }
 }
 
@@ -25,12 +37,12 @@ impl EventWriter for Parquet<'_> {
     fn write(&mut self, row: &Row<'_>) -> anyhow::Result<()> {
         let (object, number) = row.line.context("the event stands in no object")?;
         let file = self.file.as_mut().context("the file is finished")?;
-        self.left_out += u64::from(!file.push(object, number, row.json)?);
+        self.left_out += u64::from(!file.push(object, number, row.json).map_err(own_error)?);
         Ok(())
     }
 
     fn finish(&mut self, _: Option<&Cursor>) -> anyhow::Result<()> {
-        self.file.take().map_or(Ok(()), AnswerWriter::finish)?;
+        self.file.take().map_or(Ok(()), AnswerWriter::finish).map_err(own_error)?;
         let left_out = self.left_out;
         ensure!(
             left_out == 0,
