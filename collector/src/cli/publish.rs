@@ -58,15 +58,31 @@ pub(super) struct PublishArguments {
 }
 
 impl PublishArguments {
-    fn options(&self, settings: &Settings) -> PublishOptions {
-        let from = match &self.from {
-            Some(cursor) => Beginning::After(cursor.clone()),
-            None if self.from_start => Beginning::Start,
-            None => settings.publish.publish_from.clone().unwrap_or_default(),
-        };
-        let defaults =
-            PublishOptions { kinds: self.kinds.clone(), from, seed: unique(), ..PublishOptions::default() };
-        if self.follow { PublishOptions { failures: None, ..defaults } } else { defaults }
+    fn options(&self, settings: &Settings, target: &Target) -> PublishOptions {
+        let mut options = PublishOptions { kinds: self.kinds.clone(), ..options(settings, target) };
+        if let Some(cursor) = &self.from {
+            options.from = Beginning::After(cursor.clone());
+        } else if self.from_start {
+            options.from = Beginning::Start;
+        }
+        if self.follow {
+            options.failures = None;
+        }
+        options
+    }
+}
+
+/// How is published as the settings say.
+fn options(settings: &Settings, target: &Target) -> PublishOptions {
+    let defaults = PublishOptions::default();
+    // The end of a transaction takes several round trips, whatever it holds.
+    let factor = if matches!(target, Target::Kafka { .. }) { 4 } else { 1 };
+    PublishOptions {
+        from: settings.publish.publish_from.clone().unwrap_or_default(),
+        batch_messages: factor * defaults.batch_messages,
+        batch_bytes: factor * defaults.batch_bytes,
+        seed: unique(),
+        ..defaults
     }
 }
 
@@ -85,7 +101,8 @@ pub(super) fn publish(settings: &Settings, arguments: &PublishArguments) -> Resu
     runtime.block_on(async {
         let archive = published_archive(settings, &clock).await?;
         let broker = open_broker(settings, target)?;
-        let mut publisher = Publisher::new(&archive, broker, clock.clone(), arguments.options(settings));
+        let mut publisher =
+            Publisher::new(&archive, broker, clock.clone(), arguments.options(settings, target));
         let begun = Instant::now();
         let result = if arguments.follow {
             follow(&mut publisher, &clock).await
@@ -209,12 +226,8 @@ async fn publish_until_failure(
     let clock = system_clock();
     let archive = published_archive(settings, &clock).await?;
     let target = settings.publish.publish_to.as_ref().ok_or_else(|| anyhow!("publish_to is not set"))?;
-    let options = PublishOptions {
-        from: settings.publish.publish_from.clone().unwrap_or_default(),
-        seed: unique(),
-        ..PublishOptions::default()
-    };
-    let mut publisher = Publisher::new(&archive, open_broker(settings, target)?, clock.clone(), options);
+    let broker = open_broker(settings, target)?;
+    let mut publisher = Publisher::new(&archive, broker, clock.clone(), options(settings, target));
     let mut noted = PublishReport::default();
     loop {
         match publisher.catch_up().await {
