@@ -15,9 +15,13 @@ use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 use crate::support::{Ended, Home, fixture};
 
 /// Number of kills, unless the variable `KILLS` is set. Each comes at another moment of the program's work.
-const KILLS: u32 = 150;
-/// How often several are started at once.
-const RACES: usize = 200;
+const KILLS: u32 = 60;
+/// How often several are started at once, unless the variable `RACES` is set.
+const RACES: u32 = 50;
+
+fn number(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
 
 /// Recorded responses of a feed that misbehaves, in a folder of the home.
 fn record(home: &Home, responses: u32) -> BTreeMap<i64, usize> {
@@ -90,7 +94,7 @@ fn killed_at_any_moment_and_started_again_it_comes_to_the_same_archive() {
     assert_eq!(all_ids(&undisturbed), seen.keys().copied().collect::<Vec<_>>());
 
     let mut rng = Pcg64Mcg::seed_from_u64(1);
-    let wanted = std::env::var("KILLS").map_or(KILLS, |text| text.parse().unwrap());
+    let wanted = number("KILLS", KILLS);
     let mut kills = 0;
     while kills < wanted {
         let home = Home::new();
@@ -157,7 +161,7 @@ fn a_repair_killed_at_any_moment_and_started_again_loses_no_line() {
 
 #[test]
 fn several_at_once_store_everything_once_and_none_fails_for_the_others() {
-    for race in 0..RACES {
+    for race in 0..number("RACES", RACES) {
         let home = Home::new();
         let start = || {
             let mut command =
