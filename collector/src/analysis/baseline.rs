@@ -53,10 +53,10 @@ fn baselines(folder: &Path) -> PathBuf {
     folder.join("baselines")
 }
 
-/// A name that a baseline can have.
+/// Checks the name of a baseline, and returns it.
 ///
 /// # Errors
-/// [`CompareError::BaselineName`] if it cannot.
+/// [`CompareError::BaselineName`] if it holds more than letters, digits, `.`, `_` and `-`, or begins with `.`.
 pub fn check_name(name: &str) -> Result<String, CompareError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let is_name = !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain);

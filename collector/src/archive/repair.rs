@@ -45,8 +45,8 @@ pub struct Repair {
     /// Objects that are not as they were committed. Their content is noted in the journal.
     pub altered: usize,
     /// The names of both, the first [`MOST_PROBLEMS`] of them.
-    pub noted: Vec<String>,
-    /// Records of the journal that were absent. What they named is no longer among the changes.
+    pub noted_objects: Vec<String>,
+    /// Records of the journal that were missing and are written anew. `changes` does not return the objects that they named.
     pub journal_records: usize,
     /// Whether the ledger was made anew from the archive.
     pub ledger_rebuilt: bool,
@@ -222,7 +222,8 @@ impl Repair {
         self.objects = plan(audit).len();
         self.absent = audit.altered.iter().filter(|object| is_gone(object)).count();
         self.altered = audit.altered.len() - self.absent;
-        self.noted = audit.altered.iter().take(MOST_PROBLEMS).map(|object| object.key.clone()).collect();
+        self.noted_objects =
+            audit.altered.iter().take(MOST_PROBLEMS).map(|object| object.key.clone()).collect();
         self.journal_records = audit.journal_gaps.len();
     }
 

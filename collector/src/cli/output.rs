@@ -324,13 +324,13 @@ pub(crate) fn print_repair(repair: &Repair, store: &str) -> io::Result<()> {
 
 /// What a repair cannot bring back.
 fn note_losses(text: &mut String, repair: &Repair) {
-    let Repair { absent, altered, noted, journal_records, .. } = repair;
+    let Repair { absent, altered, noted_objects, journal_records, .. } = repair;
     for (count, what) in [(*absent, "the loss"), (*altered, "the changed content")] {
         if count > 0 {
             let _ = writeln!(text, "  noted {what} of {} in the journal", counted(count, "object"));
         }
     }
-    for name in noted.iter().take(PROBLEMS_SHOWN) {
+    for name in noted_objects.iter().take(PROBLEMS_SHOWN) {
         let _ = writeln!(text, "    {}", printable(name));
     }
     if absent + altered > PROBLEMS_SHOWN {

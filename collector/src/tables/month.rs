@@ -83,7 +83,7 @@ pub struct Months {
     pub(crate) to: Option<Month>,
 }
 
-/// What is written of [`Months`].
+/// The form of [`Months`] in the manifest, before it is checked.
 #[derive(Deserialize)]
 struct Ends {
     #[serde(default)]
@@ -101,8 +101,8 @@ impl TryFrom<Ends> for Months {
 }
 
 impl Months {
-    /// From the earliest one in the archive if there is no first, to the latest if there is no last. Nothing if the first is
-    /// after the last.
+    /// The months between two ends. Without `from` they begin with the earliest month in the archive, without `to` they end with
+    /// the latest. Returns `None` if `from` is after `to`.
     #[must_use]
     pub fn new(from: Option<Month>, to: Option<Month>) -> Option<Self> {
         let is_reversed = from.zip(to).is_some_and(|(from, to)| from > to);
