@@ -312,17 +312,24 @@ fn without_user(word: &str) -> Cow<'_, str> {
 
 fn without_secrets(word: &str) -> String {
     let Some((address, query)) = word.split_once('?') else { return word.to_owned() };
-    let hidden = query.split_inclusive(['&', ';']).map(|pair| match pair.split_once('=') {
-        Some((name, value)) if is_secret(name) => {
-            let end =
-                value.find(['&', ';', '`', '\'', '"', ')', '<', '>', ',']).unwrap_or(value.trim_end().len());
-            format!("{name}=***{}", &value[end..])
+    let mut safe = format!("{address}?");
+    // What follows a semicolon may be more of the value before it; what has no name may be a token.
+    let (mut is_hidden, mut is_more) = (false, false);
+    for pair in query.split_inclusive(['&', ';']) {
+        let (name, value) = pair.split_at(pair.find('=').map_or(0, |sign| sign + 1));
+        if !name.is_empty() {
+            is_hidden = is_secret(name);
+        } else if !is_more {
+            is_hidden = is_address(address);
         }
-        // It may be a token.
-        None if is_address(address) && !pair.trim().is_empty() => HIDDEN.to_owned(),
-        _ => pair.to_owned(),
-    });
-    format!("{address}?{}", hidden.collect::<String>())
+        let end =
+            value.find(['&', ';', '`', '\'', '"', ')', '<', '>', ',']).unwrap_or(value.trim_end().len());
+        safe.push_str(name);
+        safe.push_str(if is_hidden && end > 0 { HIDDEN } else { &value[..end] });
+        safe.push_str(&value[end..]);
+        is_more = pair.ends_with(';');
+    }
+    safe
 }
 
 /// Whether the name of a value in a query is that of a secret.
@@ -370,10 +377,13 @@ mod tests {
                 "`https://host/x?a=1&X-Amz-Signature=secret&b=2`: no",
                 "`https://host/x?a=1&X-Amz-Signature=***&b=2`: no",
             ),
-            ("https://u:p@host/?API_KEY=secret now", "https://***@host/?API_KEY=*** now"),
+            ("open https://u:p@host/?API_KEY=secret now", "open https://***@host/?API_KEY=*** now"),
+            ("https://host/?API_KEY=se cret", "https://host/?API_KEY=***"),
             ("https://user:se cret@host/x", "https://***@host/x"),
             ("f.toml:1: feed: `https://user:se cret@host/x`: no", "f.toml:1: feed: `https://***@host/x`: no"),
             ("https://host/x?secret", "https://host/x?***"),
+            ("https://host/x?a=1&secret", "https://host/x?a=1&***"),
+            ("https://host/x?a=1;token=secret;more&b=2", "https://host/x?a=1;token=***;***&b=2"),
             ("is it me@example.org? yes", "is it me@example.org? yes"),
             (
                 "https://host/x?locationname=Stockholm;Uppsala&type=Brand",
