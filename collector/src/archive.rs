@@ -247,7 +247,7 @@ impl Archive {
     /// The archive in `store`.
     #[must_use]
     pub fn new(store: SharedStore, clock: SharedClock, options: ArchiveOptions) -> Self {
-        let (liveness, memory) = (Arc::new(ThisProcess::default()), Arc::new(ProcessMemory::default()));
+        let (liveness, memory) = (ThisProcess::shared(), Arc::new(ProcessMemory::default()));
         Self {
             store,
             clock,

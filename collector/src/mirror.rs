@@ -422,14 +422,15 @@ impl Mirror {
     async fn begin_replica(&self, source: &Ledger) -> Result<Snapshot, Interruption> {
         let store = self.target.store();
         let role = self.role(source, 0);
-        let found = if let Some(found) = Role::read(store).await? {
-            found
-        } else {
-            self.require_empty().await?;
-            if !role.create(store).await? {
-                return Err(Interruption::Changed);
+        // Looked for before the role, which comes first: what another update begins meanwhile is not taken for something else.
+        let object = self.first_object().await?;
+        let found = match (Role::read(store).await?, object) {
+            (Some(found), _) => found,
+            (None, Some(object)) => {
+                return Err(MirrorError::NotEmpty { location: store.location(), object }.into());
             }
-            role.clone()
+            (None, None) if role.create(store).await? => role.clone(),
+            (None, None) => return Err(Interruption::Changed),
         };
         if found.archive != role.archive || found.role != Duty::Replica {
             let (found, expected) = (found.archive, role.archive);
@@ -446,14 +447,11 @@ impl Mirror {
         }
     }
 
-    async fn require_empty(&self) -> Result<(), MirrorError> {
-        let store = self.target.store();
-        let page = store.list_page("", &PageStart::First).await?;
+    /// The name of something that the target holds.
+    async fn first_object(&self) -> Result<Option<String>, StoreError> {
+        let page = self.target.store().list_page("", &PageStart::First).await?;
         let found = page.objects.first().map(|listed| listed.key.to_string());
-        match found.or_else(|| page.foreign.first().map(|foreign| foreign.name.clone())) {
-            Some(object) => Err(MirrorError::NotEmpty { location: store.location(), object }),
-            None => Ok(()),
-        }
+        Ok(found.or_else(|| page.foreign.first().map(|foreign| foreign.name.clone())))
     }
 
     fn replica(&self, epoch: u64, complete: bool) -> Replica {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use nix::errno::Errno;
@@ -91,6 +91,14 @@ impl Default for ThisProcess {
             started: start_of(process).unwrap_or_default(),
             has_proc: cfg!(target_os = "linux"),
         }
+    }
+}
+
+impl ThisProcess {
+    /// This process, whose facts are looked up once.
+    pub(crate) fn shared() -> Arc<Self> {
+        static SHARED: LazyLock<Arc<ThisProcess>> = LazyLock::new(Arc::default);
+        Arc::clone(&SHARED)
     }
 }
 

@@ -19,7 +19,7 @@ const KILLS: u32 = 60;
 /// How often several are started at once, unless the variable `RACES` is set.
 const RACES: u32 = 50;
 
-fn number(variable: &str, default: u32) -> u32 {
+pub(crate) fn number(variable: &str, default: u32) -> u32 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
 }
 

@@ -1,13 +1,14 @@
 //! A replica in another store: copied, kept up to date, promoted, and brought together after a split.
 
 mod broken_off;
+mod processes;
 mod program;
 mod reconciled;
 mod refusals;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -28,14 +29,16 @@ struct Region {
     name: &'static str,
     inner: Arc<MemoryStore>,
     asked: Mutex<BTreeMap<&'static str, usize>>,
-    /// Requests that are still answered; all if negative when read as signed.
+    /// Number of requests that are still answered.
     left: AtomicUsize,
-    refuses_writes: AtomicBool,
+    /// Number of writes that are still accepted.
+    writes_left: AtomicUsize,
 }
 
 impl Region {
     fn new(name: &'static str) -> Self {
-        Self { name, left: AtomicUsize::new(usize::MAX), ..Self::default() }
+        let all = || AtomicUsize::new(usize::MAX);
+        Self { name, left: all(), writes_left: all(), ..Self::default() }
     }
 
     /// The same objects, as another process reaches them.
@@ -50,14 +53,19 @@ impl Region {
 
     fn ask(&self, operation: Operation, what: &'static str) -> Result<(), StoreError> {
         *self.asked.lock().unwrap().entry(what).or_default() += 1;
-        let take = |left: usize| left.checked_sub(1);
+        let take = |left: &AtomicUsize| {
+            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+        };
         let is_write = !matches!(operation, Operation::Get | Operation::List);
-        let is_refused = is_write && self.refuses_writes.load(Ordering::SeqCst);
-        if !is_refused && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
+        let source = if is_write && !take(&self.writes_left) {
+            "the quota is reached"
+        } else if !take(&self.left) {
+            "no answer"
+        } else {
             return Ok(());
-        }
-        let (target, source) = (self.name.to_owned(), "no answer".into());
-        Err(StoreError { operation, target, outcome_unknown: false, source })
+        };
+        let target = self.name.to_owned();
+        Err(StoreError { operation, target, outcome_unknown: false, source: source.into() })
     }
 
     fn objects(&self) -> BTreeMap<String, Vec<u8>> {
@@ -310,10 +318,10 @@ fn old_primary_is_not_fenced_for_a_replica_that_cannot_be_written() {
     let (mut a, b) = (Site::new("a"), Site::new("b"));
     a.run(&events(0..40));
     mirror(&a, &b);
-    b.region.refuses_writes.store(true, Ordering::SeqCst);
+    b.region.writes_left.store(0, Ordering::SeqCst);
     assert!(promote(&b, Some(&a)).is_err());
     a.run(&events(3..43));
-    b.region.refuses_writes.store(false, Ordering::SeqCst);
+    b.region.writes_left.store(usize::MAX, Ordering::SeqCst);
     assert_eq!(promote(&b, Some(&a)).unwrap().fence, OldPrimary::Fenced);
     assert_eq!(b.ids(), (0..43).collect::<Vec<_>>());
 }

@@ -8,20 +8,17 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use collector::archive::{Archive, ArchiveOptions, Kind, Place, ProcessMemory};
 use collector::clock::{Clock as _, VirtualClock};
-use collector::event::{self, EventId, Fingerprint};
 use collector::ledger::{Ledger, LedgerDocument};
 use collector::store::StoreError;
 use futures_util::FutureExt as _;
 
 use crate::process::{Census, Process, Said, Task, work};
 use crate::rng::SeededRng;
-use crate::store::{Guard, Region, Reply, Request, ScheduledStore};
+use crate::store::{Guard, Region, Reply, Request, ScheduledStore, Version};
 use crate::tape::Tape;
 
 const MOST_PROCESSES: usize = 3;
 const LEASE: Duration = Duration::from_hours(1);
-
-type Version = (EventId, Fingerprint);
 
 pub(crate) struct Schedule {
     rng: SeededRng,
@@ -40,7 +37,7 @@ pub(crate) struct Schedule {
     dead: Arc<Mutex<BTreeSet<String>>>,
     processes: Vec<Process>,
     /// Writes that were given up and are on their way all the same.
-    late: Vec<(usize, Request)>,
+    late: Vec<(usize, Arc<Request>)>,
     started: usize,
     /// From which process on no run may succeed in a region: it is known to be fenced.
     fenced_from: [Option<usize>; 2],
@@ -190,7 +187,7 @@ impl Schedule {
         number: usize,
         store: &ScheduledStore,
         call: u64,
-        request: &Request,
+        request: &Arc<Request>,
     ) -> Result<(), String> {
         let (name, task) = (self.processes[number].name.clone(), self.processes[number].task);
         let what = |how: &str| format!("{name} {how}: region {} {request:.60?}", store.region);
@@ -219,7 +216,7 @@ impl Schedule {
             3 => {
                 self.note(|| what("gives up, and on its way is"));
                 if request.is_write() {
-                    self.late.push((store.region, request.clone()));
+                    self.late.push((store.region, Arc::clone(request)));
                 }
                 store.answer(call, Err(request.failure(true, "timeout")));
             }
@@ -233,7 +230,7 @@ impl Schedule {
                 // All that it was waiting for may arrive.
                 for store in self.processes[number].stores.clone() {
                     let waiting = store.waiting().into_iter().map(|(_, request)| request);
-                    self.late.extend(waiting.filter(Request::is_write).map(|it| (store.region, it)));
+                    self.late.extend(waiting.filter(|it| it.is_write()).map(|it| (store.region, it)));
                 }
                 self.reap(number);
                 return Ok(());
@@ -250,14 +247,14 @@ impl Schedule {
     fn apply(
         &mut self,
         region: usize,
-        request: &Request,
+        request: &Arc<Request>,
         task: Task,
     ) -> Result<Result<Reply, StoreError>, String> {
         if let (Some(Guard::ObjectsFirst), Task::Update(..), Request::Create(key, _)) =
-            (self.broken, task, request)
+            (self.broken, task, &**request)
             && Place::of(key.as_str()).is_some()
         {
-            self.late.push((region, request.clone()));
+            self.late.push((region, Arc::clone(request)));
             return Ok(Ok(Reply::Wrote(collector::store::Write::Done(Region::version()))));
         }
         if let (Some(Guard::OldPrimary), Task::Adopt(adopted)) = (self.broken, task)
@@ -316,6 +313,11 @@ impl Schedule {
                 let events = &self.tape.answers[answer].events;
                 self.promised.extend(events.iter().map(|event| (event.id, event.fingerprint)));
             }
+            (Said::Failed(reason), Task::Update(..)) if reason.contains("not empty") => {
+                return Err(format!(
+                    "an update takes what another one has begun for something else: {reason}"
+                ));
+            }
             (Said::Adopted(is_fenced), Task::Adopt(region)) => {
                 // A promotion of the other region at the same time may have been later.
                 let other = 1 - region;
@@ -332,34 +334,22 @@ impl Schedule {
     /// No event and no version stands twice in a region.
     fn check_region(&self, region: usize) -> Result<BTreeSet<Version>, String> {
         let (mut events, mut versions) = (BTreeMap::new(), BTreeSet::new());
-        for (key, bytes) in self.regions[region].objects() {
-            let Some(Place { kind: kind @ (Kind::Events | Kind::Revisions), .. }) = Place::of(key.as_str())
-            else {
-                continue;
-            };
-            for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-                let event = event::parse_line(line).map_err(|error| format!("{key}: {error}"))?;
-                if kind == Kind::Events
-                    && let Some(other) = events.insert(event.id, key.clone())
-                {
-                    return Err(format!(
-                        "event {} stands twice in region {region}: {other}, {key}",
-                        event.id
-                    ));
-                }
-                if !versions.insert((event.id, event.fingerprint)) {
-                    return Err(format!(
-                        "a version of event {} stands twice in region {region}: {key}",
-                        event.id
-                    ));
-                }
+        for (key, kind, version) in self.regions[region].lines() {
+            let id = version.0;
+            if kind == Kind::Events
+                && let Some(other) = events.insert(id, key)
+            {
+                return Err(format!("event {id} stands twice in region {region}: {other}, {key}"));
+            }
+            if !versions.insert(version) {
+                return Err(format!("a version of event {id} stands twice in region {region}: {key}"));
             }
         }
         Ok(versions)
     }
 
     fn ledger(&self, region: usize) -> Option<Ledger> {
-        let objects = self.regions[region].objects();
+        let objects = self.regions[region].objects("metadata/");
         let states = objects.iter().filter(|(key, _)| key.as_str().starts_with("metadata/ledger/"));
         let published = objects.iter().find(|(key, _)| key.as_str() == "metadata/last_seen.json");
         let newest = states.max_by_key(|(key, _)| key.clone()).or(published)?;
@@ -369,7 +359,7 @@ impl Schedule {
         }
     }
 
-    fn check_soundness(&self, region: usize) -> Result<(), String> {
+    fn check_soundness(&mut self, region: usize) -> Result<(), String> {
         let store = ScheduledStore::new(region, self.is_atomic[region]);
         let archive = Archive::new(Arc::new(store.clone()), self.clock.clone(), self.options.clone());
         let mut audit = Box::pin(async move { archive.audit(|_, _| {}).await });

@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use async_trait::async_trait;
-use collector::store::{Key, Listed, MemoryStore, Object, Operation, Store, StoreError, Version, Write};
+use collector::archive::{Kind, Place};
+use collector::event::{self, EventId, Fingerprint};
+use collector::store::{
+    Key, Listed, MemoryStore, Object, Operation, Store, StoreError, Version as StoreVersion, Write,
+};
 use futures_util::FutureExt as _;
 
 /// What keeps the promises, and is switched off one at a time to see that the simulation can fail.
@@ -28,7 +32,7 @@ pub(crate) enum Guard {
 pub(crate) enum Request {
     Get(Key),
     Create(Key, Vec<u8>),
-    Replace(Key, Vec<u8>, Version),
+    Replace(Key, Vec<u8>, StoreVersion),
     List(String),
     Delete(Key),
 }
@@ -67,13 +71,51 @@ pub(crate) enum Reply {
     Deleted,
 }
 
+/// A version of an event.
+pub(crate) type Version = (EventId, Fingerprint);
+
 /// The objects of a region.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Region(Arc<MemoryStore>);
+pub(crate) struct Region {
+    store: Arc<MemoryStore>,
+    /// What each object of events and revisions holds, line by line.
+    lines: BTreeMap<Key, (Kind, Vec<Version>)>,
+}
 
 impl Region {
-    pub(crate) fn apply(&self, request: &Request, broken: Option<Guard>) -> Result<Reply, StoreError> {
-        let store = &self.0;
+    pub(crate) fn apply(&mut self, request: &Request, broken: Option<Guard>) -> Result<Reply, StoreError> {
+        let reply = self.carry_out(request, broken);
+        if let Request::Create(key, _) | Request::Replace(key, ..) | Request::Delete(key) = request {
+            self.read_lines(key);
+        }
+        reply
+    }
+
+    fn read_lines(&mut self, key: &Key) {
+        let Some(Place { kind: kind @ (Kind::Events | Kind::Revisions), .. }) = Place::of(key.as_str())
+        else {
+            return;
+        };
+        self.lines.remove(key);
+        if let Some(object) = self.store.get(key).now_or_never().unwrap().unwrap() {
+            let lines = object.bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            let versions = lines.map(|line| {
+                let event = event::parse_line(line).unwrap();
+                (event.id, event.fingerprint)
+            });
+            self.lines.insert(key.clone(), (kind, versions.collect()));
+        }
+    }
+
+    /// What each object of events and revisions holds, line by line.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (&Key, Kind, Version)> {
+        self.lines
+            .iter()
+            .flat_map(|(key, (kind, versions))| versions.iter().map(move |version| (key, *kind, *version)))
+    }
+
+    fn carry_out(&self, request: &Request, broken: Option<Guard>) -> Result<Reply, StoreError> {
+        let store = &self.store;
         let ready = |written: Option<Result<Write, StoreError>>| written.unwrap().map(Reply::Wrote);
         match request {
             Request::Get(key) => store.get(key).now_or_never().unwrap().map(Reply::Got),
@@ -92,7 +134,7 @@ impl Region {
     }
 
     fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<Reply, StoreError> {
-        let store = &self.0;
+        let store = &self.store;
         let written = match store.get(key).now_or_never().unwrap()? {
             Some(found) => store.replace(key, bytes, &found.version).now_or_never().unwrap()?,
             None => store.create(key, bytes).now_or_never().unwrap()?,
@@ -101,7 +143,7 @@ impl Region {
     }
 
     /// A version as the store would state it.
-    pub(crate) fn version() -> Version {
+    pub(crate) fn version() -> StoreVersion {
         let store = MemoryStore::default();
         let key = Key::new("x").unwrap();
         match store.create(&key, b"").now_or_never().unwrap().unwrap() {
@@ -110,10 +152,10 @@ impl Region {
         }
     }
 
-    pub(crate) fn objects(&self) -> Vec<(Key, Vec<u8>)> {
-        let listed = self.0.list("").now_or_never().unwrap().unwrap();
+    pub(crate) fn objects(&self, prefix: &str) -> Vec<(Key, Vec<u8>)> {
+        let listed = self.store.list(prefix).now_or_never().unwrap().unwrap();
         let read = |key: Key| {
-            let object = self.0.get(&key).now_or_never().unwrap().unwrap().unwrap();
+            let object = self.store.get(&key).now_or_never().unwrap().unwrap().unwrap();
             (key, object.bytes)
         };
         listed.into_iter().map(|listed| read(listed.key)).collect()
@@ -123,7 +165,7 @@ impl Region {
 #[derive(Debug, Default)]
 struct Calls {
     next: u64,
-    waiting: BTreeMap<u64, Request>,
+    waiting: BTreeMap<u64, Arc<Request>>,
     answered: BTreeMap<u64, Result<Reply, StoreError>>,
 }
 
@@ -140,8 +182,14 @@ impl ScheduledStore {
         Self { region, calls: Arc::default(), is_atomic }
     }
 
-    pub(crate) fn waiting(&self) -> Vec<(u64, Request)> {
-        self.calls.lock().unwrap().waiting.iter().map(|(&call, request)| (call, request.clone())).collect()
+    pub(crate) fn waiting(&self) -> Vec<(u64, Arc<Request>)> {
+        self.calls
+            .lock()
+            .unwrap()
+            .waiting
+            .iter()
+            .map(|(&call, request)| (call, Arc::clone(request)))
+            .collect()
     }
 
     pub(crate) fn answer(&self, call: u64, result: Result<Reply, StoreError>) {
@@ -155,7 +203,7 @@ impl ScheduledStore {
             let mut calls = self.calls.lock().unwrap();
             calls.next += 1;
             let call = calls.next;
-            calls.waiting.insert(call, request);
+            calls.waiting.insert(call, Arc::new(request));
             call
         };
         poll_fn(|context| {
@@ -183,7 +231,7 @@ impl Store for ScheduledStore {
         }
     }
 
-    async fn replace(&self, key: &Key, bytes: &[u8], expected: &Version) -> Result<Write, StoreError> {
+    async fn replace(&self, key: &Key, bytes: &[u8], expected: &StoreVersion) -> Result<Write, StoreError> {
         match self.call(Request::Replace(key.clone(), bytes.to_vec(), expected.clone())).await? {
             Reply::Wrote(write) => Ok(write),
             other => panic!("{other:?}"),

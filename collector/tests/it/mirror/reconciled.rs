@@ -1,6 +1,9 @@
 //! After a split: the union of both, each event once, versions kept, nothing deleted.
 
+use std::collections::BTreeSet;
+
 use collector::mirror::reconcile::Reconciliation;
+use fixtures::{Feed, FeedConfig};
 
 use super::*;
 
@@ -63,6 +66,44 @@ fn union_holds_each_event_and_version_once() {
         [lines(&a, "events/"), lines(&a, "revisions/"), lines(&a, "rejected/"), lines(&a, "repaired/")]
             .concat();
     assert!(before.iter().flatten().all(|line| kept.contains(line)));
+}
+
+/// Both collect for a week at ten times the usual rate: the union is what the feed published, each version once.
+#[test]
+fn week_apart_at_ten_times_the_rate_is_brought_together() {
+    let (mut a, mut b) = (Site::new("a"), Site::new("b"));
+    let config =
+        FeedConfig { start: a.now, rate: 10.0, corrections: 0.05, log: false, ..FeedConfig::quiet(3) };
+    let (mut feed, mut published) = (Feed::new(config), BTreeSet::new());
+    let mut poll = |site: &mut Site| {
+        feed.advance_by(TimeDelta::minutes(15));
+        let body = String::from_utf8(feed.full_response().compact()).unwrap();
+        let response = Response::parse(body.as_bytes()).unwrap();
+        let events = response.elements().iter().map(|element| element.event.as_ref().unwrap());
+        published.extend(events.map(|event| (event.id, event.fingerprint)));
+        site.now = feed.now() - TimeDelta::minutes(30);
+        site.run(&body);
+    };
+    poll(&mut a);
+    mirror(&a, &b);
+    promote(&b, None).unwrap();
+    for _ in 0..7 * 48 {
+        poll(&mut b);
+        poll(&mut a);
+    }
+    let reconciled = reconcile(&b, &a).unwrap();
+    assert!(reconciled.mirror.is_complete() && reconciled.commits > 250, "{reconciled:#?}");
+    for site in [&a, &b] {
+        site.assert_sound();
+        let stored: Vec<_> = ["events/", "revisions/"]
+            .iter()
+            .flat_map(|folder| lines(site, folder))
+            .map(|line| collector::event::parse_line(line.as_bytes()).unwrap())
+            .map(|event| (event.id, event.fingerprint))
+            .collect();
+        assert_eq!(stored.len(), published.len(), "{}", site.region.name);
+        assert_eq!(stored.into_iter().collect::<BTreeSet<_>>(), published, "{}", site.region.name);
+    }
 }
 
 #[test]

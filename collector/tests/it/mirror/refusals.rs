@@ -92,6 +92,28 @@ fn incomplete_copy_is_promoted_only_by_force() {
     b.assert_sound();
 }
 
+/// A target that may not be written stays empty; one whose quota is reached in the middle stays sound. The next update finishes.
+#[test]
+fn target_without_permission_or_space_is_reported_and_left_sound() {
+    let mut a = Site::new("a");
+    a.run(&events(0..100));
+    a.run(&edited(20..120, |id| if id % 9 == 0 { "Stöld" } else { "Brand" }));
+    for accepted in 0.. {
+        let b = Site::new("b");
+        b.region.writes_left.store(accepted, Ordering::SeqCst);
+        let ended = try_mirror(&a, &b);
+        assert_eq!(accepted == 0, b.region.objects().is_empty());
+        b.assert_sound();
+        b.region.writes_left.store(usize::MAX, Ordering::SeqCst);
+        mirror(&a, &b);
+        assert_equal(&a, &b);
+        match ended {
+            Ok(_) => return assert!(accepted > 20, "{accepted}"),
+            Err(refused) => assert!(refused.to_string().contains("the quota is reached"), "{refused}"),
+        }
+    }
+}
+
 /// An object that the replica holds with another content is reported, and neither it nor the ledger is touched.
 #[test]
 fn conflicts_are_reported_and_never_overwritten() {
