@@ -40,7 +40,7 @@ pub struct Operation {
     pub exponent: f64,
     /// The maximum resident set at the largest size, in MB.
     pub memory_mb: u64,
-    /// Whether it changes its input, so that it can only be done once.
+    /// Whether it is done once: it changes its input, or its memory is that of a process which does nothing else.
     pub once: bool,
     /// Makes it ready to work on an input in a folder.
     pub prepare: fn(&Path) -> anyhow::Result<Work>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, TimeDelta, Utc};
 use collector::archive::Kind;
 use collector::event::EventId;
 use collector::store::{Key, Listed, MemoryStore, Object, SharedStore, Store, StoreError, Version, Write};
@@ -18,7 +18,14 @@ use fixtures::{Feed, FeedConfig, What};
 pub const YEAR: i32 = 2025;
 /// The approximate number of events.
 pub const EVENTS: f64 = 90_000.0;
-const POLLS: i64 = 365 * 48;
+const POLLS_A_YEAR: i64 = 365 * 48;
+
+/// The first moment of a year in Stockholm.
+#[must_use]
+pub fn first_moment(year: i32) -> DateTime<Utc> {
+    let midnight = NaiveDate::from_ymd_opt(year, 1, 1).unwrap_or_default().and_time(NaiveTime::MIN);
+    midnight.and_utc() - TimeDelta::hours(1)
+}
 
 /// Objects of an archive.
 #[derive(Debug)]
@@ -34,17 +41,19 @@ impl Year {
     #[must_use]
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Year> = OnceLock::new();
-        SHARED.get_or_init(Self::make)
+        SHARED.get_or_init(|| Self::make(1))
     }
 
-    fn make() -> Self {
-        // The first minute of the year in Stockholm.
-        let start = DateTime::from_timestamp(1_735_686_000, 0).unwrap_or_default();
-        let events_per_hour = EVENTS / (365.0 * 24.0);
+    /// The same number of events over some years, of which the last one is [`YEAR`].
+    #[must_use]
+    pub fn make(years: u16) -> Self {
+        let (first, years) = (YEAR + 1 - i32::from(years), i64::from(years));
+        let (start, polls) = (first_moment(first), years * POLLS_A_YEAR);
+        let events_per_hour = EVENTS / (polls as f64 / 2.0);
         let mut feed = Feed::new(FeedConfig { start, events_per_hour, ..FeedConfig::default() });
         feed.drain_log();
         let (mut objects, mut ids) = (BTreeMap::<Key, Vec<u8>>::new(), Vec::new());
-        for _ in 0..POLLS {
+        for _ in 0..polls {
             feed.advance_by(TimeDelta::minutes(30));
             for change in feed.drain_log() {
                 let kind = match change.what {
@@ -53,7 +62,9 @@ impl Year {
                     _ => continue,
                 };
                 let day = change.event.local_date();
-                let Some(key) = name_of(kind, day, feed.now()).filter(|_| day.year() == YEAR) else {
+                let Some(key) =
+                    name_of(kind, day, feed.now()).filter(|_| (first..=YEAR).contains(&day.year()))
+                else {
                     continue;
                 };
                 if kind == Kind::Events {

@@ -199,6 +199,23 @@ def check_answers() -> None:
     os.close(terminal)
 
 
+def check_four_years() -> None:
+    """As many events as four years of the feed have."""
+    subprocess.run([PROGRAMS / "bench-reading", "--write", "data", "--years", "4"], check=True, stdout=subprocess.DEVNULL)
+    collector("repair")
+    ended = collector("tables", "--json", measured=True)
+    seconds, kilobytes = ended.stderr.split()[-2:]
+    report = json.loads(ended.stdout)
+    megabytes = report["size_bytes"] / 1e6
+    print(
+        f"tables of four years, {report['events']} events in {report['objects_read']} objects: {seconds} s, "
+        f"{int(kilobytes) / 1000:.0f} MB, {megabytes:.1f} MB of files"
+    )
+    assert int(kilobytes) < 128_000 and megabytes < 16, (kilobytes, megabytes)
+    counted = [float(collector("query", "--count-by", "type", measured=True).stderr.split()[-2]) for _ in range(5)]
+    print(f"count by type over four years: {min(counted)} s")
+
+
 def run_snippets() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 3, "docs/tables.md has lost its snippets"
@@ -216,6 +233,9 @@ def main() -> None:
         check_query()
         check_answers()
         run_snippets()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        check_four_years()
 
 
 main()

@@ -23,8 +23,9 @@ use collector::archive::{Archive, ArchiveOptions};
 use collector::cache::{Cache, CacheMetrics, CacheOptions};
 use collector::clock::SystemClock;
 use collector::event::{EventId, Response};
-use collector::query::{Cost, Query};
-use collector::store::MemoryStore;
+use collector::query::{Cost, Filter, Query};
+use collector::store::{MemoryStore, SharedStore};
+use collector::tables::{Tables, TablesOptions};
 use futures_util::future::join_all;
 use serde::Serialize;
 
@@ -43,13 +44,17 @@ struct CommandLine {
     /// Write the year as an archive into this folder, and measure nothing.
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
+    /// With --write: spread the same number of events over some years.
+    #[arg(long, value_name = "N", requires = "write", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=50))]
+    years: u16,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let CommandLine { json, check, write } = CommandLine::parse();
+    let CommandLine { json, check, write, years } = CommandLine::parse();
     if let Some(folder) = write {
-        Year::shared().write(&folder)?;
-        let Year { objects, ids } = Year::shared();
+        let written = Year::make(years);
+        written.write(&folder)?;
+        let Year { objects, ids } = written;
         writeln!(io::stdout(), "{} events in {} objects in {}", ids.len(), objects.len(), folder.display())?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -86,6 +91,16 @@ struct Far {
     times: f64,
 }
 
+/// How long an answer from tables takes from far away.
+#[derive(Debug, Serialize)]
+struct FromTables {
+    query: &'static str,
+    found: usize,
+    requests: usize,
+    seconds: f64,
+    max_seconds: f64,
+}
+
 /// A month asked for ten times.
 #[derive(Debug, Serialize)]
 struct Again {
@@ -117,6 +132,7 @@ struct Measured {
     parallel: usize,
     partitions: Vec<Partition>,
     far: Vec<Far>,
+    from_tables: Vec<FromTables>,
     again: Again,
     /// Requests to the store of a hundred equal queries for a day at once, and of one.
     hundred_at_once: (usize, usize),
@@ -135,6 +151,7 @@ impl Measured {
             parallel: PARALLEL,
             partitions: partitions()?,
             far: far()?,
+            from_tables: from_tables()?,
             again: again()?,
             hundred_at_once: hundred_at_once()?,
             look_ups: look_ups()?,
@@ -144,7 +161,7 @@ impl Measured {
 
     /// What is worse than it has to be.
     fn faults(&self) -> Vec<String> {
-        let Self { far, again, hundred_at_once, partitions, look_ups, .. } = self;
+        let Self { far, from_tables, again, hundred_at_once, partitions, look_ups, .. } = self;
         let mut faults = Vec::new();
         let mut must = |holds: bool, what: String| {
             if !holds {
@@ -155,6 +172,12 @@ impl Measured {
             must(
                 *times >= 3.0,
                 format!("a {span}: {concurrent_s} s is not 3 times as fast as {sequential_s} s"),
+            );
+        }
+        for FromTables { query, seconds, max_seconds, .. } in from_tables {
+            must(
+                seconds <= max_seconds,
+                format!("{query} from tables takes {seconds} s, not {max_seconds} s"),
             );
         }
         must(again.hit_rate > 0.7, format!("the hit rate is {}", again.hit_rate));
@@ -197,6 +220,11 @@ impl Measured {
                 text,
                 "{span:<8}{requests:>10}{sequential_s:>12.1} s{concurrent_s:>12.1} s{bound_s:>8.1} s{times:>8.1}x"
             );
+        }
+        text.push('\n');
+        for FromTables { query, found, requests, seconds, .. } in &self.from_tables {
+            let _ =
+                writeln!(text, "From tables, {query}: {seconds:.1} s, {requests} requests, {found} events");
         }
         let Again {
             first_s, repeated_s, repeated_ms_here, requests_without, requests_with, hit_rate, ..
@@ -287,6 +315,50 @@ fn far() -> anyhow::Result<Vec<Far>> {
         });
     }
     Ok(rows)
+}
+
+/// Tables of the year, asked from far away; the answers are those of the objects.
+fn from_tables() -> anyhow::Result<Vec<FromTables>> {
+    let runtime = virtual_time()?;
+    let text = Filter { text: Some("mordbrand".to_owned()), ..Filter::default() };
+    let by_text = |span: Span| Query { filter: text.clone(), ..span.query() };
+    runtime.block_on(async {
+        let store = Year::shared().in_memory().await;
+        let near = archive_in(Arc::clone(&store));
+        near.repair(false, |_, _| ()).await?;
+        Tables::new(near.clone(), Arc::clone(&store)).update(&TablesOptions::default()).await?;
+        let distant: SharedStore = Arc::new(Distant::new(store, LATENCY));
+        let far = archive_in(Arc::clone(&distant)).with_tables(distant);
+        let mut rows = Vec::new();
+        for (name, query, max_seconds) in [
+            ("a year by text", by_text(Span::Year), 3.0),
+            ("a month by text", by_text(Span::Month), 1.5),
+            ("a month", Span::Month.query(), 1.5),
+        ] {
+            let since = tokio::time::Instant::now();
+            let (mut answer, mut found) = (far.query(&query), 0);
+            while let Some(event) = answer.next().await {
+                event?;
+                found += 1;
+            }
+            let seconds = since.elapsed().as_secs_f64();
+            ensure!(!answer.tables().months.is_empty(), "{name}: the tables were not used");
+            ensure!(found == count(&near, &query).await, "{name}: the objects hold other events");
+            rows.push(FromTables {
+                query: name,
+                found,
+                requests: answer.cost().requests(),
+                seconds,
+                max_seconds,
+            });
+        }
+        Ok(rows)
+    })
+}
+
+fn archive_in(store: SharedStore) -> Archive {
+    let options = ArchiveOptions { parallel: PARALLEL, ..ArchiveOptions::default() };
+    Archive::new(store, Arc::new(SystemClock::default()), options)
 }
 
 fn again() -> anyhow::Result<Again> {

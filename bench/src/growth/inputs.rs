@@ -13,10 +13,15 @@ use collector::event::Response;
 use collector::quantity::Quantity;
 use collector::record::RunRecord;
 use collector::store::{LocalStore, MemoryStore, SharedStore};
+use collector::tables::{Tables, TablesOptions};
 use fixtures::{Feed, FeedConfig};
+
+use crate::year::{YEAR, first_moment};
 
 /// Where an input's archive is.
 pub(super) const ARCHIVE: &str = "archive";
+/// Where the tables of a long archive are.
+pub(super) const TABLES: &str = "with-tables";
 /// Where the responses are, by the second at which they were recorded.
 pub(super) const RESPONSES: &str = "responses";
 /// Where the records are.
@@ -35,6 +40,8 @@ pub enum Input {
     Objects,
     /// A day that is polled up to once a minute, at a rising rate.
     Rate,
+    /// A month that is polled each half hour, at a rising rate.
+    Month,
     /// One response.
     Elements,
     /// Recorded responses half an hour apart, at ten times the ordinary rate: the ledger remembers few of the events.
@@ -45,7 +52,8 @@ pub enum Input {
 
 impl Input {
     /// Each.
-    pub const ALL: [Self; 5] = [Self::Objects, Self::Rate, Self::Elements, Self::Responses, Self::Records];
+    pub const ALL: [Self; 6] =
+        [Self::Objects, Self::Rate, Self::Month, Self::Elements, Self::Responses, Self::Records];
 
     /// What is counted.
     #[must_use]
@@ -53,6 +61,7 @@ impl Input {
         match self {
             Self::Objects => "objects",
             Self::Rate => "events a day",
+            Self::Month => "events",
             Self::Elements => "elements",
             Self::Responses => "responses",
             Self::Records => "records",
@@ -65,6 +74,7 @@ impl Input {
         match self {
             Self::Objects => [2_000, 8_000, 32_000],
             Self::Rate => [660, 6_600, 66_000],
+            Self::Month => [2_000, 20_000, 200_000],
             Self::Elements => [31_250, 125_000, 500_000],
             Self::Responses => [250, 1_000, 4_000],
             Self::Records => [4_000, 16_000, 64_000],
@@ -85,7 +95,13 @@ impl Input {
                     feed.advance_by(TimeDelta::minutes(30));
                     feed.publish();
                 };
-                runtime.block_on(collected(config, size, next, folder))
+                runtime.block_on(async {
+                    collected(config, size, next, folder).await?;
+                    let (archive, _) = archive_in(folder);
+                    let tables = Tables::new(archive, Arc::new(LocalStore::new(folder.join(TABLES))));
+                    tables.update(&TablesOptions::default()).await?;
+                    Ok(())
+                })
             }
             Self::Rate => {
                 let events_per_hour = size as f64 / 24.0;
@@ -93,6 +109,17 @@ impl Input {
                 let polls = size.min(MAX_POLLS);
                 let interval = TimeDelta::days(1) / i32::try_from(polls)?;
                 runtime.block_on(collected(config, polls, |feed| feed.advance_by(interval), folder))
+            }
+            Self::Month => {
+                let events_per_hour = size as f64 / (31.0 * 24.0);
+                let config = FeedConfig {
+                    start: first_moment(YEAR),
+                    events_per_hour,
+                    log: false,
+                    ..FeedConfig::quiet(1)
+                };
+                let next = |feed: &mut Feed| feed.advance_by(TimeDelta::minutes(30));
+                runtime.block_on(collected(config, 31 * 48, next, folder))
             }
             Self::Elements => {
                 let feed = Feed::new(FeedConfig { buffer: size, log: false, ..FeedConfig::quiet(1) });

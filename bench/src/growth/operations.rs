@@ -24,7 +24,7 @@ use collector::trends;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::inputs::{ARCHIVE, Input, RECORDS, RESPONSES, archive_in, deposit};
+use super::inputs::{ARCHIVE, Input, RECORDS, RESPONSES, TABLES, archive_in, deposit};
 use super::{CONSTANT, LINEAR, Operation, Work};
 
 /// Rows of the table of operations.
@@ -51,8 +51,10 @@ pub const OPERATIONS: &[Operation] = operations![
     "verify", Objects, LINEAR, 64, false, verify;
     "repair, dry run", Objects, LINEAR, 64, false, repair;
     "tables", Objects, LINEAR, 128, false, tables;
+    "query an absent id from tables", Objects, LINEAR, 24, false, absent_id_from_tables;
     "run in a long archive", Objects, CONSTANT, 24, false, run;
     "run on a busy day", Rate, CONSTANT, 24, false, run;
+    "tables of a month", Month, LINEAR, 128, true, tables;
     "a response with all new", Elements, LINEAR, 1_000, false, all_new;
     "import", Responses, LINEAR, 64, false, first_import;
     "import again", Responses, LINEAR, 64, false, repeated_import;
@@ -99,6 +101,22 @@ fn absent_id(folder: &Path) -> anyhow::Result<Work> {
         ensure!(archive.get_many([-1]).await.found.is_empty(), "an event that does not exist was found");
         Ok(())
     })
+}
+
+fn absent_id_from_tables(folder: &Path) -> anyhow::Result<Work> {
+    let (runtime, (archive, _)) = (collector::run::runtime()?, archive_in(folder));
+    let archive = archive.with_tables(Arc::new(LocalStore::new(folder.join(TABLES))));
+    let filter = Filter { ids: [-1].into(), ..Filter::default() };
+    let query = Query { filter, ..Query::default() };
+    Ok(Box::new(move || {
+        runtime.block_on(async {
+            let mut answer = archive.query(&query);
+            ensure!(answer.next().await.is_none(), "an event that does not exist was found");
+            ensure!(answer.tables().not_used.is_empty(), "the tables were not used");
+            ensure!(answer.cost().objects_listed == 0, "objects were listed");
+            Ok(())
+        })
+    }))
 }
 
 fn changes(folder: &Path) -> anyhow::Result<Work> {

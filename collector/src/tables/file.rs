@@ -27,9 +27,9 @@ use crate::archive::{content_digest, hexadecimal};
 use crate::event::EventId;
 
 /// Number of rows of a row group.
-pub(crate) const ROWS_PER_GROUP: usize = 10_000;
+pub(crate) const ROWS_PER_GROUP: usize = 5_000;
 /// Level of the compression: higher ones save little and take long.
-const ZSTD_LEVEL: i32 = 12;
+const ZSTD_LEVEL: i32 = 9;
 /// Named in each file instead of the version of the library, so that the bytes depend on the rows alone.
 const CREATED_BY: &str = "polisen-events-collector version 1.0.0 (build tables)";
 

@@ -14,7 +14,7 @@ use loadtest::timeline;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::output;
+use super::{output, run};
 
 /// Options of `loadtest timeline`.
 #[derive(Debug, Args)]
@@ -62,6 +62,9 @@ pub(super) struct ServeOci {
     /// Be as slow as the analysis of the documented collector says: a read 0.5 s, events 0.8 s, metadata 0.3 s.
     #[arg(long)]
     documented_latency: bool,
+    /// Think so long before each answer, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = run::positive, conflicts_with = "documented_latency")]
+    latency: Option<f64>,
     /// How long a session of the instance lasts, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 1_200)]
     token_life: u64,
@@ -69,7 +72,7 @@ pub(super) struct ServeOci {
 
 impl ServeOci {
     pub(super) fn carry_out(self) -> anyhow::Result<()> {
-        let ServeOci { dir, port, namespace, bucket, faults, documented_latency, token_life } = self;
+        let ServeOci { dir, port, namespace, bucket, faults, documented_latency, latency, token_life } = self;
         let account = Account::generate("simulated").map_err(|_| anyhow!("no key could be made"))?;
         let dir = fs::create_dir_all(&dir)
             .and_then(|()| dir.canonicalize())
@@ -79,7 +82,11 @@ impl ServeOci {
         write_private(&config, &account.config_file(&key.display().to_string()))?;
 
         let faults = faults.map_or_else(Faults::none, Faults::many);
-        let latency = if documented_latency { Latency::DOCUMENTED } else { Latency::default() };
+        let latency = if documented_latency {
+            Latency::DOCUMENTED
+        } else {
+            latency.map(Duration::from_secs_f64).map(Latency::uniform).unwrap_or_default()
+        };
         let service = ObjectStorage::slow(&namespace, &bucket, vec![account], faults, latency)
             .map_err(|_| anyhow!("no key could be made for the instance"))?;
         service.set_token_life(Duration::from_secs(token_life));

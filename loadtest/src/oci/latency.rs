@@ -26,6 +26,12 @@ impl Latency {
         other: Duration::from_millis(500),
     };
 
+    /// The same for each answer.
+    #[must_use]
+    pub fn uniform(latency: Duration) -> Self {
+        Self { get: latency, put: latency, put_metadata: latency, other: latency }
+    }
+
     /// How long a request takes; `path` as it was sent, with `/` in names as `%2F`.
     pub(super) fn of(&self, method: &Method, path: &str) -> Duration {
         let name = path.rsplit('/').next().unwrap_or_default();

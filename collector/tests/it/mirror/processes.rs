@@ -29,7 +29,7 @@ impl Sites {
     fn new(seed: u64) -> Self {
         let config = FeedConfig { seed, buffer: 60, corrections: 0.1, log: false, ..FeedConfig::quiet(seed) };
         let (home, feed) = (Home::new(), Feed::new(config));
-        let rng = Pcg64Mcg::seed_from_u64(seed.into());
+        let rng = Pcg64Mcg::seed_from_u64(seed);
         let mut sites = Self { home, feed, published: BTreeSet::new(), rng };
         for _ in 0..20 {
             sites.run(0);
