@@ -167,8 +167,10 @@ fn altered_and_lost_objects_are_named_and_recorded() {
 fn records_of_the_journal_that_are_made_anew_are_counted() {
     let home = collected();
     home.run(fixture("response-next.json")).with(0);
+    // A run in the second of the one before commits twice.
+    let records = home.store().keys().filter(|key| key.starts_with("metadata/journal/")).count();
     fs::remove_dir_all(home.path("data/metadata/journal")).unwrap();
-    assert_eq!(repair(&home)["journal_records"], 2);
+    assert_eq!(repair(&home)["journal_records"], records);
     assert_sound(&home);
     assert!(home.collector(&["repair"]).with(0).stdout.contains("nothing to do"));
 }
