@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use bench::Case;
-use bench::catalog::archive::{LATENCY, PARALLEL, Span, count, distant, virtual_time};
+use bench::catalog::archive::{LATENCY, PARALLEL, Span, archive_in, count, distant, virtual_time};
 use bench::year::{Distant, Year};
 use chrono::NaiveDate;
 use clap::Parser;
-use collector::archive::{Archive, ArchiveOptions};
 use collector::cache::{Cache, CacheMetrics, CacheOptions};
 use collector::clock::SystemClock;
 use collector::event::{EventId, Response};
@@ -324,11 +323,11 @@ fn from_tables() -> anyhow::Result<Vec<FromTables>> {
     let by_text = |span: Span| Query { filter: text.clone(), ..span.query() };
     runtime.block_on(async {
         let store = Year::shared().in_memory().await;
-        let near = archive_in(Arc::clone(&store));
+        let near = archive_in(Arc::clone(&store), PARALLEL);
         near.repair(false, |_, _| ()).await?;
         Tables::new(near.clone(), Arc::clone(&store)).update(&TablesOptions::default()).await?;
         let distant: SharedStore = Arc::new(Distant::new(store, LATENCY));
-        let far = archive_in(Arc::clone(&distant)).with_tables(distant);
+        let far = archive_in(Arc::clone(&distant), PARALLEL).with_tables(distant);
         let mut rows = Vec::new();
         for (name, query, max_seconds) in [
             ("a year by text", by_text(Span::Year), 3.0),
@@ -354,11 +353,6 @@ fn from_tables() -> anyhow::Result<Vec<FromTables>> {
         }
         Ok(rows)
     })
-}
-
-fn archive_in(store: SharedStore) -> Archive {
-    let options = ArchiveOptions { parallel: PARALLEL, ..ArchiveOptions::default() };
-    Archive::new(store, Arc::new(SystemClock::default()), options)
 }
 
 fn again() -> anyhow::Result<Again> {
@@ -438,8 +432,7 @@ fn first_run(parallel: usize) -> anyhow::Result<f64> {
     let case = Case::new(500, 500);
     virtual_time()?.block_on(async {
         let store = Arc::new(Distant::new(Arc::new(MemoryStore::default()), LATENCY));
-        let options = ArchiveOptions { parallel, ..ArchiveOptions::default() };
-        let archive = Archive::new(store, Arc::new(SystemClock::default()), options);
+        let archive = archive_in(store, parallel);
         let since = tokio::time::Instant::now();
         let response = Response::parse(&case.body)?;
         let snapshot = archive.open().await?;

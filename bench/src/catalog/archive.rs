@@ -10,6 +10,7 @@ use collector::archive::{Archive, ArchiveOptions};
 use collector::cache::{Cache, CacheOptions, Freshness};
 use collector::clock::SystemClock;
 use collector::query::Query;
+use collector::store::SharedStore;
 use futures_util::future::join_all;
 use tokio::runtime::{Builder, Runtime};
 
@@ -132,7 +133,12 @@ fn coalesced() -> Work {
 
 /// The archive of a year, so far away.
 pub async fn distant(latency: Duration, parallel: usize) -> Archive {
-    let store = Arc::new(Distant::new(Year::shared().in_memory().await, latency));
+    archive_in(Arc::new(Distant::new(Year::shared().in_memory().await, latency)), parallel)
+}
+
+/// The archive in a store, with a maximum number of concurrent requests.
+#[must_use]
+pub fn archive_in(store: SharedStore, parallel: usize) -> Archive {
     let options = ArchiveOptions { parallel, ..ArchiveOptions::default() };
     Archive::new(store, Arc::new(SystemClock::default()), options)
 }

@@ -109,6 +109,15 @@ impl Home {
         self.collector(&["run", "--json", "--feed", feed.as_ref().to_str().unwrap()]).with(0).json()
     }
 
+    /// The archive in a store is sound, or the process was killed before it began one.
+    #[track_caller]
+    pub(crate) fn assert_sound(&self, store: &str) {
+        let verified = self.collector(&["verify", "--store", store, "--json"]);
+        if !verified.stderr.contains("no archive in") {
+            verified.with(0);
+        }
+    }
+
     /// Writes a file here.
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
