@@ -321,7 +321,8 @@ impl Group<'_> {
         if records != self.rows {
             return Err(ParquetError::EOF(format!("column {column} ends early")));
         }
-        if levels.is_empty() {
+        if values.len() == self.rows {
+            // In place: a copy of each column would cost more than the search in it.
             return Ok(values.into_iter().map(Some).collect());
         }
         let mut values = values.into_iter();

@@ -18,6 +18,8 @@ use parquet::record::Field;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::cost::CountingStore;
+
 /// Number of events in a response: enough that one in the middle that is absent was withdrawn.
 const WINDOW: i64 = 60;
 
@@ -68,8 +70,11 @@ struct History {
 
 impl History {
     fn new() -> Self {
+        Self::collected_into(Arc::new(MemoryStore::default()))
+    }
+
+    fn collected_into(store: SharedStore) -> Self {
         let clock = Arc::new(VirtualClock::at(start()));
-        let store: SharedStore = Arc::new(MemoryStore::default());
         let shared: SharedClock = clock.clone();
         let archive = Archive::new(store.clone(), shared, ArchiveOptions::default());
         Self { store, archive, clock, last_id: WINDOW, versions: BTreeMap::new() }
@@ -341,6 +346,34 @@ async fn only_months_that_are_asked_for_are_made() {
     assert_eq!(update(&tables, &TablesOptions::default()).await.replaced.len(), 2);
     check(&history.store, &store).await;
     assert_eq!(update(&tables, &of(Some("2026-01"), Some("2026-01"))).await.replaced.len(), 0);
+}
+
+#[tokio::test]
+async fn update_after_a_day_costs_a_request_for_each_new_object_and_twelve() {
+    let store = Arc::new(CountingStore::default());
+    let mut history = History::collected_into(store.clone());
+    let day = (0..48).map(|poll| {
+        let edits = if poll % 4 == 0 { vec![(5, 1 + poll / 4 % 2)] } else { vec![] };
+        let absent = if poll == 40 { vec![3] } else { vec![] };
+        Step { new_events: 1, edits, absent }
+    });
+    for step in day.clone() {
+        history.poll(&step).await;
+    }
+    let tables = history.tables(&history.store.clone());
+    update(&tables, &TablesOptions::default()).await;
+    let before = history.store.list("").await.unwrap().len();
+    for step in day {
+        history.poll(&step).await;
+    }
+    // Events, revisions, withdrawals, and the records of their commits.
+    let new = history.store.list("").await.unwrap().len() - before;
+    store.asked.lock().unwrap().clear();
+    let report = update(&tables, &TablesOptions::default()).await;
+    let asked = store.asked.lock().unwrap().clone();
+    assert!(report.objects_read > 60, "{report:?}");
+    assert!(asked.values().sum::<usize>() <= new + 12, "{asked:?} for {new} new objects");
+    check(&history.store, &history.store).await;
 }
 
 #[tokio::test]

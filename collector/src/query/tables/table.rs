@@ -92,7 +92,7 @@ impl TableScan {
             self.load_raw(group)?;
             let Some(loaded) = self.groups.get(&group) else { continue };
             for row in wanted {
-                let json = loaded.raws.get(row).map(text).unwrap_or_default();
+                let json = loaded.raws.get(row).and_then(Option::as_ref).map(text).unwrap_or_default();
                 let event = loaded.event(row);
                 let taken = self.scan.take_event(place, key, loaded.number(row), (json, event));
                 found.extend(taken.map_err(|error| ParquetError::General(error.to_string()))?.map(Ok));
@@ -131,7 +131,8 @@ impl TableScan {
 
     fn load_raw(&mut self, number: usize) -> Result<()> {
         if let Some(loaded) = self.groups.get_mut(&number).filter(|loaded| loaded.raws.is_empty()) {
-            loaded.raws = self.reader.group(number)?.required_texts("raw")?;
+            loaded.raws = self.reader.group(number)?.texts("raw")?;
+            keep_accepted(&mut loaded.raws, &loaded.accepted);
         }
         Ok(())
     }
@@ -190,7 +191,17 @@ struct Loaded {
     texts: [Vec<Option<ByteArray>>; 4],
     /// Rows that may be wanted.
     accepted: Vec<bool>,
-    raws: Vec<ByteArray>,
+    raws: Vec<Option<ByteArray>>,
+}
+
+/// Frees the pages of a column of which few rows are wanted, so that the next ones are decoded into the same memory.
+fn keep_accepted(column: &mut [Option<ByteArray>], accepted: &[bool]) {
+    if accepted.iter().filter(|accepted| **accepted).count() * 4 > accepted.len() {
+        return;
+    }
+    for (value, is_accepted) in column.iter_mut().zip(accepted) {
+        *value = value.take().filter(|_| *is_accepted).map(|value| value.data().to_vec().into());
+    }
 }
 
 const TEXTS: [&str; 4] = ["type", "location_name", "name", "summary"];
@@ -226,6 +237,7 @@ impl Loaded {
         let is_undecided = query.revisions == Revisions::Latest || *filter == Filter::default();
         loaded.accepted =
             if is_undecided { vec![true; group.rows] } else { loaded.accepted(filter, group.rows) };
+        loaded.texts.iter_mut().for_each(|column| keep_accepted(column, &loaded.accepted));
         Ok(loaded)
     }
 
