@@ -225,13 +225,13 @@ impl MirrorError {
                 "are --store and --to exchanged? After a fail-over, use --reconcile"
             }
             Self::LaterEpoch { .. } => {
-                "stop the collector of the source; copy in the other direction with `collector mirror --reconcile`"
+                "if a promotion was broken off, finish it with `collector adopt`; then stop the collector of the source, and copy in the other direction with `collector mirror --reconcile`"
             }
             Self::Diverged { .. } => "after a split, `collector mirror --reconcile` brings both together",
             Self::NotEmpty { .. } | Self::OtherArchive { .. } => "name an empty folder or prefix",
             Self::SourceDisagrees { .. } => "run `collector verify` on the source, then `collector repair`",
             Self::IncompleteCopy(_) => {
-                "complete it with `collector mirror`; with --force, what is there is used"
+                "complete it with `collector mirror`, or with `--reconcile` if that was broken off; with --force, what is there is used"
             }
             Self::SourceIsBehind { .. } => {
                 "after a split, `collector mirror --reconcile` brings both together; otherwise `collector verify` on both shows which one is complete"

@@ -264,6 +264,14 @@ async fn promote(
             let (location, found) = (target.store().location(), replica.epoch);
             return Err(MirrorError::LaterEpoch { location, found, epoch });
         }
+        if found.ledger.lineage.epoch > epoch {
+            // A later promotion of this archive has taken over. Its epoch may be known elsewhere.
+            return Err(MirrorError::Interrupted);
+        }
+        if replica.rejoining.is_some() && !force {
+            // A reconciliation has begun meanwhile.
+            return Err(MirrorError::IncompleteCopy(target.store().location()));
+        }
         let objects = found.ledger.claim.iter().flat_map(|claim| claim.objects.clone()).collect();
         let mut ledger = found.ledger.with_claim(target.claim_of_run(&run, objects));
         ledger.lineage.epoch = epoch;

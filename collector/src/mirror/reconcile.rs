@@ -71,6 +71,12 @@ impl Mirror {
             }
             let (archive, epoch) = (&primary.lineage.archive, primary.lineage.epoch);
             let held = fence(&self.target, archive, epoch, &self.source.store().identity()).await?;
+            let found = held.ledger.lineage.epoch;
+            if found > epoch {
+                // A promotion of the target has begun, and has to be finished: its epoch may be known elsewhere.
+                let location = self.target.store().location();
+                return Err(MirrorError::LaterEpoch { location, found, epoch });
+            }
             if let Some((held, rejoining)) = self.find_split(held, &primary).await? {
                 Box::pin(self.rejoin(held, rejoining, epoch, &mut result)).await?;
             }
@@ -106,11 +112,8 @@ impl Mirror {
         if let Some(rejoining) = replica.as_ref().and_then(|replica| replica.rejoining.clone()) {
             return Ok(Some((held, rejoining)));
         }
-        let lineage = &held.ledger.lineage;
-        if !self.target.flush_journal(lineage).await? {
-            return Err(ArchiveError::Interrupted.into());
-        }
-        let mark = lineage.mark();
+        let held = self.with_journal(held).await?;
+        let mark = held.ledger.lineage.mark();
         let (mut common, mut differs) = (0, mark.sequence.min(primary.lineage.sequence()) + 1);
         while common + 1 < differs {
             let middle = common.midpoint(differs);
@@ -123,6 +126,18 @@ impl Mirror {
         let mut ledger = held.ledger.clone();
         ledger.replica = replica.map(|it| Replica { rejoining: Some(rejoining.clone()), ..it });
         Ok(Some((change(&self.target, &held, ledger).await?, rejoining)))
+    }
+
+    /// The target, once its journal holds every commit of its ledger.
+    ///
+    /// A run or a promotion that ended between the two may have left a record there with the number of the last commit: then the
+    /// ledger follows the journal.
+    async fn with_journal(&self, held: Snapshot) -> Result<Snapshot, MirrorError> {
+        if self.target.flush_journal(&held.ledger.lineage).await? {
+            return Ok(held);
+        }
+        let followed = self.target.reconciled(held.ledger.clone()).await?;
+        change(&self.target, &held, followed).await
     }
 
     async fn is_common(&self, sequence: u64, primary: &Ledger) -> Result<bool, MirrorError> {

@@ -120,8 +120,10 @@ impl<'a, P: FnMut(usize) + Send + Sync> Session<'a, P> {
 
     pub(super) async fn copy(&mut self) -> Result<Ended, Interruption> {
         // An archive that was fenced has not written its last record yet, and its ledger is about to be replaced.
-        if !self.mirror.target.flush_journal(&self.held.ledger.lineage).await? {
-            return Err(ArchiveError::Interrupted.into());
+        let lineage = &self.held.ledger.lineage;
+        if !self.mirror.target.flush_journal(lineage).await? {
+            let (location, sequence) = (self.mirror.target.store().location(), lineage.sequence());
+            return Err(MirrorError::Diverged { location, sequence }.into());
         }
         if self.held.ledger.claim.is_some() && !self.finish_round_of_another().await? {
             return self.let_go().await;

@@ -1,14 +1,15 @@
 //! `tables/manifest.json`: what went into the tables, and what each file holds.
 //!
 //! It is replaced only if it is still the one that was read. Before a file is replaced, the manifest names its month as pending,
-//! so that a process that continues after a kill makes that month again.
+//! so that a process that continues after a kill makes that month again. It ends with the digest of what precedes it, because a
+//! manifest that says something else can make an event disappear from answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Month, Months, TablesError};
-use crate::archive::Cursor;
+use crate::archive::{Cursor, content_digest};
 use crate::event::EventId;
 use crate::store::{Key, Store, StoreError, Version, Write};
 
@@ -120,7 +121,8 @@ impl Manifest {
         let found = match serde_json::from_slice::<AnyFormat>(&object.bytes) {
             Ok(AnyFormat { format }) if format > FORMAT => Found::Future(format),
             _ => match serde_json::from_slice(&object.bytes) {
-                Ok(manifest) => Found::Usable(Box::new(manifest)),
+                Ok(manifest) if is_sealed(&object.bytes) => Found::Usable(Box::new(manifest)),
+                Ok(_) => Found::Damaged("its content is not that of its digest".to_owned()),
                 Err(error) => Found::Damaged(error.to_string()),
             },
         };
@@ -133,8 +135,7 @@ impl Manifest {
         store: &dyn Store,
         version: Option<&Version>,
     ) -> Result<Version, TablesError> {
-        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        bytes.push(b'\n');
+        let bytes = sealed(serde_json::to_vec(self).unwrap_or_default());
         replace(store, &manifest_key(), &bytes, version).await
     }
 
@@ -142,6 +143,23 @@ impl Manifest {
     pub(crate) fn cursor(&self) -> Option<Cursor> {
         self.cursor.as_ref()?.parse().ok()
     }
+}
+
+/// What separates the members of a manifest from their digest, the last member.
+const SEAL: &str = ",\"digest\":\"";
+
+fn sealed(mut json: Vec<u8>) -> Vec<u8> {
+    // The closing brace.
+    json.pop();
+    let digest = content_digest(&json);
+    json.extend_from_slice(format!("{SEAL}{digest}\"}}\n").as_bytes());
+    json
+}
+
+fn is_sealed(bytes: &[u8]) -> bool {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let is_of = |members: &str, rest: &str| rest == format!("{}\"}}\n", content_digest(members.as_bytes()));
+    text.rsplit_once(SEAL).is_some_and(|(members, rest)| is_of(members, rest))
 }
 
 /// Writes an object if it is still in the state that was read. The answer to a write that was lost is settled by reading.

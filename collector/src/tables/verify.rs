@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::manifest::{Found, Manifest};
+use super::month::Table;
 use super::update::Update;
 use super::{Attempts, Month, Tables, TablesError, TablesOptions, TablesReport};
 
@@ -43,6 +44,7 @@ impl Tables {
     pub async fn verify(&self) -> Result<TablesFindings, TablesError> {
         let mut findings = TablesFindings::default();
         let stored = Manifest::read(&*self.store).await?;
+        let mut named = BTreeSet::new();
         match &stored.found {
             Found::Absent => findings.blame("there are no tables; `collector tables` makes them"),
             Found::Damaged(reason) => findings.blame(format!(
@@ -52,7 +54,13 @@ impl Tables {
                 findings
                     .blame(format!("the tables have format {format}, of a later version of this program"));
             }
-            Found::Usable(_) => {}
+            Found::Usable(manifest) if manifest.cursor().is_none() => {
+                findings.blame("the tables were never completed; `collector tables` completes them");
+            }
+            Found::Usable(manifest) => {
+                let files = |month: &Month| Table::ALL.map(|table| month.key(table));
+                named.extend(manifest.months.keys().flat_map(files));
+            }
         }
         if !findings.is_sound() {
             return Ok(findings);
@@ -64,6 +72,14 @@ impl Tables {
         findings.objects_since = update.left_out();
         let report = update.carry_out().await?;
         findings.take(&report, months);
+        for listed in self.store.list("tables/").await? {
+            let key = listed.key.to_string();
+            let is_read =
+                Table::ALL.iter().any(|table| key.starts_with(&format!("tables/{}/", table.name())));
+            if is_read && !named.contains(&listed.key) && !report.removed.contains(&key) {
+                findings.blame(format!("{key} is not a file of the manifest, and tools that read the folder read it too; remove it"));
+            }
+        }
         Ok(findings)
     }
 }

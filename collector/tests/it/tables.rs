@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use collector::archive::{Archive, ArchiveOptions};
+use collector::archive::{Archive, ArchiveOptions, content_digest};
 use collector::clock::{SharedClock, VirtualClock};
 use collector::event::{Response, content};
 use collector::store::{Key, MemoryStore, SharedStore};
@@ -300,6 +300,12 @@ async fn collected() -> History {
     history
 }
 
+/// A manifest with the digest of its other members, as if the program had written it.
+fn sealed(manifest: &str) -> String {
+    let (members, _) = manifest.rsplit_once(",\"digest\":\"").unwrap();
+    format!("{members},\"digest\":\"{}\"}}\n", content_digest(members.as_bytes()))
+}
+
 async fn overwrite(store: &SharedStore, key: &str, bytes: &[u8]) {
     let key = Key::new(key).unwrap();
     store.delete(&key).await.unwrap();
@@ -448,6 +454,34 @@ async fn verify_names_the_months_that_are_wrong() {
     history.poll(&Step { new_events: 1, edits: vec![(30, 1), (2, 1)], absent: vec![4] }).await;
     let behind = history.tables(&store).verify().await.unwrap();
     assert!(behind.is_sound() && behind.objects_since > 1, "{behind:?}");
+    // A second file of a month, which tools would read as well.
+    let beside = january.replace("/events.", "/copy.");
+    overwrite(&store, &beside, &good[&january]).await;
+    let problems = tables.verify().await.unwrap().problems;
+    assert!(problems.len() == 1 && problems[0].starts_with(&beside), "{problems:?}");
+    let manifest = String::from_utf8(good["tables/manifest.json"].clone()).unwrap();
+    let (before, after) = manifest.split_once("\"cursor\":\"").unwrap();
+    let without_cursor = format!("{before}\"cursor\":null{}", after.split_once('"').unwrap().1);
+    overwrite(&store, "tables/manifest.json", sealed(&without_cursor).as_bytes()).await;
+    assert!(!tables.verify().await.unwrap().is_sound());
     store.delete(&Key::new("tables/manifest.json").unwrap()).await.unwrap();
     assert!(!tables.verify().await.unwrap().is_sound());
+}
+
+/// The months that are left out still lack what was committed since, so the cursor stays where it was.
+#[tokio::test]
+async fn tables_of_which_some_months_were_updated_are_sound() {
+    let mut history = collected().await;
+    let store = history.store.clone();
+    history.poll(&Step { new_events: 2, edits: vec![(1, 1), (50, 1)], absent: vec![] }).await;
+    let february = "2026-02".parse().unwrap();
+    let months = Months::new(Some(february), Some(february)).unwrap();
+    let tables = history.tables(&store);
+    let made = update(&tables, &TablesOptions { months, ..TablesOptions::default() }).await;
+    assert_eq!(made.months, [february]);
+    let findings = tables.verify().await.unwrap();
+    assert!(findings.is_sound() && findings.objects_since > 0, "{findings:?}");
+    update(&tables, &TablesOptions::default()).await;
+    assert_eq!(tables.verify().await.unwrap().objects_since, 0);
+    check(&store, &store).await;
 }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::warn;
 
-use super::Update;
+use super::{OnStore, Update};
 use crate::archive::{ArchiveError, ChangesError, Cursor, Kind};
 use crate::event::EventId;
 use crate::store::{Key, Listed};
+use crate::tables::build;
+use crate::tables::file::Reader;
 use crate::tables::manifest::{FORMAT, Found, Manifest, MonthEntry, Stored};
 use crate::tables::month::Table;
 use crate::tables::source::Since;
@@ -127,9 +129,11 @@ impl<'a> Update<'a> {
     /// What was committed since the last time is added.
     async fn plan_since(&mut self, mut since: Since) -> Result<(), TablesError> {
         if self.plan.is_check {
-            let added = std::mem::take(&mut since.added).into_values().flatten();
-            let left_out = added.chain(std::mem::take(&mut since.withdrawn));
-            self.plan.left_out = left_out.map(|listed| listed.key).collect();
+            let mut left_out = std::mem::take(&mut since.withdrawn);
+            for (month, objects) in std::mem::take(&mut since.added) {
+                left_out.extend(self.not_in_table(month, objects).await?);
+            }
+            self.plan.left_out = left_out.into_iter().map(|listed| listed.key).collect();
             since.cursor = self.manifest.cursor().unwrap_or(since.cursor);
         }
         let covers = self.manifest.covers;
@@ -175,6 +179,20 @@ impl<'a> Update<'a> {
             self.manifest.cursor = Some(since.cursor.to_string());
         }
         Ok(())
+    }
+
+    /// Those of the objects that did not go into the table of a month. An update of some months adds to them before the cursor moves.
+    async fn not_in_table(&self, month: Month, objects: Vec<Listed>) -> Result<Vec<Listed>, TablesError> {
+        let stored = self.get(month, Table::Revisions).await?;
+        let entry = self.manifest.months.get(&month);
+        if !entry.is_some_and(|entry| OnStore::new(stored.as_ref()).is(&entry.revisions)) {
+            return Ok(objects);
+        }
+        let reader = stored.and_then(|object| Reader::new(object.bytes, Table::Revisions).ok());
+        Ok(match reader {
+            Some(reader) => build::without_known(&reader, objects)?,
+            None => objects,
+        })
     }
 
     /// Adds what was reported of withdrawn events. All of it is read again if `anew`.

@@ -80,6 +80,49 @@ fn broken_promotion_is_followed_by_one_of_the_other_region() {
     assert!(killed > 60, "{killed}");
 }
 
+/// A run, the promotion that fenced it, and one of the same region are broken off one after the other, so that the journal holds
+/// what no ledger names. The other region is promoted then, and both are brought together.
+#[test]
+fn promotions_of_both_regions_that_were_broken_off_are_brought_together() {
+    let (mut reconciled, mut finished) = (0, 0);
+    for (written, fenced) in [(8, 4), (8, 5), (10, 4), (10, 5), (10, 6)] {
+        for promoted in [5, 8, 11] {
+            for left in 1..40 {
+                let context = format!("{written} {fenced} {promoted} {left}");
+                let (mut a, mut b) = (Site::new("a"), Site::new("b"));
+                a.run(&events(0..40));
+                mirror(&a, &b);
+                a.reached_again(written).try_run(&events(5..60)).unwrap_err();
+                let _ = promote(&b.reached_again(promoted), Some(&a.reached_again(fenced)));
+                let _ = promote(&a.reached_again(left), None);
+                promote(&b, None).unwrap();
+                let (mut primary, mut replica) = (&mut b, &mut a);
+                match reconcile(primary, replica) {
+                    Ok(_) => reconciled += 1,
+                    Err(MirrorError::LaterEpoch { .. }) => {
+                        finished += 1;
+                        std::mem::swap(&mut primary, &mut replica);
+                        match promote(primary, Some(replica)) {
+                            Ok(_) | Err(MirrorError::NotAReplica(_)) => {}
+                            Err(error) => panic!("{context}: {error}"),
+                        }
+                        reconcile(primary, replica).unwrap();
+                    }
+                    Err(error) => panic!("{context}: {error}"),
+                }
+                primary.run(&events(6..61));
+                mirror(primary, replica);
+                for site in [&*primary, &*replica] {
+                    site.assert_sound();
+                    assert_eq!(site.ids(), (0..61).collect::<Vec<_>>(), "{context}");
+                }
+            }
+        }
+    }
+    println!("reconciled at once: {reconciled}, after a promotion was finished: {finished}");
+    assert!(reconciled > 20 && finished > 20, "{reconciled} {finished}");
+}
+
 /// Both were promoted without reaching each other, or one is a copy of the other's folder: both accept runs in one epoch.
 #[test]
 fn archives_of_the_same_epoch_are_reconciled() {

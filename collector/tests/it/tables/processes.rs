@@ -12,8 +12,9 @@ use fixtures::{Feed, FeedConfig};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::sealed;
 use crate::crash::kill_after;
 use crate::support::{Home, fixture};
 
@@ -127,9 +128,11 @@ fn manifest_with_a_reversed_period_is_not_used() {
     home.run_json(fixture("response.json"));
     home.collector(&["tables"]).with(0);
     let path = home.path("data/tables/manifest.json");
-    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    manifest["covers"] = json!({"from": "2026-02", "to": "2025-01"});
-    fs::write(&path, manifest.to_string()).unwrap();
+    let written = fs::read_to_string(&path).unwrap();
+    let (before, after) = written.split_once("\"covers\":{").unwrap();
+    let rest = after.split_once('}').unwrap().1;
+    let reversed = format!(r#"{before}"covers":{{"from":"2026-02","to":"2025-01"}}{rest}"#);
+    fs::write(&path, sealed(&reversed)).unwrap();
     assert_eq!(home.collector(&["query", "--format", "jsonl"]).with(0).stdout.lines().count(), 500);
     home.collector(&["tables"]).with(0);
     expect_as_from_scratch(&home);
@@ -178,6 +181,6 @@ fn command_reports_what_it_wrote() {
     assert_eq!(made["events"], made["revisions"]);
     assert!(made["replaced"].as_array().unwrap().len() >= 2, "{made}");
     let again = home.collector(&["tables", "--json"]).with(0).json();
-    assert_eq!((&again["replaced"], &again["objects_read"]), (&serde_json::json!([]), &serde_json::json!(0)));
+    assert_eq!((&again["replaced"], &again["objects_read"]), (&json!([]), &json!(0)));
     home.collector(&["verify"]).with(0);
 }

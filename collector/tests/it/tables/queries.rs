@@ -12,7 +12,7 @@ use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{History, Step, WINDOW, collected, files, overwrite, step, update};
+use super::{History, Step, WINDOW, collected, files, overwrite, sealed, step, update};
 
 /// What is asked.
 fn queries() -> impl Strategy<Value = Query> {
@@ -121,8 +121,11 @@ async fn unusable_tables_are_reported_and_objects_are_read() {
     expect(&history, "not the file that the manifest names").await;
     let manifest = "tables/manifest.json";
     let written = String::from_utf8(good[manifest].clone()).unwrap();
-    overwrite(&store, manifest, b"{").await;
-    expect(&history, "damaged").await;
+    for damaged in ["{".to_owned(), written.replacen("\"first_id\":", "\"first_id\":9", 1)] {
+        overwrite(&store, manifest, damaged.as_bytes()).await;
+        expect(&history, "damaged").await;
+        assert!(!history.tables(&store).verify().await.unwrap().is_sound(), "{damaged}");
+    }
     overwrite(&store, manifest, written.replace("\"format\":1", "\"format\":7").as_bytes()).await;
     expect(&history, "later version").await;
     store.delete(&Key::new(manifest).unwrap()).await.unwrap();
@@ -137,7 +140,7 @@ async fn unusable_tables_are_reported_and_objects_are_read() {
         (format!("{archive}:{sequence}:0123456789abcdef"), "not part of this archive's history"),
         (format!("0123456789abcdef:{rest}"), "is of archive"),
     ] {
-        overwrite(&store, manifest, written.replace(&cursor, &other).as_bytes()).await;
+        overwrite(&store, manifest, sealed(&written.replace(&cursor, &other)).as_bytes()).await;
         expect(&history, why).await;
     }
     overwrite(&store, manifest, written.as_bytes()).await;
@@ -186,7 +189,8 @@ async fn table_that_cannot_be_decoded_is_reported_and_objects_are_read() {
     let digest = collector::archive::content_digest;
     let written = String::from_utf8(good[manifest].clone()).unwrap();
     assert!(written.contains(&digest(&good[key])), "{written}");
-    overwrite(store, manifest, written.replace(&digest(&good[key]), &digest(&bytes)).as_bytes()).await;
+    let changed = sealed(&written.replace(&digest(&good[key]), &digest(&bytes)));
+    overwrite(store, manifest, changed.as_bytes()).await;
     overwrite(store, key, &bytes).await;
     let (found, used) = answer(&reading, &Query::default()).await;
     assert_eq!(found, answer(&history.archive, &Query::default()).await.0);
