@@ -117,6 +117,11 @@ impl Archive {
         })
     }
 
+    /// Refuses an archive that lacks what a ledger vouches for. Nothing is changed.
+    pub(crate) async fn require_objects(&self, ledger: &Ledger) -> Result<(), ArchiveError> {
+        self.compare(&ledger.without_claim(), false).await.map(drop)
+    }
+
     /// Gives a ledger the history and the tallies of what is stored, while a claim is held.
     pub(crate) async fn reconciled(&self, ledger: Ledger) -> Result<Ledger, ArchiveError> {
         let Some(Healing { mut ledger, beyond }) = self.compare(&ledger, true).await? else {

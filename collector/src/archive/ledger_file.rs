@@ -220,6 +220,12 @@ impl Archive {
         (known.mark.sequence > 0).then_some(known.mark.archive)
     }
 
+    /// The location of the archive that this one follows, if it is a replica.
+    pub(crate) async fn primary(&self) -> Result<Option<String>, ArchiveError> {
+        let found = self.stored_snapshot().await?;
+        Ok(found.and_then(|found| Some(found.ledger.replica?.primary)))
+    }
+
     /// A ledger made from the archive that keeps what only an earlier one knows. The caller holds a claim.
     pub(crate) async fn rebuild_after(&self, earlier: &Ledger) -> Result<Ledger, ArchiveError> {
         let mut ledger = self.rebuild().await?;

@@ -20,7 +20,7 @@ use crate::mirror::adopt::{Adoption, OldPrimary, adopt as promote};
 use crate::mirror::reconcile::Reconciliation;
 use crate::mirror::role::Role;
 use crate::mirror::{Mirror, MirrorError, MirrorOptions, MirrorReport};
-use crate::store::{SharedStore, StoreAddress};
+use crate::store::StoreAddress;
 use crate::text::printable;
 
 /// Number of conflicts that are printed; `--json` has more of them.
@@ -173,7 +173,7 @@ pub(super) fn adopt(settings: &Settings, arguments: &AdoptArguments) -> Result<E
     let (runtime, clock) = (runtime()?, system_clock());
     let adopted = runtime.block_on(async {
         let target = archive(settings, &clock).await?;
-        let source = old_primary(settings, target.store(), &clock).await;
+        let source = old_primary(settings, &target, &clock).await;
         let epoch_store = match &settings.replica.epoch_store {
             Some(address) => Some(Arc::clone(open_peer(settings, address, &clock).await?.store())),
             None => None,
@@ -189,9 +189,12 @@ pub(super) fn adopt(settings: &Settings, arguments: &AdoptArguments) -> Result<E
     Ok(Exit::Done)
 }
 
-/// The archive that the replica was copied from, if its store can be opened.
-async fn old_primary(settings: &Settings, replica: &SharedStore, clock: &SharedClock) -> Option<Archive> {
-    let source = Role::read(replica).await.ok()??.source?;
+/// The archive that the replica follows, or was copied from, if its store can be opened.
+async fn old_primary(settings: &Settings, replica: &Archive, clock: &SharedClock) -> Option<Archive> {
+    let source = match replica.primary().await.ok()? {
+        Some(primary) => primary,
+        None => Role::read(replica.store()).await.ok()??.source?,
+    };
     let address =
         source.parse().map_err(|error| warn!(%error, source, "the old primary cannot be looked for"));
     match open_peer(settings, &address.ok()?, clock).await {
@@ -213,7 +216,20 @@ fn print_adoption(adoption: &Adoption) -> io::Result<()> {
     let old = adoption.old_primary.as_deref().unwrap_or("the old primary");
     let _ = match &adoption.fence {
         OldPrimary::Fenced => {
-            writeln!(text, "  fenced    {old}; {} copied from it now", counted(adoption.copied, "object"))
+            let _ = writeln!(
+                text,
+                "  fenced    {old}; {} copied from it now",
+                counted(adoption.copied, "object")
+            );
+            match adoption.conflicts {
+                0 => Ok(()),
+                conflicts => writeln!(
+                    text,
+                    "  conflict  {} of it not copied: {} holds others under their names; reconcile",
+                    counted(conflicts, "object"),
+                    adoption.store
+                ),
+            }
         }
         OldPrimary::NotFenced(reason) => writeln!(text, "  not fenced  {old}: {reason}"),
         OldPrimary::NotSought => writeln!(text, "  not fenced  {old} was not looked for"),

@@ -49,6 +49,8 @@ pub struct Adoption {
     pub fence: OldPrimary,
     /// Objects that were copied from it now.
     pub copied: usize,
+    /// Objects of the old primary that were not copied, because others have their names here.
+    pub conflicts: usize,
     /// The last commit of the archive.
     pub sequence: u64,
     /// The recovery point: when the last commit before the promotion was made.
@@ -90,6 +92,7 @@ pub async fn adopt(
         old_primary: role.and_then(|role| role.source),
         fence: OldPrimary::NotSought,
         copied: 0,
+        conflicts: 0,
         sequence: 0,
         committed_at: None,
         mirrored_at,
@@ -109,13 +112,16 @@ pub async fn adopt(
     }
     let mut epoch = found.ledger.lineage.epoch.max(replica.epoch) + 1;
     adoption.old_primary = Some(replica.primary.clone());
-    // A write that changes nothing: the old primary is not fenced for a replica that cannot be written.
+    // The old primary is not fenced for a replica that lacks something, or cannot be written.
+    if !force {
+        target.require_objects(&found.ledger).await?;
+    }
     target.swap(&found, found.ledger.clone()).await?;
     if let Some(source) = source {
         epoch = epoch.max(epoch_of(source).await + 1);
         adoption.fence = try_fence(source, &found.ledger, epoch, &primary).await?;
         if adoption.fence == OldPrimary::Fenced {
-            adoption.copied = catch_up(source, target, epoch).await;
+            (adoption.copied, adoption.conflicts) = catch_up(source, target, epoch).await;
         }
     }
     let (ledger, covered_at) = promote(target, epoch, force).await?;
@@ -228,19 +234,23 @@ pub(super) fn is_of_update(claim: &Claim) -> bool {
     claim.objects.iter().any(|object| object.key == role_key().as_str())
 }
 
-/// Copies what the old primary still has. Number of objects.
-async fn catch_up(source: &Archive, target: &Archive, epoch: u64) -> usize {
+/// Copies what the old primary still has. Number of objects, and of those that could not be copied because of a conflict.
+async fn catch_up(source: &Archive, target: &Archive, epoch: u64) -> (usize, usize) {
     let options = MirrorOptions::default();
     let mirror = Mirror { fenced_with: Some(epoch), ..Mirror::new(source.clone(), target.clone(), options) };
     match mirror.update(|_| {}).await {
-        Ok(report) if report.is_complete() => report.objects,
         Ok(report) => {
-            warn!(conflicts = report.conflicts_total, "not everything could be copied from the old primary");
-            report.objects
+            if !report.is_complete() {
+                warn!(
+                    conflicts = report.conflicts_total,
+                    "not everything could be copied from the old primary"
+                );
+            }
+            (report.objects, report.conflicts_total)
         }
         Err(error) => {
             warn!(%error, "what the old primary still has could not be copied; reconcile later");
-            0
+            (0, 0)
         }
     }
 }

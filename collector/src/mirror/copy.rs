@@ -1,6 +1,6 @@
 //! Copies one object: by its content, never by its size or time, and never over another content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::warn;
 
@@ -150,8 +150,13 @@ impl<P: FnMut(usize) + Send + Sync> Session<'_, P> {
             Some(found) if !latest.includes(&named.key, &content_digest(&found.bytes)) => {
                 "the source replaced it, and the replica holds another content than was replaced"
             }
-            Some(Object { version, .. }) => match source.get(&key).await? {
+            Some(Object { bytes, version }) => match source.get(&key).await? {
                 Some(object) if content_digest(&object.bytes) == wanted => {
+                    // `repair` also notes what others changed. Then this is the last copy of what was there before.
+                    let lost = lines_without(&bytes, &object.bytes);
+                    if !lost.is_empty() {
+                        self.mirror.target.keep_aside(&key, &lost).await?;
+                    }
                     self.rate.take(object.bytes.len(), self.mirror.target.clock().as_ref()).await;
                     return match target.replace(&key, &object.bytes, &version).await? {
                         Write::Done(_) => {
@@ -205,4 +210,11 @@ impl<P: FnMut(usize) + Send + Sync> Session<'_, P> {
         let replaced = target.store().replace(&key, &record.to_document(), &found.version).await?;
         Ok(matches!(replaced, Write::Done(_)))
     }
+}
+
+/// The lines of a content that another one does not have.
+fn lines_without(bytes: &[u8], other: &[u8]) -> Vec<u8> {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let kept: BTreeSet<&[u8]> = other.split_inclusive(is_end).collect();
+    bytes.split_inclusive(is_end).filter(|line| !kept.contains(line)).collect::<Vec<_>>().concat()
 }

@@ -1,11 +1,12 @@
 //! `--verify`: holds every object of a replica against the journal of its source, or against its source where the journal does
-//! not state a digest.
+//! not state a digest. What the replica has lost is copied again.
 
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt as _;
 use futures_util::stream::StreamExt as _;
 
+use super::copy::{Created, create};
 use super::{Mirror, MirrorError, MirrorReport};
 use crate::archive::content_digest;
 use crate::archive::journal::journal_key;
@@ -63,32 +64,56 @@ impl Mirror {
         let mut checks = buffered(self.target.parallel(), checks);
         let mut position = 0;
         while let Some(check) = checks.next().await {
-            if let Some(problem) = check? {
-                report.blame(&added[position].key, problem);
+            match check? {
+                Check::Right => {}
+                Check::Copied(bytes) => {
+                    (report.objects, report.bytes) = (report.objects + 1, report.bytes + bytes)
+                }
+                Check::Wrong(problem) => report.blame(&added[position].key, problem),
             }
             (position, report.verified) = (position + 1, report.verified + 1);
         }
         Ok(())
     }
 
-    /// What is wrong with an object, if anything.
-    async fn verify_object(
-        &self,
-        key: &str,
-        digest: &str,
-        is_replaced: bool,
-    ) -> Result<Option<&'static str>, MirrorError> {
-        let Ok(key) = Key::new(key) else { return Ok(None) };
+    /// Whether an object is right. One that the replica has lost is copied again.
+    async fn verify_object(&self, key: &str, digest: &str, is_replaced: bool) -> Result<Check, MirrorError> {
+        let Ok(key) = Key::new(key) else { return Ok(Check::Right) };
         let Some(found) = self.target.store().get(&key).await? else {
-            return Ok((!is_replaced || !digest.is_empty()).then_some("the replica does not hold it"));
+            if is_replaced && digest.is_empty() {
+                return Ok(Check::Right);
+            }
+            return self.copy_again(&key, digest).await;
         };
         let is_right = if digest.is_empty() && !is_replaced {
             self.source.store().get(&key).await?.is_some_and(|object| object.bytes == found.bytes)
         } else {
             content_digest(&found.bytes) == digest
         };
-        Ok((!is_right).then_some("the replica holds another content"))
+        Ok(if is_right { Check::Right } else { Check::Wrong("the replica holds another content") })
     }
+
+    async fn copy_again(&self, key: &Key, digest: &str) -> Result<Check, MirrorError> {
+        let Some(object) = self.source.store().get(key).await? else {
+            return Ok(Check::Wrong("neither the replica nor the source holds it"));
+        };
+        if !digest.is_empty() && content_digest(&object.bytes) != digest {
+            return Ok(Check::Wrong("the replica does not hold it, and the source holds another content"));
+        }
+        Ok(match create(self.target.store(), key, &object.bytes).await? {
+            Created::Written => Check::Copied(object.bytes.len() as u64),
+            Created::Present => Check::Right,
+            Created::Differs(_) => Check::Wrong("the replica holds another content"),
+        })
+    }
+}
+
+/// What `--verify` found of an object.
+enum Check {
+    Right,
+    /// The replica had lost it. Number of bytes.
+    Copied(u64),
+    Wrong(&'static str),
 }
 
 fn note_replaced(records: &[CommitRecord], replaced: &mut BTreeMap<String, String>) {

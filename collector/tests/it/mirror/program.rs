@@ -30,6 +30,23 @@ fn fail_over_and_back_between_folders() {
     home.run(feed).with(0);
 }
 
+/// The refusal of the old primary names the command that promotes it again; the other one is fenced then.
+#[test]
+fn fail_over_is_taken_back_before_anything_was_copied() {
+    let home = Home::new();
+    home.run(fixture("response.json")).with(0);
+    home.collector(&["mirror", "--to", "replica"]).with(0);
+    home.collector(&["adopt", "--store", "replica"]).with(0);
+    let adopted = home.collector(&["adopt", "--store", "data"]).with(0).stdout;
+    assert!(adopted.contains("in epoch 3") && adopted.contains("  fenced  "), "{adopted}");
+    let feed = fixture("response-next.json");
+    let feed = feed.to_str().unwrap();
+    home.collector(&["run", "--feed", feed, "--store", "replica"]).with(1);
+    home.run(feed).with(0);
+    home.collector(&["mirror", "--to", "replica"]).with(0);
+    home.collector(&["verify", "--store", "replica"]).with(0);
+}
+
 #[test]
 fn exchanged_addresses_are_refused_with_a_hint() {
     let home = Home::new();

@@ -151,6 +151,52 @@ fn verification_compares_content() {
     assert_eq!(report.conflicts_total, 1, "{report:?}");
 }
 
+/// The old primary goes on: it is fenced only for a replica that can take its place.
+#[test]
+fn replica_that_lost_an_object_is_not_promoted_and_gets_it_again() {
+    let (mut a, b) = (Site::new("a"), Site::new("b"));
+    let deposit = a.run(&events(0..40));
+    mirror(&a, &b);
+    let (key, _) = &deposit.objects[2];
+    block_on(b.region.inner.delete(key)).unwrap();
+    let refused = promote(&b, Some(&a)).unwrap_err();
+    assert!(refused.hint().unwrap().contains("collector mirror --verify"), "{refused}");
+    a.run(&events(5..45));
+    let report = mirror_with(&a, &b, MirrorOptions { verify: true, ..MirrorOptions::default() }).unwrap();
+    assert!(report.is_complete(), "{report:?}");
+    assert_equal(&a, &b);
+    promote(&b, Some(&a)).unwrap();
+}
+
+#[test]
+fn promotion_reports_what_it_could_not_copy() {
+    let (mut a, b) = (Site::new("a"), Site::new("b"));
+    a.run(&events(0..40));
+    mirror(&a, &b);
+    let deposit = a.run(&events(5..45));
+    let (key, size) = &deposit.objects[0];
+    let _ = block_on(b.region.inner.create(key, &vec![b'x'; *size])).unwrap();
+    let adoption = promote(&b, Some(&a)).unwrap();
+    assert_eq!((adoption.fence, adoption.conflicts), (OldPrimary::Fenced, 1));
+}
+
+/// Others changed an object and `repair` noted that: the replica held the last copy of what was there before.
+#[test]
+fn content_that_was_changed_in_the_source_is_kept_aside_in_the_replica() {
+    let (mut a, b) = (Site::new("a"), Site::new("b"));
+    let deposit = a.run(&events(0..40));
+    mirror(&a, &b);
+    let (key, _) = &deposit.objects[3];
+    let Object { bytes, version } = block_on(a.region.inner.get(key)).unwrap().unwrap();
+    let lines = bytes.split_inclusive(|&byte| byte == b'\n').collect::<Vec<_>>();
+    let (first, rest) = lines.split_first().unwrap();
+    let _ = block_on(a.region.inner.replace(key, &rest.concat(), &version)).unwrap();
+    block_on(a.archive.repair(false, |_, _| {})).unwrap();
+    mirror(&a, &b);
+    let kept = &b.region.objects()[&format!("repaired/{key}")];
+    assert_eq!(kept.as_slice(), *first);
+}
+
 /// What `repair` replaced in the source is replaced in the replica, and what it moved aside is copied.
 #[test]
 fn repaired_objects_are_replaced_as_the_journal_states() {
