@@ -172,6 +172,7 @@ impl ArchiveError {
             Self::Vanished { .. } => Some(
                 "mount the disk or correct --store; if the archive was removed on purpose, --new-archive starts another one",
             ),
+            Self::Replica { .. } => Some("collect into the archive that it follows, or promote this one"),
             Self::TakenOver { .. } => Some(
                 "collect into the other one; `collector mirror --reconcile` brings what both have stored together",
             ),

@@ -229,7 +229,9 @@ impl MirrorError {
             }
             Self::Diverged { .. } => "after a split, `collector mirror --reconcile` brings both together",
             Self::NotEmpty { .. } | Self::OtherArchive { .. } => "name an empty folder or prefix",
-            Self::SourceDisagrees { .. } => "run `collector verify` on the source, then `collector repair`",
+            Self::SourceDisagrees { .. } => {
+                "the next run of the source may make it agree; otherwise `collector verify`, then `collector repair`"
+            }
             Self::IncompleteCopy(_) => {
                 "complete it with `collector mirror`, or with `--reconcile` if that was broken off; with --force, what is there is used"
             }

@@ -90,7 +90,7 @@ pub(super) async fn collector(settings: &Settings, clock: &SharedClock) -> Resul
     remind_of_contact(settings);
     let feed = Feed::new(&settings.source.feed, settings.feed_options(), Arc::clone(clock))?;
     let mut archive = open_archive(settings.archive(), clock).await?;
-    if let Some(address) = settings.replica.epoch_store.as_ref().or(settings.replica.mirror_to.as_ref()) {
+    if let Some(address) = settings.replica.latest_epoch() {
         archive = archive.with_epoch_store(Arc::clone(open_peer(settings, address, clock).await?.store()));
     }
     Ok(Collector { feed, archive, paths: settings.record_paths(), clock: Arc::clone(clock) })

@@ -236,7 +236,13 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
     let location = store.location();
     // The conditions are tried apart, and nothing may be left of a trial.
     let options = ArchiveOptions { single_writer: true, ..settings.archive_options() };
-    let archive = Archive::new(Arc::clone(&store), Arc::clone(clock), options);
+    let mut archive = Archive::new(Arc::clone(&store), Arc::clone(clock), options);
+    // One that cannot be opened is reported with the other stores.
+    if let Some(address) = settings.replica.latest_epoch()
+        && let Ok(peer) = settings.peer(address).open(clock).await
+    {
+        archive = archive.with_epoch_store(peer.store);
+    }
     match store.head(&ledger_key()).await {
         Ok(Some(head)) => {
             round.note("ledger", CheckResult::Ok, format!("{} bytes in {location}", head.size_bytes))?;
@@ -282,12 +288,8 @@ async fn examine_store(settings: &Settings, clock: &SharedClock, round: &mut Rou
             round.note("archive", CheckResult::Ok, detail)?;
         }
         Err(error) => {
-            round.advise(
-                "archive",
-                CheckResult::Failed,
-                error.to_string(),
-                "`collector repair --dry-run`",
-            )?;
+            let advice = error.hint().unwrap_or("`collector repair --dry-run`");
+            round.advise("archive", CheckResult::Failed, error.to_string(), advice)?;
         }
     }
     Ok(())

@@ -67,7 +67,8 @@ impl Mirror {
             match check? {
                 Check::Right => {}
                 Check::Copied(bytes) => {
-                    (report.objects, report.bytes) = (report.objects + 1, report.bytes + bytes)
+                    report.objects += 1;
+                    report.bytes += bytes;
                 }
                 Check::Wrong(problem) => report.blame(&added[position].key, problem),
             }

@@ -403,6 +403,8 @@ impl Schedule {
             primary = 1 - primary;
             self.undisturbed(Task::Adopt(primary))?;
         }
+        // A run makes the ledger agree with what arrived late, so that it can be copied.
+        self.undisturbed(Task::Collect(primary))?;
         self.undisturbed(Task::Reconcile(primary, 1 - primary))?;
         self.pass(30 * 3_600);
         self.undisturbed(Task::Collect(primary))?;

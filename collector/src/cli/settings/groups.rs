@@ -379,6 +379,13 @@ pub(crate) struct ReplicaSettings {
     pub(crate) peer_endpoint: Option<Url>,
 }
 
+impl ReplicaSettings {
+    /// Where a run looks whether another archive took over.
+    pub(crate) fn latest_epoch(&self) -> Option<&StoreAddress> {
+        self.epoch_store.as_ref().or(self.mirror_to.as_ref())
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputSettings {

@@ -1,5 +1,7 @@
 //! `collector mirror` and `collector adopt` as they are typed.
 
+use std::process::Command;
+
 use crate::support::{Home, fixture};
 
 /// Folders: copied, promoted, and the other way round.
@@ -45,6 +47,24 @@ fn fail_over_is_taken_back_before_anything_was_copied() {
     home.run(feed).with(0);
     home.collector(&["mirror", "--to", "replica"]).with(0);
     home.collector(&["verify", "--store", "replica"]).with(0);
+}
+
+/// What a run would refuse, the examination before it reports.
+#[test]
+fn doctor_reports_an_archive_that_accepts_no_runs() {
+    let home = Home::new();
+    home.run(fixture("response.json")).with(0);
+    let copied = Command::new("cp").args(["-r", "data", "out-of-reach"]).current_dir(home.path(".")).status();
+    assert!(copied.unwrap().success());
+    home.collector(&["mirror", "--to", "replica"]).with(0);
+    home.collector(&["adopt", "--store", "replica"]).with(0);
+    for (arguments, said) in [
+        (["--store", "data", "--epoch-store", "data"], "promote this one"),
+        (["--store", "out-of-reach", "--epoch-store", "replica"], "was taken over by"),
+    ] {
+        let examined = home.collector(&[&["doctor", "--offline"], &arguments[..]].concat()).with(1);
+        assert!(examined.stdout.contains(said), "{}", examined.stdout);
+    }
 }
 
 #[test]

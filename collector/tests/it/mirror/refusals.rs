@@ -151,7 +151,7 @@ fn verification_compares_content() {
     assert_eq!(report.conflicts_total, 1, "{report:?}");
 }
 
-/// The old primary goes on: it is fenced only for a replica that can take its place.
+/// The old primary is fenced only for a replica that can take its place.
 #[test]
 fn replica_that_lost_an_object_is_not_promoted_and_gets_it_again() {
     let (mut a, b) = (Site::new("a"), Site::new("b"));
