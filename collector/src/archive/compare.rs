@@ -34,7 +34,7 @@ type Survey = BTreeMap<String, Vec<Listed>>;
 
 /// How a ledger is made to agree with the objects.
 #[derive(Debug, Clone)]
-pub(super) struct Healing {
+pub(crate) struct Healing {
     /// The ledger that agrees with them, but for its history.
     ledger: Ledger,
     /// The objects that the journal does not name.
@@ -64,8 +64,7 @@ impl Archive {
 
     /// Refuses an archive that lacks what its ledger vouches for.
     pub(crate) async fn require_complete(&self) -> Result<(), ArchiveError> {
-        let mut snapshot = self.read_snapshot().await?;
-        self.compare_now(&mut snapshot).await
+        self.compare_now(&mut self.read_snapshot().await?).await
     }
 
     /// Compares ledger and objects, whatever is remembered.
@@ -115,11 +114,6 @@ impl Archive {
             Swap::Done(healed) => Some(*healed),
             Swap::Lost => None,
         })
-    }
-
-    /// Refuses an archive that lacks what a ledger vouches for. Nothing is changed.
-    pub(crate) async fn require_objects(&self, ledger: &Ledger) -> Result<(), ArchiveError> {
-        self.compare(&ledger.without_claim(), false).await.map(drop)
     }
 
     /// Gives a ledger the history and the tallies of what is stored, while a claim is held.
@@ -217,7 +211,11 @@ impl Archive {
     ///
     /// # Errors
     /// [`ArchiveError::Incomplete`] if objects are missing that the ledger vouches for.
-    async fn compare(&self, ledger: &Ledger, has_gone_back: bool) -> Result<Option<Healing>, ArchiveError> {
+    pub(crate) async fn compare(
+        &self,
+        ledger: &Ledger,
+        has_gone_back: bool,
+    ) -> Result<Option<Healing>, ArchiveError> {
         let survey = self.survey(ledger).await?;
         let mut healed = ledger.clone();
         let mut beyond = Vec::new();

@@ -114,7 +114,7 @@ pub async fn adopt(
     adoption.old_primary = Some(replica.primary.clone());
     // The old primary is not fenced for a replica that lacks something, or cannot be written.
     if !force {
-        target.require_objects(&found.ledger).await?;
+        target.compare(&found.ledger.without_claim(), false).await?;
     }
     target.swap(&found, found.ledger.clone()).await?;
     if let Some(source) = source {
