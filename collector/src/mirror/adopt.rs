@@ -1,8 +1,9 @@
 //! Makes a replica the archive that accepts runs.
 //!
-//! The order matters: first the old primary is fenced, where it can be reached; then what it still had is copied; then the claim in
-//! the ledger of the replica is taken, after which no update can begin; then what was on its way is fenced; and only the last
-//! step removes the role that makes runs refuse. Whatever moment it stops at, it may be started again.
+//! The order matters: first the replica is held against its ledger; then the old primary is fenced, where it can be reached; then
+//! what it still had is copied; then the claim in the ledger of the replica is taken, after which no update can begin; then what
+//! was on its way is fenced; and only the last step removes the role that makes runs refuse. Whatever moment it stops at, it may
+//! be started again.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
