@@ -236,7 +236,7 @@ impl MirrorError {
                 "complete it with `collector mirror`, or with `--reconcile` if that was broken off; with --force, what is there is used"
             }
             Self::Archive(ArchiveError::Incomplete { .. }) => {
-                "`collector mirror --verify` copies lost objects again; with --force, what is there is used"
+                "in a replica, `collector mirror --verify` copies lost objects again; `adopt --force` uses what is there"
             }
             Self::SourceIsBehind { .. } => {
                 "after a split, `collector mirror --reconcile` brings both together; otherwise `collector verify` on both shows which one is complete"
