@@ -1,6 +1,6 @@
 //! Promotions, fences and updates that were broken off, and then continued in the other direction.
 
-use super::reconciled::reconcile;
+use super::reconciled::{reconcile, split};
 use super::*;
 
 /// A run had claimed names and written some of them when its archive was fenced. What it wrote belongs to no other history,
@@ -121,6 +121,34 @@ fn promotions_of_both_regions_that_were_broken_off_are_brought_together() {
     }
     println!("reconciled at once: {reconciled}, after a promotion was finished: {finished}");
     assert!(reconciled > 20 && finished > 20, "{reconciled} {finished}");
+}
+
+/// After a split, a promotion of the older archive was broken off after it raised the epoch: a reconciliation that took it back
+/// would leave neither of them able to end.
+#[test]
+fn promotion_that_has_begun_is_finished_before_a_reconciliation() {
+    let (a, b) = split();
+    promote(&b, Some(&a)).unwrap();
+    let epoch = || {
+        let ledger: serde_json::Value =
+            serde_json::from_slice(&a.region.objects()["metadata/last_seen.json"]).unwrap();
+        ledger["lineage"]["epoch"].as_u64().unwrap()
+    };
+    for left in 1.. {
+        let ended = promote(&a.reached_again(left), None);
+        assert!(ended.is_err(), "it was not broken off in time");
+        if epoch() > 2 {
+            break;
+        }
+    }
+    let refused = reconcile(&b, &a).unwrap_err();
+    assert!(matches!(refused, MirrorError::LaterEpoch { found: 3, epoch: 2, .. }), "{refused}");
+    promote(&a, Some(&b)).unwrap();
+    reconcile(&a, &b).unwrap();
+    for site in [&a, &b] {
+        site.assert_sound();
+        assert_eq!(site.ids(), (0..155).collect::<Vec<_>>());
+    }
 }
 
 /// A promotion that was broken off has written to the journal, and the run that it had fenced is committed under the same number.

@@ -13,7 +13,7 @@ pub(super) fn reconcile(from: &Site, to: &Site) -> Result<Reconciliation, Mirror
 }
 
 /// Both regions collect after the fail-over, and see different parts of what the feed publishes.
-fn split() -> (Site, Site) {
+pub(super) fn split() -> (Site, Site) {
     let (mut a, mut b) = (Site::new("a"), Site::new("b"));
     a.run(&events(0..60));
     mirror(&a, &b);
