@@ -12,6 +12,7 @@ mod rate;
 pub mod reconcile;
 pub mod role;
 mod session;
+pub mod state;
 mod verification;
 
 use std::time::Duration;

@@ -1,10 +1,11 @@
 //! The commands: each reads its settings, calls the library, prints the result.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use chrono::{DateTime, Utc};
 use clap::Args;
 use clap_complete::Shell;
 use tokio::runtime::Runtime;
@@ -19,9 +20,10 @@ use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::feed::{Feed, FeedError, POLISEN_URL};
 use crate::heartbeat::Heartbeat;
 use crate::import::{find_recordings, import as import_recordings};
+use crate::mirror::state::MirrorState;
 use crate::record::check;
 use crate::run::Collector;
-use crate::text::printable_lines;
+use crate::text::{printable, printable_lines};
 use crate::watch::status::Status;
 
 #[derive(Debug, Args)]
@@ -138,14 +140,32 @@ pub(crate) fn import(settings: &Settings, arguments: &ImportArguments) -> Result
 }
 
 pub(crate) fn health(settings: &Settings) -> Result<Exit, Failure> {
-    let verdict =
-        check::check(&settings.health.health_file, SystemClock::default().now(), &settings.health.limits());
+    let (health_file, now, limits) =
+        (&settings.health.health_file, SystemClock::default().now(), settings.health.limits());
+    let mut verdict = check::check(health_file, now, &limits);
+    if settings.replica.mirror_to.is_some()
+        && let Some(fault) = replica_fault(health_file, now, limits.max_age_minutes)
+    {
+        verdict.add_fault(fault);
+    }
     if settings.output.json {
         output::print_json(&output::HealthOutput::new(&verdict))?;
     } else {
         io::stdout().write_all(printable_lines(&verdict.lines).as_bytes())?;
     }
     Ok(if verdict.healthy { Exit::Done } else { Exit::Failed })
+}
+
+/// What is wrong with the replica, as the last update has kept it.
+fn replica_fault(health_file: &Path, now: DateTime<Utc>, max_age_minutes: i64) -> Option<String> {
+    match MirrorState::read(health_file) {
+        Ok(state) => state.fault(now, max_age_minutes),
+        Err(error) => Some(format!(
+            "ERROR: How the replica is cannot be read at {}: {}\nHINT: It may never have been updated\n",
+            MirrorState::path(health_file).display(),
+            printable(error)
+        )),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use chrono::{DateTime, Utc};
 use clap::{Args, ValueHint};
 use tracing::{error, warn};
 
@@ -19,6 +21,7 @@ use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::mirror::adopt::{Adoption, OldPrimary, adopt as promote};
 use crate::mirror::reconcile::Reconciliation;
 use crate::mirror::role::Role;
+use crate::mirror::state::MirrorState;
 use crate::mirror::{Mirror, MirrorError, MirrorOptions, MirrorReport};
 use crate::store::StoreAddress;
 use crate::text::printable;
@@ -91,6 +94,9 @@ pub(super) fn mirror(settings: &Settings, arguments: &MirrorArguments) -> Result
     loop {
         let updated = runtime.block_on(mirror.update(|done| bar.count(done)));
         bar.finish();
+        if settings.replica.mirror_to.as_ref() == Some(&arguments.to) {
+            keep_state(&settings.health.health_file, updated.as_ref(), clock.now());
+        }
         let exit = match (updated, arguments.every) {
             (Ok(report), _) => {
                 if settings.output.json {
@@ -114,6 +120,15 @@ pub(super) fn mirror(settings: &Settings, arguments: &MirrorArguments) -> Result
             Some(every) => runtime.block_on(clock.sleep(every)),
             None => return Ok(exit),
         }
+    }
+}
+
+/// Keeps how the replica of the settings is, for the health check.
+fn keep_state(health_file: &Path, updated: Result<&MirrorReport, &MirrorError>, now: DateTime<Utc>) {
+    let mut state = MirrorState::read(health_file).unwrap_or_else(|_| MirrorState::new(now));
+    state.note(updated, 0, now);
+    if let Err(error) = state.write(health_file) {
+        warn!(%error, "the state of the replica cannot be kept beside the health file");
     }
 }
 
@@ -212,7 +227,7 @@ fn print_adoption(adoption: &Adoption) -> io::Result<()> {
     } else {
         format!("{} accepts runs now, in epoch {}\n", adoption.store, adoption.epoch)
     };
-    let time = |at: chrono::DateTime<chrono::Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
     let old = adoption.old_primary.as_deref().unwrap_or("the old primary");
     let _ = match &adoption.fence {
         OldPrimary::Fenced => {

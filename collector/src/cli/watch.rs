@@ -128,7 +128,8 @@ impl Service {
                 let report = collector.run().await;
                 if let (Some(mirror), Ok(deposit)) = (&mirror, &report.result) {
                     let updated = Box::pin(mirror.update(|_| {})).await;
-                    self.status.note_mirror(&updated, deposit.objects.len(), self.clock.now());
+                    let (stored, health_file) = (deposit.objects.len(), &self.settings.health.health_file);
+                    self.status.note_mirror(&updated, stored, health_file, self.clock.now());
                 }
                 if let Some(heartbeat) = &heartbeat {
                     heartbeat.report(&report, self.clock.now(), &self.status.limits()).await;

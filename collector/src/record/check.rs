@@ -28,6 +28,14 @@ pub struct HealthCheck {
     pub lines: String,
 }
 
+impl HealthCheck {
+    /// Takes over what is wrong beside the health file.
+    pub(crate) fn add_fault(&mut self, fault: String) {
+        self.lines = if self.healthy { fault } else { fault + &self.lines };
+        self.healthy = false;
+    }
+}
+
 /// Checks a health file.
 #[must_use]
 pub fn check(path: &Path, now: DateTime<Utc>, limits: &Limits) -> HealthCheck {

@@ -21,9 +21,10 @@ use prometheus::{
 };
 
 use super::poll_interval::Plan;
-use super::status::{MirrorState, Published};
+use super::status::Published;
 use super::summary::{Ended, RunSummary};
 use crate::files::{self, output};
+use crate::mirror::state::MirrorState;
 use crate::quantity::{Definition, Metric, Quantity};
 use crate::record::{Evidence, Limits, ProcessUse, RunRecord, resident_bytes};
 use publishing::Publishing;

@@ -13,6 +13,7 @@ use tracing::{debug, error};
 use super::metrics::Metrics;
 use super::poll_interval::Plan;
 use super::summary::{Ended, RunSummary};
+use crate::mirror::state::MirrorState;
 use crate::mirror::{MirrorError, MirrorReport};
 use crate::publish::MessageKind;
 use crate::record::check::{self, HealthCheck};
@@ -51,33 +52,6 @@ pub struct Published {
     pub at: DateTime<Utc>,
     /// Number of messages by kind since the last time.
     pub messages: [(MessageKind, u64); 3],
-}
-
-/// How the replica of the archive is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MirrorState {
-    /// When it last held everything, or when the service began.
-    pub last_success: DateTime<Utc>,
-    /// Objects that runs stored since.
-    pub lag_objects: usize,
-    /// Objects that are not what they have to be.
-    pub conflicts: usize,
-    /// Why the last update failed, if it did.
-    pub error: Option<String>,
-}
-
-impl MirrorState {
-    /// What the health check says of a replica that has lacked objects for too long.
-    fn fault(&self, now: DateTime<Utc>, limits: &Limits) -> Option<String> {
-        let (error, age) = (self.error.as_ref()?, (now - self.last_success).num_minutes());
-        let limit = limits.max_age_minutes;
-        (age > limit).then(|| {
-            let error = printable(error);
-            format!(
-                "ERROR: The replica was complete {age} minutes ago (threshold: {limit} minutes): {error}\n"
-            )
-        })
-    }
 }
 
 /// The service in one line, for `systemctl status`.
@@ -178,42 +152,32 @@ impl Status {
         before != error
     }
 
-    /// Takes an update of the replica into account, after a run that stored a number of objects.
+    /// Takes an update of the replica into account, after a run that stored a number of objects, and keeps how the replica is
+    /// beside the health file.
     pub fn note_mirror(
         &self,
         updated: &Result<MirrorReport, MirrorError>,
         stored: usize,
+        health_file: &Path,
         now: DateTime<Utc>,
     ) {
-        let mut state = self.state();
-        let before = state.mirror.take();
-        let mut mirror = before.unwrap_or(MirrorState {
-            last_success: state.started,
-            lag_objects: 0,
-            conflicts: 0,
-            error: None,
-        });
-        mirror.lag_objects += stored;
-        match updated {
-            Ok(report) if report.is_complete() => {
-                mirror = MirrorState { last_success: now, lag_objects: 0, conflicts: 0, error: None };
-            }
-            Ok(report) => {
-                mirror.conflicts = report.conflicts_total;
-                mirror.error = Some(match &report.left_to {
-                    Some(owner) => format!("another update ({owner}) is at work on it"),
-                    None => format!("{} objects are not what they have to be", report.conflicts_total),
-                });
-            }
-            Err(error) => mirror.error = Some(error.to_string()),
-        }
+        let (before, started) = {
+            let mut state = self.state();
+            (state.mirror.take(), state.started)
+        };
+        let kept = || MirrorState::read(health_file).unwrap_or_else(|_| MirrorState::new(started));
+        let mut mirror = before.unwrap_or_else(kept);
+        mirror.note(updated.as_ref(), stored, now);
         self.metrics.note_mirror(&mirror, now);
         if let Some(error) = &mirror.error {
             error!(error, lag_objects = mirror.lag_objects, "the replica is behind");
         } else {
             debug!("the replica holds everything");
         }
-        state.mirror = Some(mirror);
+        if let Err(error) = mirror.write(health_file) {
+            error!(%error, "the state of the replica cannot be kept beside the health file");
+        }
+        self.state().mirror = Some(mirror);
     }
 
     /// Takes over when everything was published and how many messages, or nothing if publishing failed or only begins. Collecting is
@@ -253,11 +217,13 @@ impl Status {
             let unwritten = state.health_error.as_ref().map(|error| {
                 format!("ERROR: The health file {} could not be written: {error}\n", health_file.display())
             });
-            [unwritten, state.mirror.as_ref().and_then(|mirror| mirror.fault(now, &state.limits))]
+            [
+                unwritten,
+                state.mirror.as_ref().and_then(|mirror| mirror.fault(now, state.limits.max_age_minutes)),
+            ]
         };
-        for line in faults.into_iter().flatten() {
-            let lines = if verdict.healthy { line } else { line + &verdict.lines };
-            verdict = HealthCheck { healthy: false, lines };
+        for fault in faults.into_iter().flatten() {
+            verdict.add_fault(fault);
         }
         self.metrics.note_health(verdict.healthy);
         verdict

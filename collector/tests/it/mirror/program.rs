@@ -1,6 +1,9 @@
 //! `collector mirror` and `collector adopt` as they are typed.
 
+use std::fs;
 use std::process::Command;
+
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::support::{Home, fixture};
 
@@ -65,6 +68,47 @@ fn doctor_reports_an_archive_that_accepts_no_runs() {
         let examined = home.collector(&[&["doctor", "--offline"], &arguments[..]].concat()).with(1);
         assert!(examined.stdout.contains(said), "{}", examined.stdout);
     }
+}
+
+/// The health check covers a replica that the configuration names, whoever updates it.
+#[test]
+fn health_covers_the_replica_that_is_configured() {
+    let home = Home::new();
+    home.run(fixture("response.json")).with(0);
+    home.collector(&["mirror", "--to", "replica"]).with(0);
+    let state_file = home.path("health-replica.json");
+    assert!(!state_file.exists(), "a replica that is not configured left a state");
+    home.collector(&["health"]).with(0);
+
+    fs::write(home.path("config.toml"), "mirror_to = \"replica\"\n").unwrap();
+    let health = |code: i32| home.collector(&["health", "--config", "config.toml"]).with(code).stdout;
+    let mirror = || home.collector(&["mirror", "--to", "replica", "--config", "config.toml"]);
+    let never = health(1);
+    assert!(
+        never.starts_with("ERROR: How the replica is cannot be read at") && !never.contains("OK"),
+        "{never}"
+    );
+    mirror().with(0);
+    assert!(health(0).starts_with("OK: "));
+
+    // The replica was complete two hours ago, and something else is in its place now.
+    let state = fs::read_to_string(&state_file).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let last_success: DateTime<Utc> = state["last_success"].as_str().unwrap().parse().unwrap();
+    let earlier = (last_success - TimeDelta::hours(2)).to_rfc3339();
+    let earlier = state.to_string().replace(state["last_success"].as_str().unwrap(), &earlier);
+    fs::write(&state_file, earlier).unwrap();
+    assert!(health(1).starts_with("ERROR: The replica was complete 12"), "{}", health(1));
+    fs::rename(home.path("replica"), home.path("away")).unwrap();
+    home.collector(&["run", "--store", "replica", "--feed", fixture("response.json").to_str().unwrap()])
+        .with(0);
+    mirror().with(1);
+    let failed = health(1);
+    assert!(failed.contains("replica was complete 12") && !failed.contains("not updated since"), "{failed}");
+    fs::remove_dir_all(home.path("replica")).unwrap();
+    fs::rename(home.path("away"), home.path("replica")).unwrap();
+    mirror().with(0);
+    assert!(health(0).starts_with("OK: "));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use collector::clock::Clock as _;
+use collector::mirror::state::MirrorState;
 use collector::mirror::{MirrorError, MirrorReport};
 
 use super::{Setup, body, get, pages};
@@ -14,7 +15,7 @@ async fn health_covers_the_replica() {
     let health_file = setup.home.path("health.json");
     let is_healthy_after_failure = || {
         let now = setup.clock.now();
-        setup.status.note_mirror(&Err(MirrorError::SameStore("data".to_owned())), 2, now);
+        setup.status.note_mirror(&Err(MirrorError::SameStore("data".to_owned())), 2, &health_file, now);
         let check = setup.status.check_health(&health_file, now);
         assert_eq!(check.healthy, !check.lines.contains("The replica was complete"), "{}", check.lines);
         check.healthy
@@ -23,6 +24,9 @@ async fn health_covers_the_replica() {
     assert!(!is_healthy_after_failure(), "it has not been complete since the service began");
     let page = body(&get(pages(&setup), "/").1).to_owned();
     assert!(page.contains("Replica lacks") && page.contains("2 objects"), "{page}");
-    setup.status.note_mirror(&Ok(MirrorReport::default()), 0, setup.clock.now());
+    setup.status.note_mirror(&Ok(MirrorReport::default()), 0, &health_file, setup.clock.now());
     assert!(is_healthy_after_failure(), "it was complete a moment ago");
+    let kept = MirrorState::read(&health_file).unwrap();
+    assert_eq!((kept.last_success, kept.lag_objects), (setup.clock.now(), 2));
+    assert!(kept.error.is_some_and(|error| error.contains("data")));
 }
