@@ -268,7 +268,7 @@ pub fn withdrawn_ids(bytes: &[u8]) -> (Vec<EventId>, Vec<EventId>) {
 pub fn read_packed(lines: &[u8], now: DateTime<Utc>) -> std::io::Result<(usize, usize)> {
     let mut history = History::default();
     history.read_lines(lines, "a file", now)?;
-    Ok((history.runs.len(), history.skipped.len()))
+    Ok((history.runs.all().len(), history.skipped.len()))
 }
 
 /// Reads a record for the documented trend report.

@@ -12,8 +12,8 @@
 
 mod values;
 
-pub(crate) use values::seconds;
 pub use values::{Amount, Quantities};
+pub(crate) use values::{QuantitySet, seconds};
 
 /// What a quantity is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! a health file that cannot be written makes the command fail. Neither changes what is stored.
 
 pub mod check;
+pub mod compact;
 mod evidence;
 pub mod health;
 pub mod history;

@@ -121,6 +121,7 @@ impl Runs {
             each_line(lines, |number, line| {
                 known.extend(line.as_ref().map(|line| digest(line)));
                 self.take(|| format!("{place}, line {number}"), line.map_err(Exception::value));
+                Ok(())
             })
         });
         if let Err(error) = read {

@@ -245,7 +245,7 @@ fn last_month() -> Period {
 
 fn history(folder: &Path, period: &Period) -> anyhow::Result<History> {
     let history = History::read_period(&[Records::Path(folder.join(RECORDS))], Utc::now(), period)?;
-    ensure!(!history.runs.is_empty() && history.skipped.is_empty(), "not all records were read");
+    ensure!(!history.runs.all().is_empty() && history.skipped.is_empty(), "not all records were read");
     Ok(history)
 }
 

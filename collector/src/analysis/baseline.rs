@@ -20,12 +20,12 @@ use crate::record::history::{History, Input};
 /// [`CompareError`] if the name is invalid, there are no runs, or the file cannot be written.
 pub fn save(folder: &Path, name: &str, history: &History) -> Result<PathBuf, CompareError> {
     let path = path(folder, name)?;
-    if history.runs.is_empty() {
+    if history.runs.all().is_empty() {
         return Err(CompareError::NoRuns(folder.display().to_string()));
     }
     let mut lines = GzEncoder::new(Vec::new(), Compression::default());
-    for run in &history.runs {
-        serde_json::to_writer(&mut lines, run).map_err(io::Error::from)?;
+    for run in history.runs.all().iter() {
+        serde_json::to_writer(&mut lines, &run.to_record()).map_err(io::Error::from)?;
         lines.write_all(b"\n")?;
     }
     let staged = crate::record::stage(&path, &lines.finish()?)?;
@@ -46,7 +46,11 @@ pub fn load(folder: &Path, name: &str) -> Result<History, CompareError> {
         return Err(CompareError::NoBaseline { name: name.to_owned(), folder, saved });
     }
     let history = History::read(&[Input::Path(path.clone())], Utc::now())?;
-    if history.runs.is_empty() { Err(CompareError::NoRuns(path.display().to_string())) } else { Ok(history) }
+    if history.runs.all().is_empty() {
+        Err(CompareError::NoRuns(path.display().to_string()))
+    } else {
+        Ok(history)
+    }
 }
 
 fn baselines(folder: &Path) -> PathBuf {

@@ -196,46 +196,54 @@ struct Division {
     strength: f64,
 }
 
-/// Distances of each point to all before it, summed up.
+/// Distances of each point to the others, summed up.
 struct Distances {
-    /// Of point `i`: the sums of its distances to the first 0, 1, 2, … points.
-    sums: Vec<Vec<f64>>,
+    /// The sums of the distances of each point to the first 0, 1, 2, … points: a row for each number of those.
+    sums: Vec<f64>,
+    /// The sum of the distances of each point to all before it.
+    to_earlier: Vec<f64>,
 }
 
 impl Distances {
     fn new(series: &[f64]) -> Self {
-        let sums = series.iter().map(|point| {
-            let mut sum = 0.0;
-            let sums = series.iter().map(|other| {
-                sum += (point - other).abs();
-                sum
-            });
-            std::iter::once(0.0).chain(sums).collect()
-        });
-        Self { sums: sums.collect() }
+        let count = series.len();
+        let mut sums = vec![0.0; count];
+        for (number, other) in series.iter().enumerate() {
+            sums.extend_from_within(number * count..);
+            let row = &mut sums[(number + 1) * count..];
+            row.iter_mut().zip(series).for_each(|(sum, point)| *sum += (point - other).abs());
+        }
+        let to_earlier = (0..count).map(|point| sums[point * count + point]).collect();
+        Self { sums, to_earlier }
     }
 
-    /// The sum of a point's distances to some others.
-    fn to(&self, point: usize, others: Range<usize>) -> f64 {
-        self.sums[point][others.end] - self.sums[point][others.start]
+    /// The sums of the distances of some points to the first ones.
+    fn to_first(&self, number: usize, points: Range<usize>) -> &[f64] {
+        let row = number * self.to_earlier.len();
+        &self.sums[row + points.start..row + points.end]
     }
 
     /// The largest energy distance between the beginning of a part and what follows it, up to any end.
     fn best_division(&self, part: Range<usize>) -> Option<Division> {
         let mut best: Option<Division> = None;
         let mut within_left = 0.0;
+        let mean_within = |sum: f64, count: f64| if count > 1.0 { sum / (count - 1.0) } else { 0.0 };
         for at in part.start + 1..part.end {
-            within_left += self.to(at - 1, part.start..at - 1);
+            within_left += self.to_earlier[at - 1] - self.to_first(part.start, at - 1..at)[0];
+            let (left, mut right) = ((at - part.start) as f64, 0.0);
+            let mean_left = mean_within(within_left, left);
             let (mut between, mut within_right) = (0.0, 0.0);
-            for end in at + 1..=part.end {
-                between += self.to(end - 1, part.start..at);
-                within_right += self.to(end - 1, at..end - 1);
-                let (left, right) = ((at - part.start) as f64, (end - at) as f64);
-                let mean_within = |sum: f64, count: f64| if count > 1.0 { sum / (count - 1.0) } else { 0.0 };
+            let points = at..part.end;
+            let before_part = self.to_first(part.start, points.clone());
+            let before_division = self.to_first(at, points.clone());
+            for ((before_part, before_division), earlier) in
+                before_part.iter().zip(before_division).zip(&self.to_earlier[points])
+            {
+                right += 1.0;
+                between += before_division - before_part;
+                within_right += earlier - before_division;
                 let strength = 2.0 / (left + right)
-                    * (between
-                        - right * mean_within(within_left, left)
-                        - left * mean_within(within_right, right));
+                    * (between - right * mean_left - left * mean_within(within_right, right));
                 if best.is_none_or(|best| strength > best.strength) {
                     best = Some(Division { at, strength });
                 }

@@ -1,6 +1,5 @@
 //! What `BEFORE..AFTER` means: two times of one history, or records in two places.
 
-use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,21 +7,38 @@ use std::str::FromStr;
 use chrono::{DateTime, Months, NaiveDate, NaiveTime, Utc};
 use thiserror::Error;
 
-use crate::record::RunRecord;
+use crate::record::compact::{CompactRuns, RunSlice};
 use crate::record::history::{History, Input};
 
-/// The runs of one side. Those of a period are borrowed: a copy of years of records would double the memory.
+/// The runs of one side.
 #[derive(Debug, Clone)]
 pub struct Runs<'a> {
-    /// In the order of their starts.
-    pub runs: Cow<'a, [RunRecord]>,
+    place: Place<'a>,
     /// The number of records that cannot be read.
     pub skipped: usize,
 }
 
+/// Where runs are held. Those of a period are borrowed: a copy of years of records would double the memory.
+#[derive(Debug, Clone)]
+enum Place<'a> {
+    Own(CompactRuns),
+    Borrowed(RunSlice<'a>),
+}
+
+impl Runs<'_> {
+    /// In the order of their starts.
+    #[must_use]
+    pub fn all(&self) -> RunSlice<'_> {
+        match &self.place {
+            Place::Own(runs) => runs.all(),
+            Place::Borrowed(runs) => *runs,
+        }
+    }
+}
+
 impl<'a> From<&'a History> for Runs<'a> {
     fn from(history: &'a History) -> Self {
-        Self { runs: Cow::Borrowed(&history.runs), skipped: history.skipped.len() }
+        Self { place: Place::Borrowed(history.runs.all()), skipped: history.skipped.len() }
     }
 }
 
@@ -93,7 +109,7 @@ impl Sides {
     pub fn runs<'a>(&self, history: &'a History) -> Result<[Runs<'a>; 2], CompareError> {
         let [before, after] = self.0.each_ref().map(|(name, side)| {
             let runs = runs_of(side, history)?;
-            if runs.runs.is_empty() { Err(CompareError::NoRuns(name.clone())) } else { Ok(runs) }
+            if runs.all().is_empty() { Err(CompareError::NoRuns(name.clone())) } else { Ok(runs) }
         });
         let (mut before, after) = (before?, after?);
         before.skipped += history.skipped.len();
@@ -113,13 +129,11 @@ fn side(text: &str) -> Option<Side> {
 fn runs_of<'a>(side: &Side, history: &'a History) -> io::Result<Runs<'a>> {
     match side {
         Side::Time([since, until]) => {
-            let [from, to] = [since, until].map(|time| history.runs.partition_point(|run| run.start < *time));
-            let runs = history.runs.get(from..to).unwrap_or_default();
-            Ok(Runs { runs: Cow::Borrowed(runs), skipped: 0 })
+            Ok(Runs { place: Place::Borrowed(history.runs.all().between(*since..*until)), skipped: 0 })
         }
         Side::Place(path) => {
             let History { runs, skipped } = History::read(&[Input::Path(path.clone())], Utc::now())?;
-            Ok(Runs { runs: Cow::Owned(runs), skipped: skipped.len() })
+            Ok(Runs { place: Place::Own(runs), skipped: skipped.len() })
         }
     }
 }
@@ -156,6 +170,7 @@ pub fn period(text: &str) -> Option<[DateTime<Utc>; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::RunRecord;
 
     #[test]
     fn sides_are_times_or_places() {
@@ -179,14 +194,17 @@ mod tests {
         let at = |text: &str| RunRecord::new(text.parse().unwrap());
         let starts =
             ["2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z", "2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z"];
-        let history = History { runs: starts.map(at).into(), skipped: Vec::new() };
+        let history = History { runs: starts.map(at).into_iter().collect(), skipped: Vec::new() };
         let sides: Sides = "2026-01..2026-02".parse().unwrap();
         let both = sides.runs(&history).unwrap();
-        let [before, after] = both.map(|side| match side.runs {
-            Cow::Borrowed(runs) => runs.to_vec(),
-            Cow::Owned(_) => panic!("runs of a period are copied"),
+        let starts_of = both.map(|side| match side.place {
+            Place::Borrowed(runs) => runs.iter().map(|run| run.start).collect::<Vec<_>>(),
+            Place::Own(_) => panic!("runs of a period are copied"),
         });
-        assert_eq!((&before[..], &after[..]), (&history.runs[1..3], &history.runs[3..]));
+        assert_eq!(
+            starts_of,
+            [&starts[1..3], &starts[3..]].map(|side| side.iter().map(|it| at(it).start).collect::<Vec<_>>())
+        );
         // The end of the first period is before its beginning.
         let reversed: Sides = "2026-02/2025..2026-02".parse().unwrap();
         assert!(matches!(reversed.runs(&history), Err(CompareError::NoRuns(_))));

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::document::Cell;
 use super::statistics::Sorted;
 use crate::quantity::{Quantity, Unit};
-use crate::record::RunRecord;
+use crate::record::compact::RunSlice;
 use crate::text::ParseError;
 
 /// A value of a quantity over runs.
@@ -139,8 +139,8 @@ impl Condition {
     ///
     /// # Errors
     /// If no run says anything about the quantity: that is no reason to be content.
-    pub fn judge(&self, runs: &[RunRecord]) -> Result<Option<Met<'_>>, NoRuns> {
-        let values: Vec<f64> = runs.iter().filter_map(|run| run.get(self.quantity)).collect();
+    pub fn judge(&self, runs: RunSlice<'_>) -> Result<Option<Met<'_>>, NoRuns> {
+        let values: Vec<f64> = runs.values(self.quantity).collect();
         let last = values.last().copied();
         let sum = values.iter().sum();
         let sorted = Sorted::new(values);

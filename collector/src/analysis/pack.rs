@@ -123,9 +123,12 @@ fn lines_in(path: &Path) -> io::Result<Known> {
         Err(error) => return Err(error),
     };
     let mut invalid = None;
-    each_line(lines, |number, line| match line {
-        Ok(line) => _ = known.insert(digest(one_line(line).as_bytes())),
-        Err(reason) => invalid = Some(format!("{}, line {number}: {reason}", path.display())),
+    each_line(lines, |number, line| {
+        match line {
+            Ok(line) => _ = known.insert(digest(one_line(line).as_bytes())),
+            Err(reason) => invalid = Some(format!("{}, line {number}: {reason}", path.display())),
+        }
+        Ok(())
     })?;
     match invalid {
         Some(reason) => Err(io::Error::new(io::ErrorKind::FileTooLarge, reason)),

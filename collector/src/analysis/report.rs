@@ -15,7 +15,7 @@ use super::document::{Cell, Document, Fact, Section};
 use super::series::Schedule;
 use super::statistics::{Share, Sorted};
 use crate::quantity::Quantity;
-use crate::record::RunRecord;
+use crate::record::compact::{CompactRun, RunSlice};
 use crate::record::history::History;
 
 /// What the provider allows: a call a minute, and this number of events in a response.
@@ -56,25 +56,25 @@ fn fact(name: &'static str, label: &'static str, value: Cell) -> Fact {
 }
 
 /// All values of a quantity.
-fn sorted(runs: &[RunRecord], quantity: Quantity) -> Sorted {
-    Sorted::new(runs.iter().filter_map(|run| run.get(quantity)))
+fn sorted(runs: RunSlice<'_>, quantity: Quantity) -> Sorted {
+    Sorted::new(runs.values(quantity))
 }
 
 /// New events of runs that knew others already: the first one finds a whole buffer of them.
-fn later_news(runs: &[RunRecord]) -> impl Iterator<Item = (DateTime<Utc>, f64)> {
-    let knew = |number: usize, run: &RunRecord| {
+fn later_news(runs: RunSlice<'_>) -> impl Iterator<Item = (DateTime<Utc>, f64)> {
+    let knew = |number: usize, run: CompactRun<'_>| {
         run.get(Quantity::BufferOverlap).map_or(number > 0, |overlap| overlap > 0.0)
     };
-    let later = runs.iter().enumerate().filter(move |(number, run)| knew(*number, run));
+    let later = runs.iter().enumerate().filter(move |(number, run)| knew(*number, *run));
     later.filter_map(|(_, run)| Some((run.start, run.get(Quantity::NewEventsCount)?)))
 }
 
 /// From when to when.
-fn period(runs: &[RunRecord]) -> Option<[DateTime<Utc>; 2]> {
+fn period(runs: RunSlice<'_>) -> Option<[DateTime<Utc>; 2]> {
     Some([runs.first()?.start, runs.last()?.start])
 }
 
-fn title(what: &str, runs: &[RunRecord]) -> String {
+fn title(what: &str, runs: RunSlice<'_>) -> String {
     match period(runs) {
         Some([from, to]) => format!("{what}, {} to {}", from.date_naive(), to.date_naive()),
         None => format!("{what}: no runs"),
@@ -83,8 +83,8 @@ fn title(what: &str, runs: &[RunRecord]) -> String {
 
 /// What every report begins with.
 fn overview(history: &History, schedule: Option<&Schedule>) -> Section {
-    let runs = &history.runs;
-    let failed = runs.iter().filter(|run| run.has_failed()).count();
+    let runs = history.runs.all();
+    let failed = runs.failed();
     let reliability = Share::new(runs.len() - failed, runs.len());
     let known = |cell: Cell| if runs.is_empty() { Cell::Missing } else { cell };
     let ends = period(runs);
@@ -108,7 +108,7 @@ fn overview(history: &History, schedule: Option<&Schedule>) -> Section {
         fact(
             "possible_gaps",
             "runs before which events may have been missed",
-            Cell::count(runs.iter().filter(|run| run.quantities.is_set(Quantity::PossibleGap)).count()),
+            Cell::count(runs.iter().filter(|run| run.is_set(Quantity::PossibleGap)).count()),
         ),
         fact("skipped_records", "records that cannot be read", Cell::count(history.skipped.len())),
     ];

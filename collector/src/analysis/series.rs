@@ -1,11 +1,13 @@
 //! A quantity from run to run: what stands out once, and where its level changes for good.
 
+use std::mem;
+
 use chrono::{DateTime, NaiveDate, TimeDelta, Timelike as _, Utc};
 
 use super::change_points::{ChangePoint, Settings, change_points};
 use super::statistics::Sorted;
 use crate::quantity::Quantity;
-use crate::record::RunRecord;
+use crate::record::compact::{CompactRun, RunSlice};
 
 /// Points that are taken for usual together, and how many on either side of them as well.
 const BLOCK: usize = 24;
@@ -16,7 +18,7 @@ const LEAST_FAR: f64 = 0.1;
 /// More in a row are no single outliers but a change.
 const MOST_IN_A_ROW: usize = 2;
 /// Half hours of a day.
-const SLOTS: usize = 48;
+const SLOTS: u8 = 48;
 /// The minimum number of days for a rhythm.
 const LEAST_DAYS: usize = 7;
 /// The minimum relative change that is reported.
@@ -54,9 +56,15 @@ pub struct LevelChange {
 impl Series {
     /// A quantity of all runs that have it.
     #[must_use]
-    pub fn new(runs: &[RunRecord], quantity: Quantity) -> Self {
-        let (times, values) = runs.iter().filter_map(|run| Some((run.start, run.get(quantity)?))).unzip();
-        Self { times, values }
+    pub fn new(runs: RunSlice<'_>, quantity: Quantity) -> Self {
+        // Growing would take twice the memory.
+        let mut series =
+            Self { times: Vec::with_capacity(runs.len()), values: Vec::with_capacity(runs.len()) };
+        for (time, value) in runs.iter().filter_map(|run| Some((run.start, run.get(quantity)?))) {
+            series.times.push(time);
+            series.values.push(value);
+        }
+        series
     }
 
     /// Any points, in the order of their times.
@@ -77,14 +85,19 @@ impl Series {
         &self.values
     }
 
-    /// Values that are unlike those about them, one or two in a row.
+    /// Values that are unlike those about them, one or two in a row; and changes for good, those and the rhythm of the day left
+    /// out.
     #[must_use]
-    pub fn outliers(&self) -> Vec<Outlier> {
-        let usual = self.usual();
-        let numbered = self.outlying(&usual).into_iter();
-        numbered
-            .map(|at| Outlier { time: self.times[at], value: self.values[at], usual: usual[at / BLOCK].0 })
-            .collect()
+    pub fn deviations(mut self) -> (Vec<Outlier>, Vec<LevelChange>) {
+        let blocks = self.usual();
+        let mut outliers = Vec::new();
+        for at in self.outlying(&blocks) {
+            let usual = blocks[at / BLOCK].0;
+            let value = mem::replace(&mut self.values[at], usual);
+            outliers.push(Outlier { time: self.times[at], value, usual });
+        }
+        self.take_out_rhythm();
+        (outliers, self.level_changes())
     }
 
     /// The median and the spread about each block of values.
@@ -107,44 +120,40 @@ impl Series {
         in_a_row.filter(|row| row.len() <= MOST_IN_A_ROW).flatten().copied().collect()
     }
 
-    /// Changes for good: outliers and the rhythm of the day left out.
-    #[must_use]
-    pub fn level_changes(&self) -> Vec<LevelChange> {
-        let mut values = self.values.clone();
-        let usual = self.usual();
-        for at in self.outlying(&usual) {
-            values[at] = usual[at / BLOCK].0;
-        }
-        self.take_out_rhythm(&mut values);
-        let settings = Settings { min_magnitude: LEAST_CHANGE, ..Settings::for_length(values.len()) };
-        let points = change_points(&values, &settings);
-        let edges: Vec<usize> =
-            [0].into_iter().chain(points.iter().map(|point| point.index)).chain([values.len()]).collect();
+    fn level_changes(&self) -> Vec<LevelChange> {
+        let settings = Settings { min_magnitude: LEAST_CHANGE, ..Settings::for_length(self.values.len()) };
+        let points = change_points(&self.values, &settings);
+        let edges: Vec<usize> = [0]
+            .into_iter()
+            .chain(points.iter().map(|point| point.index))
+            .chain([self.values.len()])
+            .collect();
         let located = points.into_iter().enumerate().map(|(number, point)| {
             let (from, to) = (edges[number], edges[number + 2]);
-            let [first, best, last] = locate(&values[from..to]).map(|at| self.times[from + at]);
+            let [first, best, last] = locate(&self.values[from..to]).map(|at| self.times[from + at]);
             LevelChange { time: best, between: [first, last], point }
         });
         located.collect()
     }
 
     /// Takes the usual course of a day out of values, if it is known: the median of each half hour.
-    fn take_out_rhythm(&self, values: &mut [f64]) {
+    fn take_out_rhythm(&mut self) {
         let days = self.times.chunk_by(|one, next| one.date_naive() == next.date_naive()).count();
         if days < LEAST_DAYS {
             return;
         }
-        let slot = |time: &DateTime<Utc>| (time.num_seconds_from_midnight() / 1_800) as usize % SLOTS;
-        let mut by_slot: Vec<Vec<f64>> = vec![Vec::new(); SLOTS];
-        for (time, value) in self.times.iter().zip(values.iter()) {
-            by_slot[slot(time)].push(*value);
-        }
-        let Some(median) = Sorted::new(values.iter().copied()).median() else { return };
-        let enough = |values: Vec<f64>| (values.len() >= LEAST_DAYS).then(|| Sorted::new(values).median());
-        let rhythm: Vec<f64> =
-            by_slot.into_iter().map(|values| enough(values).flatten().unwrap_or(median) - median).collect();
-        for (time, value) in self.times.iter().zip(values) {
-            *value -= rhythm[slot(time)];
+        let slot = |time: &DateTime<Utc>| (time.num_seconds_from_midnight() / 1_800) as u8 % SLOTS;
+        let slots: Vec<u8> = self.times.iter().map(slot).collect();
+        let Some(median) = Sorted::new(self.values.iter().copied()).median() else { return };
+        let rhythm = (0..SLOTS).map(|wanted| {
+            let of_slot = self.values.iter().zip(&slots).filter(|(_, slot)| **slot == wanted);
+            let sorted = Sorted::new(of_slot.map(|(value, _)| *value));
+            let usual = sorted.median().filter(|_| sorted.len() >= LEAST_DAYS);
+            usual.unwrap_or(median) - median
+        });
+        let rhythm: Vec<f64> = rhythm.collect();
+        for (value, slot) in self.values.iter_mut().zip(slots) {
+            *value -= rhythm[usize::from(slot)];
         }
     }
 
@@ -226,14 +235,6 @@ fn locate(values: &[f64]) -> [usize; 3] {
     [earliest + 1, best + 1, latest + 1]
 }
 
-/// Changes of a quantity: of times, sizes and memory from run to run; of what comes with new events from day to day, because
-/// it follows the rhythm of the day.
-#[must_use]
-pub fn level_changes(runs: &[RunRecord], quantity: Quantity) -> Vec<LevelChange> {
-    let series = Series::new(runs, quantity);
-    if quantity.follows_the_day() { series.by_day().level_changes() } else { series.level_changes() }
-}
-
 /// How far apart runs usually are, and where runs are missing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
@@ -246,16 +247,15 @@ pub struct Schedule {
 impl Schedule {
     /// As the starts of runs have it; nothing for fewer than three.
     #[must_use]
-    pub fn new(runs: &[RunRecord], interval: Option<TimeDelta>) -> Option<Self> {
-        let apart = || runs.windows(2).map(|pair| (pair[1].start - pair[0].start).as_seconds_f64());
+    pub fn new(runs: RunSlice<'_>, interval: Option<TimeDelta>) -> Option<Self> {
+        let apart = || runs.pairs().map(|[one, next]| (next.start - one.start).as_seconds_f64());
         let usual = Sorted::new(apart()).median().filter(|_| runs.len() > 2);
         let seconds = interval.map(TimeDelta::as_seconds_f64).or(usual).filter(|seconds| *seconds >= 1.0)?;
-        let missing = |pair: &[RunRecord]| {
-            let [one, next] = pair else { return None };
+        let missing = |[one, next]: [CompactRun<'_>; 2]| {
             let intervals = (next.start - one.start).as_seconds_f64() / seconds;
             (intervals > 1.5).then(|| (one.start, next.start, intervals.round() as usize - 1))
         };
-        let gaps = runs.windows(2).filter_map(missing).filter(|(.., count)| *count > 0).collect();
+        let gaps = runs.pairs().filter_map(missing).filter(|(.., count)| *count > 0).collect();
         Some(Self { interval: TimeDelta::milliseconds((seconds * 1e3) as i64), gaps })
     }
 

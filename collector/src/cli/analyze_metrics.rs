@@ -17,7 +17,7 @@ use crate::analysis::document::Format;
 use crate::analysis::pack::pack;
 use crate::analysis::report::{self, Report};
 use crate::analysis::{baseline, compare};
-use crate::record::RunRecord;
+use crate::record::compact::RunSlice;
 use crate::record::history::{History, Input, Period};
 use crate::text::printable;
 use crate::trends;
@@ -176,7 +176,7 @@ impl CommandLine {
         let history = if reads_history { self.history(&folder)? } else { History::default() };
         if let Some(name) = &self.save_baseline {
             let path = baseline::save(&self.baselines(), name, &history)?;
-            writeln!(out, "{} runs are kept in {}", history.runs.len(), path.display())?;
+            writeln!(out, "{} runs are kept in {}", history.runs.all().len(), path.display())?;
         }
         if let Some(name) = &self.baseline {
             let before = baseline::load(&self.baselines(), name)?;
@@ -187,15 +187,15 @@ impl CommandLine {
             let [before, after] = sides.runs(&history)?;
             out.write_all(report::compare(&before, &after).show(self.format).as_bytes())?;
             out.flush()?;
-            return self.judge(&after.runs);
+            return self.judge(after.all());
         } else if let Some(report) = self.report {
             out.write_all(report.document(&history, self.interval).show(self.format).as_bytes())?;
         }
         out.flush()?;
-        self.judge(&history.runs)
+        self.judge(history.runs.all())
     }
 
-    fn judge(&self, runs: &[RunRecord]) -> anyhow::Result<bool> {
+    fn judge(&self, runs: RunSlice<'_>) -> anyhow::Result<bool> {
         let mut holds = false;
         for condition in &self.fail_on {
             match condition.judge(runs) {

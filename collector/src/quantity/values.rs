@@ -8,35 +8,51 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use super::{Definition, Quantity, Section, Unit};
 
 /// The quantities of one run. Those that the run did not come to are missing.
-///
-/// Only the values that are there take memory: reports hold many of these.
 #[derive(Clone, Default)]
 pub struct Quantities {
-    /// A bit for each quantity that has a value.
-    present: u128,
+    present: QuantitySet,
     /// The values, in the order of the quantities.
     values: Vec<f64>,
 }
 
-/// Number of values for which memory is taken at once.
-const USUAL_VALUES: usize = 24;
+/// Which quantities a run has: a bit for each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct QuantitySet(u128);
 
 const _: () = assert!(Quantity::ALL.len() <= u128::BITS as usize);
+
+impl QuantitySet {
+    /// The place of a quantity's value among those that the run has, if it has this one.
+    pub(crate) fn position(self, quantity: Quantity) -> Option<usize> {
+        (self.0 & bit(quantity) != 0).then(|| self.count_before(quantity))
+    }
+
+    /// The number of quantities.
+    pub(crate) fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    fn count_before(self, quantity: Quantity) -> usize {
+        (self.0 & (bit(quantity) - 1)).count_ones() as usize
+    }
+}
+
+impl FromIterator<Quantity> for QuantitySet {
+    fn from_iter<I: IntoIterator<Item = Quantity>>(quantities: I) -> Self {
+        Self(quantities.into_iter().fold(0, |bits, quantity| bits | bit(quantity)))
+    }
+}
 
 impl Quantities {
     /// A value, if the run has it.
     #[must_use]
     pub fn get(&self, quantity: Quantity) -> Option<f64> {
-        if self.present & bit(quantity) == 0 {
-            None
-        } else {
-            self.values.get(self.position(quantity)).copied()
-        }
+        self.values.get(self.present.position(quantity)?).copied()
     }
 
-    /// The number of values before that of a quantity.
-    fn position(&self, quantity: Quantity) -> usize {
-        (self.present & (bit(quantity) - 1)).count_ones() as usize
+    /// Which values the run has.
+    pub(crate) fn present(&self) -> QuantitySet {
+        self.present
     }
 
     /// A number of things, if the run has it.
@@ -61,15 +77,11 @@ impl Quantities {
     pub fn set(&mut self, quantity: Quantity, value: impl Into<Amount>) {
         let Amount(value) = value.into();
         if value.is_finite() && (value >= 0.0 || quantity.unit() == Unit::SignedSeconds) {
-            let position = self.position(quantity);
-            if self.present & bit(quantity) == 0 {
-                if self.values.capacity() == 0 {
-                    self.values.reserve_exact(USUAL_VALUES);
-                }
-                self.values.insert(position, value);
-                self.present |= bit(quantity);
-            } else {
+            if let Some(position) = self.present.position(quantity) {
                 self.values[position] = value;
+            } else {
+                self.values.insert(self.present.count_before(quantity), value);
+                self.present.0 |= bit(quantity);
             }
         }
     }
@@ -83,9 +95,9 @@ impl Quantities {
 
     /// Removes a value.
     pub fn remove(&mut self, quantity: Quantity) {
-        if self.present & bit(quantity) != 0 {
-            self.values.remove(self.position(quantity));
-            self.present &= !bit(quantity);
+        if let Some(position) = self.present.position(quantity) {
+            self.values.remove(position);
+            self.present.0 &= !bit(quantity);
         }
     }
 

@@ -4,12 +4,14 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read as _};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use chrono::{DateTime, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use flate2::read::MultiGzDecoder;
 
+use super::compact::{CompactRun, CompactRuns};
 use super::run_record::RunRecord;
 use crate::files::{descriptors, read_regular};
 use crate::quantity::Quantity;
@@ -19,6 +21,12 @@ pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 20;
 
 /// Number of records that a thread works on at a time.
 const SHARE: usize = 512;
+/// Number of lines, and of bytes in them, that are read before they are parsed, on several threads.
+const LINES: usize = 8 * SHARE;
+const LINES_BYTES: usize = 16 << 20;
+
+/// The number of a line and its text, or why it cannot be a record.
+type NumberedLine = (usize, Result<Vec<u8>, String>);
 /// Maximum difference between the start of a run and the time in the name of its record: the documented collector names its
 /// records by local time.
 const NAME_TOLERANCE: TimeDelta = TimeDelta::hours(26);
@@ -56,7 +64,7 @@ pub struct Period {
 #[derive(Debug, Clone, Default)]
 pub struct History {
     /// In the order of their starts.
-    pub runs: Vec<RunRecord>,
+    pub runs: CompactRuns,
     /// In the order of reading.
     pub skipped: Vec<Skipped>,
 }
@@ -77,7 +85,7 @@ impl History {
     pub fn read_period(inputs: &[Input], now: DateTime<Utc>, period: &Period) -> io::Result<Self> {
         let names = NamedPeriod::new(inputs, now, period);
         let mut history = Self::read_named(inputs, now, &names)?;
-        if period.last.is_some() && !names.covers_last(period, history.runs.last()) {
+        if period.last.is_some() && !names.covers_last(period, history.runs.all().last()) {
             // The file with the latest name does not hold the last run.
             history = Self::read(inputs, now)?;
         }
@@ -93,20 +101,20 @@ impl History {
                 Input::Path(path) => history.read_path(path, now, names)?,
             }
         }
-        history.runs.sort_by_key(|run| run.start);
+        history.runs.sort();
         // One that was packed and not removed yet.
-        history.runs.dedup_by(|one, other| is_same(one, other));
+        history.runs.dedup_by(is_same);
         Ok(history)
     }
 
     /// Leaves out the runs of other times.
     pub fn keep(&mut self, period: &Period) {
         let Period { since, until, last } = *period;
-        self.runs.retain(|run| {
-            since.is_none_or(|since| run.start >= since) && until.is_none_or(|until| run.start < until)
+        self.runs.retain(|start| {
+            since.is_none_or(|since| start >= since) && until.is_none_or(|until| start < until)
         });
-        if let Some((last, newest)) = last.zip(self.runs.last().map(|run| run.start)) {
-            self.runs.retain(|run| newest - run.start <= last);
+        if let Some((last, newest)) = last.zip(self.runs.all().last()) {
+            self.runs.retain(|start| newest.start - start <= last);
         }
     }
 
@@ -133,19 +141,14 @@ impl History {
 
     /// Reads files of one record each, on all processors.
     fn read_records(&mut self, paths: &[PathBuf], now: DateTime<Utc>) -> io::Result<()> {
-        let read = |_, paths: &[PathBuf]| {
-            let mut part = Self::default();
-            for path in paths {
-                match read_record(path, now) {
-                    Ok(run) => part.runs.push(run),
-                    Err(reason) => part.skipped.push(Skipped { place: path.display().to_string(), reason }),
-                }
-            }
-            part
+        let read = |_, paths: &[PathBuf]| -> Vec<Result<RunRecord, Skipped>> {
+            let skipped = |path: &Path, reason| Skipped { place: path.display().to_string(), reason };
+            paths.iter().map(|path| read_record(path, now).map_err(|reason| skipped(path, reason))).collect()
         };
         on_all_processors(paths, read, |part| {
-            self.runs.extend(part.runs);
-            self.skipped.extend(part.skipped);
+            for read in part {
+                self.take(read);
+            }
             Ok(())
         })
     }
@@ -161,10 +164,44 @@ impl History {
         place: &str,
         now: DateTime<Utc>,
     ) -> io::Result<()> {
-        each_line(lines, |number, line| match line.and_then(|line| parsed(line, now)) {
-            Ok(run) => self.runs.push(run),
-            Err(reason) => self.skipped.push(Skipped { place: format!("{place}, line {number}"), reason }),
+        let (mut waiting, mut waiting_bytes) = (Vec::new(), 0);
+        let read = each_line(lines, |number, line| {
+            waiting_bytes += line.as_ref().map_or(0, |line| line.len());
+            waiting.push((number, line.map(<[u8]>::to_vec)));
+            if waiting.len() < LINES && waiting_bytes < LINES_BYTES {
+                return Ok(());
+            }
+            waiting_bytes = 0;
+            self.parse_lines(&mem::take(&mut waiting), place, now)
+        });
+        // What stands before the place from which on a file cannot be read counts as well.
+        self.parse_lines(&waiting, place, now)?;
+        read
+    }
+
+    /// Parses lines on all processors.
+    fn parse_lines(&mut self, lines: &[NumberedLine], place: &str, now: DateTime<Utc>) -> io::Result<()> {
+        let skipped = |number, reason| Skipped { place: format!("{place}, line {number}"), reason };
+        let read = |_, lines: &[NumberedLine]| -> Vec<Result<RunRecord, Skipped>> {
+            let records = lines.iter().map(|(number, line)| {
+                let record = line.as_ref().map_err(String::clone).and_then(|line| parsed(line, now));
+                record.map_err(|reason| skipped(*number, reason))
+            });
+            records.collect()
+        };
+        on_all_processors(lines, read, |part| {
+            for read in part {
+                self.take(read);
+            }
+            Ok(())
         })
+    }
+
+    fn take(&mut self, read: Result<RunRecord, Skipped>) {
+        match read {
+            Ok(run) => self.runs.push(run),
+            Err(skipped) => self.skipped.push(skipped),
+        }
     }
 }
 
@@ -190,7 +227,7 @@ impl NamedPeriod {
     }
 
     /// Whether everything was read that lies within a time before the last run.
-    fn covers_last(&self, period: &Period, newest: Option<&RunRecord>) -> bool {
+    fn covers_last(&self, period: &Period, newest: Option<CompactRun<'_>>) -> bool {
         let Some(from) = self.from else { return true };
         let begin = newest.zip(period.last).map(|(newest, last)| newest.start - last);
         begin.max(period.since).is_some_and(|begin| from <= begin)
@@ -263,7 +300,7 @@ pub(crate) fn open_packed(path: &Path) -> io::Result<Box<dyn BufRead>> {
 /// Hands over each line that is not empty, with its number, or why it cannot be a record.
 pub(crate) fn each_line(
     mut lines: impl BufRead,
-    mut take: impl FnMut(usize, Result<&[u8], String>),
+    mut take: impl FnMut(usize, Result<&[u8], String>) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut line = Vec::new();
     for number in 1_usize.. {
@@ -274,11 +311,11 @@ pub(crate) fn each_line(
             break;
         }
         if line.len() as u64 > MAX_RECORD_BYTES {
-            take(number, Err("the line is too large for a record".to_owned()));
+            take(number, Err("the line is too large for a record".to_owned()))?;
             break;
         }
         if !line.iter().all(u8::is_ascii_whitespace) {
-            take(number, Ok(&line));
+            take(number, Ok(&line))?;
         }
     }
     Ok(())
@@ -329,7 +366,7 @@ fn is_record(name: &str) -> bool {
 }
 
 /// Starts are written to the microsecond.
-fn is_same(one: &RunRecord, other: &RunRecord) -> bool {
-    let facts = |run: &RunRecord| (run.start, run.get(Quantity::TotalTime), run.status);
+fn is_same(one: CompactRun<'_>, other: CompactRun<'_>) -> bool {
+    let facts = |run: CompactRun<'_>| (run.start, run.get(Quantity::TotalTime), run.has_failed());
     facts(one) == facts(other)
 }

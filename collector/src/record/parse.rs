@@ -17,7 +17,6 @@ use crate::text::ParseError;
 /// 2000-01-01: a machine without a battery-backed clock starts in 1970.
 const EARLIEST: i64 = 946_684_800;
 
-#[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
 impl RunRecord {
     /// Reads a record. `now` shows whose clock was wrong.
     ///
@@ -34,13 +33,11 @@ impl RunRecord {
             // The documented collector does not state it.
             None => !members.errors.is_empty(),
         };
-        let took_s = members.quantities.get(Quantity::TotalTime).unwrap_or(0.0);
-        let took = TimeDelta::microseconds((took_s * 1e6) as i64);
         let mut record = Self::new(start);
-        record.end = start.checked_add_signed(took).unwrap_or(start);
         record.status = if has_failed { Status::Failed } else { Status::Success };
         record.left_to = members.left_to;
         record.quantities.extend(&members.quantities);
+        record.end = record.start_and_total_time();
         record.errors = members.errors.into_iter().map(ErrorEntry::from).collect();
         record.derive();
         Ok(record)

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{ProcessUse, stage};
@@ -192,10 +192,18 @@ impl RunRecord {
         self.derive();
     }
 
+    /// When a run that was read ended.
+    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
+    pub(super) fn start_and_total_time(&self) -> DateTime<Utc> {
+        let took_s = self.get(Quantity::TotalTime).unwrap_or(0.0);
+        self.start.checked_add_signed(TimeDelta::microseconds((took_s * 1e6) as i64)).unwrap_or(self.start)
+    }
+
     /// Sets the quantities that follow from other members.
     pub(super) fn derive(&mut self) {
         if let Some((user, system)) = self.get(Quantity::CpuUser).zip(self.get(Quantity::CpuSystem)) {
-            self.quantities.set(Quantity::CpuTime, user + system);
+            self.quantities.set(Quantity::CpuTime, user);
+            self.quantities.add(Quantity::CpuTime, system);
         }
         self.quantities.set(Quantity::Failed, self.has_failed());
         self.quantities.set(Quantity::Errors, self.errors.len());

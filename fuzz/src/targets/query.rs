@@ -5,6 +5,7 @@ use collector::analysis::condition::Condition;
 use collector::event::Fields;
 use collector::feed::{Selection, When};
 use collector::query::Filter;
+use collector::record::compact::CompactRuns;
 use icu_normalizer::ComposingNormalizerBorrowed;
 
 use super::{ensure, kind_of_result, text};
@@ -113,7 +114,9 @@ fn condition(input: &[u8], meter: &mut Meter) -> Result<u64, String> {
     let text = text(input);
     let condition = meter.measure(|| text.parse::<Condition>());
     if let Ok(condition) = &condition {
-        ensure(condition.judge(&[]).is_err(), || format!("{condition:?} is judged without a run"))?;
+        ensure(condition.judge(CompactRuns::default().all()).is_err(), || {
+            format!("{condition:?} is judged without a run")
+        })?;
     }
     Ok(kind_of_result(&condition, |_| 1))
 }

@@ -7,7 +7,7 @@ use crate::analysis::document::{Cell, Document, Item, Section, Table};
 use crate::analysis::series::Schedule;
 use crate::analysis::statistics::Sorted;
 use crate::quantity::{Quantity, StepKind, Unit};
-use crate::record::RunRecord;
+use crate::record::compact::RunSlice;
 use crate::record::history::History;
 
 /// The line that the documents take for granted: 100 Mbit/s.
@@ -15,7 +15,7 @@ const LINE_BYTES_A_SECOND: f64 = 100e6 / 8.0;
 const DAY_S: f64 = 86_400.0;
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
-    let runs = &history.runs;
+    let runs = history.runs.all();
     let schedule = Schedule::new(runs, interval);
     let sections = vec![
         overview(history, schedule.as_ref()),
@@ -28,20 +28,20 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
 }
 
 /// The mean over all runs, those without the operation included: what an operation costs a run.
-pub(super) fn mean_cost(runs: &[RunRecord], quantity: Quantity) -> f64 {
-    runs.iter().filter_map(|run| run.get(quantity)).sum::<f64>() / runs.len().max(1) as f64
+pub(super) fn mean_cost(runs: RunSlice<'_>, quantity: Quantity) -> f64 {
+    runs.values(quantity).sum::<f64>() / runs.len().max(1) as f64
 }
 
 fn operations(of: impl Fn(StepKind) -> bool) -> impl Iterator<Item = (Quantity, StepKind)> {
     Quantity::steps().map(|(quantity, step)| (quantity, step.kind)).filter(move |(_, kind)| of(*kind))
 }
 
-fn total(runs: &[RunRecord]) -> f64 {
+fn total(runs: RunSlice<'_>) -> f64 {
     mean_cost(runs, Quantity::TotalTime)
 }
 
 /// A mean run as a bar, and what of it waits and what computes.
-fn timeline(runs: &[RunRecord]) -> Section {
+fn timeline(runs: RunSlice<'_>) -> Section {
     let whole = total(runs);
     let share = |seconds: f64| if whole > 0.0 { seconds / whole } else { 0.0 };
     let cost = |wanted: StepKind| {
@@ -64,7 +64,7 @@ fn timeline(runs: &[RunRecord]) -> Section {
     Section::new("timeline", "A mean run", items)
 }
 
-fn ranking(runs: &[RunRecord]) -> Section {
+fn ranking(runs: RunSlice<'_>) -> Section {
     let whole = total(runs);
     let mut ranked: Vec<_> = operations(|kind| !kind.is_phase())
         .map(|(quantity, kind)| (mean_cost(runs, quantity), quantity, kind))
@@ -72,7 +72,7 @@ fn ranking(runs: &[RunRecord]) -> Section {
         .collect();
     ranked.sort_by(|one, other| other.0.total_cmp(&one.0));
     let rows = ranked.into_iter().map(|(cost, quantity, kind)| {
-        let sorted = Sorted::new(runs.iter().filter_map(|run| run.get(quantity)));
+        let sorted = Sorted::new(runs.values(quantity));
         vec![
             Cell::text(quantity.key()),
             Cell::text(quantity.definition().description),
@@ -95,7 +95,7 @@ fn ranking(runs: &[RunRecord]) -> Section {
 }
 
 /// What is used of what there is.
-fn resources(runs: &[RunRecord], schedule: Option<&Schedule>) -> Section {
+fn resources(runs: RunSlice<'_>, schedule: Option<&Schedule>) -> Section {
     let interval_s = schedule.map(|schedule| schedule.interval.as_seconds_f64());
     let a_day = |figure: Option<f64>| Some(figure? * DAY_S / interval_s?);
     let attempts = sorted(runs, Quantity::Attempts).mean().or((!runs.is_empty()).then_some(1.0));

@@ -5,7 +5,7 @@ use crate::analysis::compare::Runs;
 use crate::analysis::document::{Cell, Document, Item, Section, Table};
 use crate::analysis::statistics::{Share, Sorted, mann_whitney};
 use crate::quantity::{Quantity, Unit};
-use crate::record::RunRecord;
+use crate::record::compact::RunSlice;
 
 /// A smaller chance is no chance.
 const SIGNIFICANT: f64 = 0.01;
@@ -16,21 +16,21 @@ const DAYS_A_MONTH: f64 = 30.0;
 pub fn compare(before: &Runs<'_>, after: &Runs<'_>) -> Document {
     let sections = vec![
         sides(before, after),
-        expected([&before.runs, &after.runs]),
-        quantities(&before.runs, &after.runs),
+        expected([before.all(), after.all()]),
+        quantities(before.all(), after.all()),
     ];
-    Document { name: "comparison", title: title("Before and after", &after.runs), sections }
+    Document { name: "comparison", title: title("Before and after", after.all()), sections }
 }
 
 fn sides(before: &Runs<'_>, after: &Runs<'_>) -> Section {
-    let ends = |runs: &[RunRecord]| {
+    let ends = |runs: RunSlice<'_>| {
         Cell::maybe(super::period(runs), |[from, to]| Cell::range(Cell::Time(from), Cell::Time(to)))
     };
     let facts = vec![
-        fact("before", "before", ends(&before.runs)),
-        fact("runs_before", "runs", Cell::count(before.runs.len())),
-        fact("after", "after", ends(&after.runs)),
-        fact("runs_after", "runs", Cell::count(after.runs.len())),
+        fact("before", "before", ends(before.all())),
+        fact("runs_before", "runs", Cell::count(before.all().len())),
+        fact("after", "after", ends(after.all())),
+        fact("runs_after", "runs", Cell::count(after.all().len())),
         fact("skipped_records", "records that cannot be read", Cell::count(before.skipped + after.skipped)),
     ];
     Section::new("sides", "What is compared", vec![Item::Facts(facts)])
@@ -45,8 +45,8 @@ struct Bounded {
 
 impl Bounded {
     /// What is usual: the median, of numbers of events the mean.
-    fn usual(runs: &[RunRecord], quantity: Quantity) -> Option<Self> {
-        let sorted = Sorted::new(runs.iter().filter_map(|run| run.get(quantity)));
+    fn usual(runs: RunSlice<'_>, quantity: Quantity) -> Option<Self> {
+        let sorted = Sorted::new(runs.values(quantity));
         Some(if quantity.follows_the_day() {
             Self { value: sorted.mean()?, bounds: sorted.mean_bounds() }
         } else {
@@ -54,14 +54,14 @@ impl Bounded {
         })
     }
 
-    fn reliability(runs: &[RunRecord]) -> Option<Self> {
-        let failed = runs.iter().filter(|run| run.has_failed()).count();
+    fn reliability(runs: RunSlice<'_>) -> Option<Self> {
+        let failed = runs.failed();
         let Share { value, low, high } = Share::new(runs.len() - failed, runs.len());
         (!runs.is_empty()).then_some(Self { value, bounds: Some([low, high]) })
     }
 
     /// Bytes a month, if the calls continue at this rate.
-    fn bandwidth(runs: &[RunRecord]) -> Option<Self> {
+    fn bandwidth(runs: RunSlice<'_>) -> Option<Self> {
         let wire = Self::usual(runs, Quantity::WireBytes);
         let whole = || Self::usual(runs, Quantity::ApiResponseBytes);
         let bytes = wire.or_else(whole)?;
@@ -73,13 +73,13 @@ impl Bounded {
     }
 
     /// The number of quantities that a record has.
-    fn visibility(runs: &[RunRecord]) -> Option<Self> {
-        let sorted = Sorted::new(runs.iter().map(|run| run.quantities.iter().count() as f64));
+    fn visibility(runs: RunSlice<'_>) -> Option<Self> {
+        let sorted = Sorted::new(runs.iter().map(|run| run.quantity_count() as f64));
         Some(Self { value: sorted.median()?, bounds: sorted.median_bounds() })
     }
 
     /// The scorecard's mean.
-    fn overall_score(runs: &[RunRecord]) -> Option<Self> {
+    fn overall_score(runs: RunSlice<'_>) -> Option<Self> {
         super::scorecard::overall(runs).map(|value| Self { value, bounds: None })
     }
 
@@ -117,7 +117,7 @@ fn row(first: Vec<Cell>, before: Option<Bounded>, after: Option<Bounded>, unit: 
 }
 
 /// The documents' table: its rows, and what it promises.
-fn expected(sides: [&[RunRecord]; 2]) -> Section {
+fn expected(sides: [RunSlice<'_>; 2]) -> Section {
     let [before, after] = sides;
     let of = |quantity: Quantity| [before, after].map(|runs| Bounded::usual(runs, quantity));
     let rows = [
@@ -138,11 +138,10 @@ fn expected(sides: [&[RunRecord]; 2]) -> Section {
     Section::new("expected_results", "Expected results", items)
 }
 
-fn quantities(before: &[RunRecord], after: &[RunRecord]) -> Section {
+fn quantities(before: RunSlice<'_>, after: RunSlice<'_>) -> Section {
     let rows =
         Quantity::reported().filter(|quantity| quantity.unit() != Unit::Share).filter_map(|quantity| {
-            let values =
-                |runs: &[RunRecord]| runs.iter().filter_map(|run| run.get(quantity)).collect::<Vec<f64>>();
+            let values = |runs: RunSlice<'_>| runs.values(quantity).collect::<Vec<f64>>();
             let chance = mann_whitney(&values(before), &values(after))?;
             let [before, after] = [before, after].map(|runs| Bounded::usual(runs, quantity));
             let more = after?.value > before?.value;

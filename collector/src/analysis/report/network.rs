@@ -5,7 +5,7 @@ use super::fact;
 use crate::analysis::document::{Cell, Fact, Item, Section, Table};
 use crate::analysis::statistics::Sorted;
 use crate::quantity::{CallKind, Quantity, StepKind};
-use crate::record::RunRecord;
+use crate::record::compact::{CompactRun, RunSlice};
 
 /// A phase of a kind of calls, and the mean over all runs of the seconds that it takes.
 struct Phase {
@@ -14,7 +14,7 @@ struct Phase {
     quantity: Quantity,
 }
 
-pub(super) fn section(runs: &[RunRecord]) -> Section {
+pub(super) fn section(runs: RunSlice<'_>) -> Section {
     let mut phases: Vec<Phase> = Quantity::steps()
         .filter_map(|(quantity, step)| match step.kind {
             StepKind::Phase(call) => Some(Phase { cost: mean_cost(runs, quantity), call, quantity }),
@@ -25,7 +25,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     phases.sort_by(|one, other| other.cost.total_cmp(&one.cost));
     let whole: f64 = phases.iter().map(|phase| phase.cost).sum();
     let rows = phases.iter().filter_map(|Phase { cost, call, quantity }| {
-        let sorted = Sorted::new(runs.iter().filter_map(|run| run.get(*quantity)));
+        let sorted = Sorted::new(runs.values(*quantity));
         Some(vec![
             Cell::text(quantity.key()),
             Cell::text(call.name()),
@@ -50,12 +50,12 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
 }
 
 /// Cold and warm calls.
-fn connections(runs: &[RunRecord]) -> Vec<Fact> {
-    let has = |run: &RunRecord, quantity| run.get(quantity).is_some();
+fn connections(runs: RunSlice<'_>) -> Vec<Fact> {
+    let has = |run: &CompactRun<'_>, quantity| run.get(quantity).is_some();
     let called = || runs.iter().filter(|run| has(run, Quantity::ApiFirstByte));
-    let is_cold = |run: &&RunRecord| has(run, Quantity::ApiConnect) || has(run, Quantity::ApiConnectTls);
+    let is_cold = |run: &CompactRun<'_>| has(run, Quantity::ApiConnect) || has(run, Quantity::ApiConnectTls);
     let cold = called().filter(is_cold).count();
-    let sum = |quantity| runs.iter().filter_map(|run| run.get(quantity)).sum::<f64>();
+    let sum = |quantity| runs.values(quantity).sum::<f64>();
     let store_calls: f64 = CallKind::STORE.into_iter().map(|kind| sum(kind.calls())).sum();
     let opened = sum(Quantity::StoreConnections);
     vec![

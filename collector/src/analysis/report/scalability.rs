@@ -7,7 +7,7 @@ use crate::analysis::document::{Cell, Chart, Document, Fact, Item, Section, Tabl
 use crate::analysis::series::{Schedule, Series};
 use crate::analysis::statistics::{Sorted, slope};
 use crate::quantity::{Quantity, Unit};
-use crate::record::RunRecord;
+use crate::record::compact::RunSlice;
 use crate::record::history::History;
 
 /// Rates of the documents' matrix.
@@ -23,7 +23,7 @@ const HALF_HOUR_S: u32 = 1_800;
 const MOST_POINTS: usize = 200;
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
-    let runs = &history.runs;
+    let runs = history.runs.all();
     let schedule = Schedule::new(runs, interval);
     let flow = Flow::new(runs, schedule.as_ref());
     let sections = vec![
@@ -49,7 +49,7 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(runs: &[RunRecord], schedule: Option<&Schedule>) -> Self {
+    fn new(runs: RunSlice<'_>, schedule: Option<&Schedule>) -> Self {
         let news: Vec<_> = later_news(runs).collect();
         let interval_s = schedule.map(|it| it.interval.as_seconds_f64());
         let means = Series::from_points(news.iter().copied()).by_day();
@@ -129,9 +129,9 @@ fn rate(flow: &Flow) -> Section {
     )
 }
 
-fn overlap(runs: &[RunRecord]) -> Section {
+fn overlap(runs: RunSlice<'_>) -> Section {
     // The first run knows nothing.
-    let overlaps = Series::new(runs.get(1..).unwrap_or_default(), Quantity::BufferOverlap);
+    let overlaps = Series::new(runs.without_first(), Quantity::BufferOverlap);
     let least = overlaps.points().min_by(|one, other| one.1.total_cmp(&other.1));
     let sorted = Sorted::new(overlaps.values().iter().copied());
     let by_year =
@@ -160,10 +160,10 @@ fn overlap(runs: &[RunRecord]) -> Section {
     Section::new("overlap", "How far responses reach back", vec![Item::Facts(facts)])
 }
 
-fn calls(runs: &[RunRecord], schedule: Option<&Schedule>) -> Section {
+fn calls(runs: RunSlice<'_>, schedule: Option<&Schedule>) -> Section {
     let attempts = sorted(runs, Quantity::Attempts).mean().or((!runs.is_empty()).then_some(1.0));
     let a_day = attempts.zip(schedule).map(|(calls, it)| calls * 86_400.0 / it.interval.as_seconds_f64());
-    let apart = Sorted::new(runs.windows(2).map(|pair| (pair[1].start - pair[0].start).as_seconds_f64()));
+    let apart = Sorted::new(runs.pairs().map(|[one, next]| (next.start - one.start).as_seconds_f64()));
     let facts = vec![
         fact("calls_per_day", "calls a day", Cell::maybe(a_day, Cell::Count)),
         fact("allowed_per_day", "allowed", Cell::Count(CALLS_A_DAY)),

@@ -7,7 +7,7 @@ use crate::analysis::document::{Cell, Document, Fact, Item, Section, Table};
 use crate::analysis::series::Schedule;
 use crate::analysis::statistics::{Share, Sorted};
 use crate::quantity::{Quantity, Unit};
-use crate::record::RunRecord;
+use crate::record::compact::RunSlice;
 use crate::record::history::History;
 
 /// A category: what the documents give it, the figure, and what the value is worth.
@@ -20,7 +20,7 @@ struct Score {
 }
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
-    let runs = &history.runs;
+    let runs = history.runs.all();
     let schedule = Schedule::new(runs, interval);
     let scores = scores(runs, schedule.as_ref());
     let measured = Sorted::new(scores.iter().filter_map(|score| score.points));
@@ -55,7 +55,7 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
 }
 
 /// The mean score of what is measured.
-pub(super) fn overall(runs: &[RunRecord]) -> Option<f64> {
+pub(super) fn overall(runs: RunSlice<'_>) -> Option<f64> {
     let schedule = Schedule::new(runs, None);
     let scores = scores(runs, schedule.as_ref());
     Sorted::new(scores.iter().filter_map(|score| score.points)).mean()
@@ -70,7 +70,7 @@ fn by_headroom(headroom: Option<f64>, powers: f64) -> Option<f64> {
     Some((10.0 * headroom?.log10() / powers).clamp(0.0, 10.0))
 }
 
-fn scores(runs: &[RunRecord], schedule: Option<&Schedule>) -> Vec<Score> {
+fn scores(runs: RunSlice<'_>, schedule: Option<&Schedule>) -> Vec<Score> {
     let interval_s = schedule.map(|it| it.interval.as_seconds_f64());
     let cpu = sorted(runs, Quantity::CpuTime).mean().zip(interval_s).map(|(cpu, interval)| cpu / interval);
     let memory = sorted(runs, Quantity::PeakMemory).max();
@@ -78,7 +78,7 @@ fn scores(runs: &[RunRecord], schedule: Option<&Schedule>) -> Vec<Score> {
     let objects = objects_of_a_run(runs);
     let an_event = time_of_an_event(runs);
     let room = Sorted::new(later_news(runs).map(|(_, new)| new)).max().map(|most| BUFFER / most.max(1.0));
-    let failed = runs.iter().filter(|run| run.has_failed()).count();
+    let failed = runs.failed();
     let reliable = (!runs.is_empty()).then(|| Share::new(runs.len() - failed, runs.len()).low);
     let recorded = schedule.map(|it| runs.len() as f64 / (runs.len() + it.missed()) as f64);
     let score =
@@ -144,21 +144,21 @@ fn scores(runs: &[RunRecord], schedule: Option<&Schedule>) -> Vec<Score> {
     ]
 }
 
-fn saved_by_compression(runs: &[RunRecord]) -> Option<f64> {
+fn saved_by_compression(runs: RunSlice<'_>) -> Option<f64> {
     let (wire, whole) =
         (sorted(runs, Quantity::WireBytes).mean()?, sorted(runs, Quantity::ApiResponseBytes).mean()?);
     (whole > 0.0).then(|| 1.0 - wire / whole)
 }
 
-fn objects_of_a_run(runs: &[RunRecord]) -> Option<f64> {
-    let with_news = runs.iter().filter(|run| run.quantities.is_set(Quantity::NewEventsCount));
+fn objects_of_a_run(runs: RunSlice<'_>) -> Option<f64> {
+    let with_news = runs.iter().filter(|run| run.is_set(Quantity::NewEventsCount));
     Sorted::new(
         with_news.filter_map(|run| run.get(Quantity::ObjectsWritten).filter(|objects| *objects > 0.0)),
     )
     .mean()
 }
 
-fn time_of_an_event(runs: &[RunRecord]) -> Option<f64> {
+fn time_of_an_event(runs: RunSlice<'_>) -> Option<f64> {
     let events = sorted(runs, Quantity::ApiEventsTotal).median().filter(|events| *events > 0.0)?;
     let seconds = sorted(runs, Quantity::Parse).median().unwrap_or(0.0)
         + sorted(runs, Quantity::Deduplication).median()?;

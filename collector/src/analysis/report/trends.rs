@@ -1,16 +1,18 @@
 //! What is usual, what changed and when, what stood out, what failed.
 
 use std::collections::BTreeMap;
-use std::{panic, thread};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
+use std::{iter, panic, thread};
 
 use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Utc};
 
 use super::{overview, title};
 use crate::analysis::document::{Cell, Chart, Document, Item, Section, Table};
-use crate::analysis::series::{LevelChange, Schedule, Series, level_changes};
+use crate::analysis::series::{LevelChange, Outlier, Schedule, Series};
 use crate::analysis::statistics::{Sorted, mann_whitney};
 use crate::quantity::{Quantity, Unit};
-use crate::record::RunRecord;
+use crate::record::compact::RunSlice;
 use crate::record::history::{History, Skipped};
 
 /// Days that are compared, and days before them with which.
@@ -28,15 +30,15 @@ const WEEKS_SHOWN: usize = 53;
 const MOST_POINTS: usize = 120;
 
 pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Document {
-    let runs = &history.runs;
+    let runs = history.runs.all();
     let schedule = Schedule::new(runs, interval);
-    let changes = all_level_changes(runs);
+    let followed = follow(runs);
     let sections = vec![
         overview(history, schedule.as_ref()),
-        run_times(runs, &changes),
+        run_times(runs, &followed),
         recent(runs),
-        level_change_section(changes),
-        outliers(runs),
+        level_changes(&followed),
+        outliers(&followed),
         errors(runs),
         missing(schedule.as_ref()),
         by_day(runs),
@@ -46,41 +48,68 @@ pub(super) fn document(history: &History, interval: Option<TimeDelta>) -> Docume
     Document { name: "trends", title: title("Trends", runs), sections }
 }
 
-/// The changes of every quantity, in their order; on all processors, because it takes longer than the rest.
-fn all_level_changes(runs: &[RunRecord]) -> Vec<(Quantity, LevelChange)> {
-    let of = |quantity: Quantity| level_changes(runs, quantity).into_iter().map(move |it| (quantity, it));
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let of_part =
-        |first: usize| -> Vec<_> { Quantity::reported().skip(first).step_by(threads).flat_map(of).collect() };
-    let mut changes: Vec<_> = thread::scope(|scope| {
-        let parts: Vec<_> = (0..threads).map(|first| scope.spawn(move || of_part(first))).collect();
-        parts
-            .into_iter()
-            .flat_map(|part| part.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
-            .collect()
-    });
-    changes.sort_by_key(|(quantity, change)| (*quantity, change.time));
-    changes
+/// What is said of one quantity.
+struct Followed {
+    quantity: Quantity,
+    usual: Option<Vec<Cell>>,
+    outliers: Vec<Outlier>,
+    changes: Vec<LevelChange>,
 }
 
-fn run_times(runs: &[RunRecord], changes: &[(Quantity, LevelChange)]) -> Section {
-    let totals: f64 = runs.iter().filter_map(|run| run.get(Quantity::TotalTime)).sum();
-    let rows =
-        Quantity::reported().filter(|quantity| quantity.unit() != Unit::Share).filter_map(|quantity| {
-            let all = Sorted::new(runs.iter().filter_map(|run| run.get(quantity)));
-            let sum = all.mean()? * all.len() as f64;
-            let cell = |value| Cell::new(value, quantity.unit());
-            let share = (quantity.unit() == Unit::Seconds && totals > 0.0).then(|| Cell::Share(sum / totals));
-            Some(vec![
-                Cell::text(quantity.key()),
-                Cell::count(all.len()),
-                share.unwrap_or(Cell::Undefined),
-                cell(all.quantile(0.5)),
-                cell(all.quantile(0.95)),
-                cell(all.quantile(0.99)),
-                cell(all.max()),
-            ])
-        });
+impl Followed {
+    fn new(runs: RunSlice<'_>, quantity: Quantity, totals_s: f64) -> Self {
+        let series = Series::new(runs, quantity);
+        let usual = usual_values(quantity, &series, totals_s);
+        // What comes with new events follows the rhythm of the day: only days can be compared.
+        let (outliers, changes) = if quantity.follows_the_day() {
+            (Vec::new(), series.by_day().deviations().1)
+        } else {
+            series.deviations()
+        };
+        Self { quantity, usual, outliers, changes }
+    }
+}
+
+/// What is said of every quantity, in their order; on all processors, because it takes longer than the rest.
+fn follow(runs: RunSlice<'_>) -> Vec<Followed> {
+    let totals_s: f64 = runs.values(Quantity::TotalTime).sum();
+    let quantities: Vec<Quantity> = Quantity::reported().collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> Vec<Followed> {
+        let taken = iter::from_fn(|| quantities.get(next.fetch_add(1, Ordering::Relaxed)));
+        taken.map(|&quantity| Followed::new(runs, quantity, totals_s)).collect()
+    };
+    let mut all: Vec<Followed> = thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let done = workers.into_iter().map(ScopedJoinHandle::join);
+        done.flat_map(|part| part.unwrap_or_else(|panic| panic::resume_unwind(panic))).collect()
+    });
+    all.sort_by_key(|followed| followed.quantity);
+    all
+}
+
+fn usual_values(quantity: Quantity, series: &Series, totals_s: f64) -> Option<Vec<Cell>> {
+    if quantity.unit() == Unit::Share {
+        return None;
+    }
+    let all = Sorted::new(series.values().iter().copied());
+    let sum = all.mean()? * all.len() as f64;
+    let cell = |value| Cell::new(value, quantity.unit());
+    let share = (quantity.unit() == Unit::Seconds && totals_s > 0.0).then(|| Cell::Share(sum / totals_s));
+    Some(vec![
+        Cell::text(quantity.key()),
+        Cell::count(all.len()),
+        share.unwrap_or(Cell::Undefined),
+        cell(all.quantile(0.5)),
+        cell(all.quantile(0.95)),
+        cell(all.quantile(0.99)),
+        cell(all.max()),
+    ])
+}
+
+fn run_times(runs: RunSlice<'_>, followed: &[Followed]) -> Section {
+    let rows = followed.iter().filter_map(|followed| followed.usual.clone());
     let columns = [
         ("quantity", ""),
         ("runs", "runs"),
@@ -94,21 +123,22 @@ fn run_times(runs: &[RunRecord], changes: &[(Quantity, LevelChange)]) -> Section
     Section::new(
         "quantities",
         "Usual and unusual values",
-        vec![Item::Table(table), Item::Chart(percentiles(runs, changes)), Item::Chart(operations(runs))],
+        vec![Item::Table(table), Item::Chart(percentiles(runs, followed)), Item::Chart(operations(runs))],
     )
 }
 
 /// The run time's percentiles over time, with its changes.
-fn percentiles(runs: &[RunRecord], changes: &[(Quantity, LevelChange)]) -> Chart {
+fn percentiles(runs: RunSlice<'_>, followed: &[Followed]) -> Chart {
     let line = |share: f64| {
         let group = runs.len().div_ceil(MOST_POINTS).max(1);
         let points = runs.chunks(group).filter_map(|runs| {
-            let times = Sorted::new(runs.iter().filter_map(|run| run.get(Quantity::TotalTime)));
+            let times = Sorted::new(runs.values(Quantity::TotalTime));
             Some((runs.first()?.start, times.quantile(share)?))
         });
         points.collect()
     };
-    let marks = changes.iter().filter(|(quantity, _)| *quantity == Quantity::TotalTime);
+    let of_run_time = followed.iter().filter(|followed| followed.quantity == Quantity::TotalTime);
+    let marks = of_run_time.flat_map(|followed| &followed.changes);
     Chart {
         title: "Run time and its changes".to_owned(),
         unit: Unit::Seconds,
@@ -118,7 +148,7 @@ fn percentiles(runs: &[RunRecord], changes: &[(Quantity, LevelChange)]) -> Chart
             ("p95".to_owned(), line(0.95)),
             ("p99".to_owned(), line(0.99)),
         ],
-        marks: marks.map(|(_, change)| (change.time, change_in_words(change))).collect(),
+        marks: marks.map(|change| (change.time, change_in_words(change))).collect(),
     }
 }
 
@@ -128,11 +158,11 @@ fn change_in_words(change: &LevelChange) -> String {
 }
 
 /// What a run's time is made of, over time.
-fn operations(runs: &[RunRecord]) -> Chart {
+fn operations(runs: RunSlice<'_>) -> Chart {
     let group = runs.len().div_ceil(MOST_POINTS).max(1);
     let lines = Quantity::steps().filter(|(_, step)| !step.kind.is_phase()).filter_map(|(quantity, _)| {
         let points = runs.chunks(group).filter_map(|runs| {
-            let sum: f64 = runs.iter().filter_map(|run| run.get(quantity)).sum();
+            let sum: f64 = runs.values(quantity).sum();
             Some((runs.first()?.start, sum / runs.len() as f64))
         });
         let points: Vec<_> = points.collect();
@@ -148,7 +178,7 @@ fn operations(runs: &[RunRecord]) -> Chart {
 }
 
 /// The last days against those before.
-fn recent(runs: &[RunRecord]) -> Section {
+fn recent(runs: RunSlice<'_>) -> Section {
     let last = runs.last().map(|run| run.start).unwrap_or_default();
     let (since, before) =
         (last - TimeDelta::days(RECENT_DAYS), last - TimeDelta::days(RECENT_DAYS + BEFORE_DAYS));
@@ -200,7 +230,9 @@ fn recent(runs: &[RunRecord]) -> Section {
     )
 }
 
-fn level_change_section(mut changes: Vec<(Quantity, LevelChange)>) -> Section {
+fn level_changes(followed: &[Followed]) -> Section {
+    let of_quantity = |it: &Followed| iter::repeat(it.quantity).zip(it.changes.clone());
+    let mut changes: Vec<(Quantity, LevelChange)> = followed.iter().flat_map(of_quantity).collect();
     changes.sort_by_key(|(_, change)| change.time);
     let rows = changes.into_iter().map(|(quantity, LevelChange { time, between: [first, last], point })| {
         let cell = |value| Cell::new(Some(value), quantity.unit());
@@ -229,11 +261,9 @@ fn level_change_section(mut changes: Vec<(Quantity, LevelChange)>) -> Section {
     Section::new("changes", "Change points", vec![Item::Table(table), Item::Note(note.to_owned())])
 }
 
-fn outliers(runs: &[RunRecord]) -> Section {
-    let mut all: Vec<_> = Quantity::reported()
-        .filter(|quantity| !quantity.follows_the_day())
-        .flat_map(|quantity| Series::new(runs, quantity).outliers().into_iter().map(move |it| (quantity, it)))
-        .collect();
+fn outliers(followed: &[Followed]) -> Section {
+    let of_quantity = |it: &Followed| iter::repeat(it.quantity).zip(it.outliers.clone());
+    let mut all: Vec<(Quantity, Outlier)> = followed.iter().flat_map(of_quantity).collect();
     let count = all.len();
     let times_usual = |value: f64, usual: f64| if usual > 0.0 { value / usual } else { f64::INFINITY };
     all.sort_by(|(_, one), (_, other)| {
@@ -253,10 +283,10 @@ fn outliers(runs: &[RunRecord]) -> Section {
     Section::new("outliers", "Outliers", vec![Item::Facts(facts), Item::Table(table)])
 }
 
-fn errors(runs: &[RunRecord]) -> Section {
+fn errors(runs: RunSlice<'_>) -> Section {
     let mut kinds: BTreeMap<&str, (usize, DateTime<Utc>)> = BTreeMap::new();
-    for run in runs {
-        for error in &run.errors {
+    for run in runs.iter() {
+        for error in run.errors() {
             let (count, last) = kinds.entry(&error.kind).or_default();
             *count += 1;
             *last = run.start;
@@ -277,10 +307,10 @@ fn errors(runs: &[RunRecord]) -> Section {
     Section::new("errors", "What failed", vec![Item::Table(table), Item::Chart(failures(runs))])
 }
 
-fn failures(runs: &[RunRecord]) -> Chart {
+fn failures(runs: RunSlice<'_>) -> Chart {
     let mut points: BTreeMap<NaiveDate, f64> = BTreeMap::new();
-    for run in runs {
-        *points.entry(run.start.date_naive()).or_default() += run.errors.len() as f64;
+    for run in runs.iter() {
+        *points.entry(run.start.date_naive()).or_default() += run.errors().len() as f64;
     }
     let (times, values): (Vec<_>, Vec<_>) = points
         .into_iter()
@@ -322,14 +352,14 @@ const PERIOD_COLUMNS: [(&str, &str); 6] = [
     ("least_overlap", "minimum overlap"),
 ];
 
-fn period_row(first: Cell, runs: &[&RunRecord]) -> Vec<Cell> {
-    let all = |quantity: Quantity| Sorted::new(runs.iter().filter_map(move |run| run.get(quantity)));
+fn period_row(first: Cell, runs: RunSlice<'_>) -> Vec<Cell> {
+    let all = |quantity: Quantity| Sorted::new(runs.values(quantity));
     let times = all(Quantity::TotalTime);
     let (new, overlap) = (all(Quantity::NewEventsCount), all(Quantity::BufferOverlap));
     vec![
         first,
         Cell::count(runs.len()),
-        Cell::count(runs.iter().filter(|run| run.has_failed()).count()),
+        Cell::count(runs.failed()),
         Cell::maybe(times.quantile(0.5), Cell::Seconds),
         Cell::maybe(times.quantile(0.95), Cell::Seconds),
         Cell::maybe(new.mean(), |mean| Cell::Count((mean * new.len() as f64).round())),
@@ -337,16 +367,14 @@ fn period_row(first: Cell, runs: &[&RunRecord]) -> Vec<Cell> {
     ]
 }
 
-fn by_period(runs: &[RunRecord], day_of: fn(NaiveDate) -> NaiveDate, most: usize) -> Vec<Vec<Cell>> {
-    let mut periods: BTreeMap<NaiveDate, Vec<&RunRecord>> = BTreeMap::new();
-    for run in runs {
-        periods.entry(day_of(run.start.date_naive())).or_default().push(run);
-    }
-    let earlier = periods.len().saturating_sub(most);
-    periods.into_iter().skip(earlier).map(|(day, runs)| period_row(Cell::Day(day), &runs)).collect()
+fn by_period(runs: RunSlice<'_>, day_of: fn(NaiveDate) -> NaiveDate, most: usize) -> Vec<Vec<Cell>> {
+    let day_of = |start: DateTime<Utc>| day_of(start.date_naive());
+    let periods: Vec<RunSlice<'_>> = runs.chunk_by(day_of).collect();
+    let last = periods.into_iter().rev().take(most).rev();
+    last.filter_map(|runs| Some(period_row(Cell::Day(day_of(runs.first()?.start)), runs))).collect()
 }
 
-fn by_day(runs: &[RunRecord]) -> Section {
+fn by_day(runs: RunSlice<'_>) -> Section {
     let columns = [&[("day", "day (UTC)")][..], &PERIOD_COLUMNS].concat();
     let table = Table::new("days", &columns, by_period(runs, |day| day, DAYS_SHOWN));
     let charts = [
@@ -370,7 +398,7 @@ fn by_day(runs: &[RunRecord]) -> Section {
     Section::new("by_day", format!("Day by day, at most {DAYS_SHOWN}"), items)
 }
 
-fn by_week(runs: &[RunRecord]) -> Section {
+fn by_week(runs: RunSlice<'_>) -> Section {
     let columns = [&[("week", "week from")][..], &PERIOD_COLUMNS].concat();
     let monday = |day: NaiveDate| day - TimeDelta::days(i64::from(day.weekday().num_days_from_monday()));
     let table = Table::new("weeks", &columns, by_period(runs, monday, WEEKS_SHOWN));

@@ -91,7 +91,7 @@ fn examine_records(settings: &Settings, clock: &SharedClock, round: &mut Round) 
     let folder = settings.record_paths().metrics_dir;
     match History::read(&[Input::Path(folder.clone())], clock.now()) {
         Ok(history) => {
-            let (runs, skipped) = (history.runs.len(), history.skipped.len());
+            let (runs, skipped) = (history.runs.all().len(), history.skipped.len());
             let detail =
                 format!("{runs} records in {} can be read by reports, {skipped} cannot", folder.display());
             let verdict = if skipped > 0 { CheckResult::Warning } else { CheckResult::Ok };

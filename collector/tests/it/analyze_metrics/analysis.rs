@@ -343,6 +343,23 @@ fn old_records_are_packed_and_still_read() {
     assert_eq!(lines.iter().sum::<usize>(), 1_680, "a record was packed twice");
 }
 
+/// A packed file whose end is missing: what stands before it is reported, and the file is named.
+#[test]
+fn packed_file_that_is_cut_is_read_to_its_end() {
+    let home = Home::new();
+    for (number, run) in runs(48 * 20, 0).iter().enumerate() {
+        home.write(&format!("metrics/metrics_{number:05}.json"), run.to_string());
+    }
+    analyze(&home, &["--archive-older-than", "1d"]).with(0);
+    let path = home.path("metrics/metrics_2026-01.jsonl.gz");
+    let packed = fs::read(&path).unwrap();
+    fs::write(&path, &packed[..packed.len() / 2]).unwrap();
+    let report = analyze(&home, &["--report", "trends", "--format", "json"]).with(0).json();
+    let runs = report["overview"]["runs"].as_u64().unwrap();
+    assert!((300..960).contains(&runs), "{runs}");
+    assert_eq!(report["overview"]["skipped_records"], 1);
+}
+
 /// Records of 2,000 half hours, of which one program packs half and another packs all, at the same time.
 #[test]
 fn packing_twice_at_once_loses_no_record() {
