@@ -85,7 +85,7 @@ impl CompactRuns {
         let is_rare = status == Status::Failed || left_to.is_some() || !errors.is_empty();
         let rare = is_rare.then(|| Box::new(Rare { status, left_to, errors }));
         let pattern = Pattern { present: quantities.present(), set, is_wide };
-        #[expect(clippy::cast_possible_truncation, reason = "more patterns do not fit into memory")]
+        #[expect(clippy::cast_possible_truncation, reason = "2^32 patterns take 200 GB of memory")]
         let pattern = self.patterns.insert_full(pattern).0 as u32;
         self.rows.push(Row { start, pattern, first, rare });
     }
@@ -115,16 +115,10 @@ impl CompactRuns {
     }
 }
 
-impl Extend<RunRecord> for CompactRuns {
-    fn extend<I: IntoIterator<Item = RunRecord>>(&mut self, runs: I) {
-        runs.into_iter().for_each(|run| self.push(run));
-    }
-}
-
 impl FromIterator<RunRecord> for CompactRuns {
     fn from_iter<I: IntoIterator<Item = RunRecord>>(runs: I) -> Self {
         let mut all = Self::default();
-        all.extend(runs);
+        runs.into_iter().for_each(|run| all.push(run));
         all
     }
 }
@@ -269,7 +263,7 @@ impl<'a> CompactRun<'a> {
     }
 }
 
-/// What a number of 4 bytes counts, as a part of the unit: records state times to the microsecond.
+/// Into how many steps a number of 4 bytes divides the unit: records state times to the microsecond.
 fn steps(unit: Unit) -> f64 {
     match unit {
         Unit::Seconds => 1e6,
@@ -279,7 +273,11 @@ fn steps(unit: Unit) -> f64 {
 }
 
 /// The number of 4 bytes that stands for exactly this value, if there is one.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is compared with the value")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what the cast changes is found by comparing"
+)]
 fn compact(value: f64, unit: Unit) -> Option<u32> {
     let number = match unit {
         Unit::SignedSeconds => (value as i32).cast_unsigned(),
@@ -297,7 +295,7 @@ fn expanded(number: u32, unit: Unit) -> f64 {
 
 fn halves(value: f64) -> [u32; 2] {
     let bits = value.to_bits();
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    #[expect(clippy::cast_possible_truncation, reason = "the other half is kept beside it")]
     [(bits >> 32) as u32, bits as u32]
 }
 
