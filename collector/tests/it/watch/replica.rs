@@ -7,6 +7,18 @@ use collector::mirror::{MirrorError, MirrorReport};
 
 use super::{Setup, body, get, pages};
 
+/// When the replica was complete is known after a restart.
+#[test]
+fn state_of_the_replica_outlives_the_service() {
+    let setup = Setup::new();
+    let (health_file, now) = (setup.home.path("health.json"), setup.clock.now());
+    let complete = now - TimeDelta::hours(10);
+    MirrorState::new(complete).write(&health_file).unwrap();
+    setup.status.note_mirror(&Err(MirrorError::SameStore("data".to_owned())), 1, &health_file, now);
+    assert_eq!(MirrorState::read(&health_file).unwrap().last_success, complete);
+    assert!(setup.status.check_health(&health_file, now).lines.contains("complete 600 minutes ago"));
+}
+
 /// A replica that cannot be written makes the service unhealthy once it has lacked objects for too long, and says so on the page.
 #[tokio::test]
 async fn health_covers_the_replica() {
